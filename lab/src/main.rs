@@ -1,0 +1,2 @@
+//! podlab
+fn main() {}
