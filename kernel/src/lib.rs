@@ -1,1 +1,32 @@
-//! kernel
+//! All of podnet's talk with the Linux kernel: links, addresses, routes and neighbours over rtnetlink, network
+//! namespaces, sysctls, packet sockets and device offloads.
+//!
+//! Every verb is blocking and returns when the kernel has answered. The crate decides nothing: it knows no CNI, no
+//! IPAM and no policy, it starts no thread except the one that [`Netns::create`] needs, and it never retries a
+//! change. What it does deliberately not hold: nf_tables, traffic control, devices other than veth and bridge.
+//!
+//! `unsafe` lives in the private module `sys` only.
+
+pub mod addr;
+pub mod batch;
+mod error;
+pub mod ethtool;
+pub mod link;
+mod mac;
+pub mod neigh;
+pub mod netns;
+pub mod packet;
+pub mod route;
+pub mod rtnl;
+pub mod rule;
+mod sys;
+pub mod sysctl;
+mod wire;
+
+pub use batch::Batch;
+pub use error::{Error, Result};
+pub use ipnetwork::IpNetwork;
+pub use mac::{Mac, ParseMacError};
+pub use netns::Netns;
+pub use route::Family;
+pub use rtnl::Rtnl;

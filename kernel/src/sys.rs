@@ -1,0 +1,182 @@
+//! The system calls that no safe wrapper covers: packet sockets, SIOCETHTOOL, getrandom(2).
+//!
+//! The only file of the workspace that may hold `unsafe`. Each function takes and gives plain safe values; the
+//! structures and numbers are those of linux/if_packet.h, linux/ethtool.h and linux/if.h.
+#![allow(unsafe_code)]
+
+use std::io::{Error, Result};
+use std::mem::{size_of, zeroed};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+
+use libc::{c_int, c_void, socklen_t};
+
+use crate::packet::{Frame, OUTGOING};
+
+const PACKET_STATISTICS: c_int = 6;
+const PACKET_AUXDATA: c_int = 8;
+const TP_STATUS_CSUMNOTREADY: u32 = 1 << 3;
+const TP_STATUS_VLAN_VALID: u32 = 1 << 4;
+const SIOCETHTOOL: u32 = 0x8946;
+
+/// `struct tpacket_auxdata`
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Auxdata {
+    status: u32,
+    len: u32,
+    snaplen: u32,
+    mac: u16,
+    net: u16,
+    vlan_tci: u16,
+    vlan_tpid: u16,
+}
+
+/// `struct ethtool_value`
+#[repr(C)]
+struct EthtoolValue {
+    command: u32,
+    data: u32,
+}
+
+fn check(result: c_int) -> Result<c_int> {
+    if result < 0 { Err(Error::last_os_error()) } else { Ok(result) }
+}
+
+/// Fills `bytes` with random bytes.
+pub(crate) fn random(bytes: &mut [u8]) -> Result<()> {
+    // SAFETY: the pointer and length are those of a live, writable slice. Up to 256 bytes come whole.
+    let n = unsafe { libc::getrandom(bytes.as_mut_ptr().cast::<c_void>(), bytes.len(), 0) };
+    match usize::try_from(n) {
+        Ok(n) if n == bytes.len() => Ok(()),
+        Ok(_) => Err(Error::from_raw_os_error(libc::EINTR)),
+        Err(_) => Err(Error::last_os_error()),
+    }
+}
+
+fn set_int(fd: &OwnedFd, level: c_int, name: c_int, value: c_int) -> Result<()> {
+    let len = size_of::<c_int>() as socklen_t;
+    // SAFETY: the option value is a live c_int and its length is given.
+    check(unsafe {
+        libc::setsockopt(fd.as_raw_fd(), level, name, (&raw const value).cast::<c_void>(), len)
+    })?;
+    Ok(())
+}
+
+/// A packet socket that is bound to all protocols on all links only after its options are set, so that no frame comes
+/// without them.
+pub(crate) fn packet_socket(buffer: c_int) -> Result<OwnedFd> {
+    let kind = libc::SOCK_RAW | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    // SAFETY: no pointers; protocol 0 receives nothing yet.
+    let fd = check(unsafe { libc::socket(libc::AF_PACKET, kind, 0) })?;
+    // SAFETY: the descriptor was just made and has no other owner.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    set_int(&fd, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 1)?;
+    set_int(&fd, libc::SOL_PACKET, PACKET_AUXDATA, 1)?;
+    if set_int(&fd, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, buffer).is_err() {
+        set_int(&fd, libc::SOL_SOCKET, libc::SO_RCVBUF, buffer)?;
+    }
+    // SAFETY: sockaddr_ll is plain integers, for which all zeros is a value.
+    let mut address: libc::sockaddr_ll = unsafe { zeroed() };
+    address.sll_family = libc::AF_PACKET as u16;
+    address.sll_protocol = (libc::ETH_P_ALL as u16).to_be();
+    let len = size_of::<libc::sockaddr_ll>() as socklen_t;
+    // SAFETY: the address is a live sockaddr_ll and its length is given.
+    check(unsafe { libc::bind(fd.as_raw_fd(), (&raw const address).cast::<libc::sockaddr>(), len) })?;
+    Ok(fd)
+}
+
+/// Reads one frame; None when none is waiting.
+pub(crate) fn packet_recv(fd: &OwnedFd, buffer: &mut [u8]) -> Result<Option<Frame>> {
+    // Room for a timestamp and the auxiliary data, aligned for the headers in it.
+    let mut control = [0u64; 16];
+    // SAFETY: sockaddr_ll is plain integers, for which all zeros is a value.
+    let mut from: libc::sockaddr_ll = unsafe { zeroed() };
+    let mut iov = libc::iovec { iov_base: buffer.as_mut_ptr().cast::<c_void>(), iov_len: buffer.len() };
+    // SAFETY: msghdr is integers and pointers, for which all zeros (no data) is a value.
+    let mut message: libc::msghdr = unsafe { zeroed() };
+    message.msg_name = (&raw mut from).cast::<c_void>();
+    message.msg_namelen = size_of::<libc::sockaddr_ll>() as socklen_t;
+    message.msg_iov = &raw mut iov;
+    message.msg_iovlen = 1;
+    message.msg_control = control.as_mut_ptr().cast::<c_void>();
+    message.msg_controllen = size_of_val(&control) as _;
+    // SAFETY: every pointer in the message is to a live value of the length given beside it.
+    let n = unsafe { libc::recvmsg(fd.as_raw_fd(), &raw mut message, libc::MSG_TRUNC) };
+    let Ok(original_len) = usize::try_from(n) else {
+        let e = Error::last_os_error();
+        return match e.raw_os_error() {
+            Some(libc::EAGAIN | libc::EINTR) => Ok(None),
+            _ => Err(e),
+        };
+    };
+    let mut frame = Frame {
+        len: original_len.min(buffer.len()),
+        original_len,
+        ifindex: from.sll_ifindex as u32,
+        outgoing: from.sll_pkttype == OUTGOING,
+        packet_type: from.sll_pkttype,
+        stamp_ns: 0,
+        csum_not_ready: false,
+        vlan_tci: None,
+    };
+    // SAFETY: recvmsg filled in the message, and its control buffer is still alive.
+    let mut header = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
+    while !header.is_null() {
+        // SAFETY: a header that the CMSG macros give lies whole within the control buffer, and so does its data.
+        let (level, kind, data) =
+            unsafe { ((*header).cmsg_level, (*header).cmsg_type, libc::CMSG_DATA(header)) };
+        match (level, kind) {
+            (libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS) => {
+                // SAFETY: the kernel puts a timespec here; it need not be aligned.
+                let t = unsafe { data.cast::<libc::timespec>().read_unaligned() };
+                frame.stamp_ns = t.tv_sec as u64 * 1_000_000_000 + t.tv_nsec as u64;
+            }
+            (libc::SOL_PACKET, PACKET_AUXDATA) => {
+                // SAFETY: the kernel puts a tpacket_auxdata here; it need not be aligned.
+                let aux = unsafe { data.cast::<Auxdata>().read_unaligned() };
+                frame.csum_not_ready = aux.status & TP_STATUS_CSUMNOTREADY != 0;
+                frame.vlan_tci = (aux.status & TP_STATUS_VLAN_VALID != 0).then_some(aux.vlan_tci);
+            }
+            _ => {}
+        }
+        // SAFETY: message and header are those of this loop, unchanged since recvmsg.
+        header = unsafe { libc::CMSG_NXTHDR(&raw const message, header) };
+    }
+    Ok(Some(frame))
+}
+
+/// Frames and drops since the last call.
+pub(crate) fn packet_stats(fd: &OwnedFd) -> Result<(u32, u32)> {
+    // `struct tpacket_stats`
+    let mut stats = [0u32; 2];
+    let mut len = size_of_val(&stats) as socklen_t;
+    // SAFETY: the buffer is live, writable and as long as `len` says.
+    check(unsafe {
+        libc::getsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_PACKET,
+            PACKET_STATISTICS,
+            stats.as_mut_ptr().cast::<c_void>(),
+            &raw mut len,
+        )
+    })?;
+    Ok((stats[0], stats[1]))
+}
+
+/// Runs an ethtool command that takes and gives one number. ENODEV for a name that no link can have.
+pub(crate) fn ethtool_value(socket: &impl AsFd, name: &str, command: u32, data: u32) -> Result<u32> {
+    if name.is_empty() || name.len() >= libc::IFNAMSIZ || name.as_bytes().contains(&0) {
+        return Err(Error::from_raw_os_error(libc::ENODEV));
+    }
+    let mut value = EthtoolValue { command, data };
+    // SAFETY: ifreq is integers, bytes and a union of the like, for which all zeros is a value.
+    let mut request: libc::ifreq = unsafe { zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *to = from as libc::c_char;
+    }
+    request.ifr_ifru.ifru_data = (&raw mut value).cast::<libc::c_char>();
+    let fd = socket.as_fd().as_raw_fd();
+    // SAFETY: the request is live, its name ends in a NUL, and its data pointer is to a live ethtool_value.
+    check(unsafe { libc::ioctl(fd, SIOCETHTOOL as _, &raw mut request) })?;
+    Ok(value.data)
+}

@@ -1,0 +1,183 @@
+//! The bytes between this crate and rtnetlink: numbers that the message crates keep to themselves, one writer of
+//! requests and one reader of attributes.
+//!
+//! Requests are built from netlink-packet-route's types. Answers are read attribute by attribute, known ones only:
+//! an attribute that a newer kernel adds or lengthens cannot spoil a dump, and parsers of link kinds that no pod
+//! has stay out of the executable.
+
+use std::net::IpAddr;
+
+use netlink_packet_core::{DefaultNla, Emitable, NLA_F_NESTED, NetlinkBuffer, NetlinkHeader, NlasIterator};
+
+use crate::error::Cause;
+use crate::mac::Mac;
+
+/// linux/if_link.h, `IFLA_*`
+pub(crate) mod ifla {
+    pub(crate) const ADDRESS: u16 = 1;
+    pub(crate) const IFNAME: u16 = 3;
+    pub(crate) const MTU: u16 = 4;
+    pub(crate) const LINK: u16 = 5;
+    pub(crate) const MASTER: u16 = 10;
+    pub(crate) const TXQLEN: u16 = 13;
+    pub(crate) const OPERSTATE: u16 = 16;
+    pub(crate) const LINKINFO: u16 = 18;
+    pub(crate) const GROUP: u16 = 27;
+    pub(crate) const LINK_NETNSID: u16 = 37;
+    pub(crate) const INFO_KIND: u16 = 1;
+    pub(crate) const INFO_DATA: u16 = 2;
+    pub(crate) const INFO_SLAVE_KIND: u16 = 4;
+    pub(crate) const INFO_SLAVE_DATA: u16 = 5;
+    pub(crate) const BR_VLAN_FILTERING: u16 = 7;
+    pub(crate) const BRPORT_MODE: u16 = 4;
+    pub(crate) const BRPORT_LEARNING: u16 = 8;
+    pub(crate) const BRPORT_ISOLATED: u16 = 33;
+    /// linux/inetdevice.h reads `IFLA_AF_SPEC` / `AF_INET` / this as a nest of u32 by devconf number.
+    pub(crate) const INET_CONF: u16 = 1;
+}
+
+/// linux/ip.h, `IPV4_DEVCONF_ARP_NOTIFY`
+pub(crate) const DEVCONF_ARP_NOTIFY: u16 = 22;
+/// linux/if.h, `IF_OPER_UP`
+pub(crate) const OPER_UP: u8 = 6;
+/// linux/netlink.h, `NLMSGERR_ATTR_MSG`
+const ERR_ATTR_MSG: u16 = 1;
+
+/// Appends one request to `out`. The header's port stays 0: the kernel fills in the socket's own.
+pub(crate) fn push(out: &mut Vec<u8>, kind: u16, flags: u16, seq: u32, body: &dyn Emitable) {
+    let start = out.len();
+    let mut header = NetlinkHeader::default();
+    let head = header.buffer_len();
+    // The messages of this crate are a fixed header and whole attributes, so their length is a multiple of four,
+    // as NLMSG_ALIGN asks.
+    header.length = (head + body.buffer_len()) as u32;
+    header.message_type = kind;
+    header.flags = flags;
+    header.sequence_number = seq;
+    out.resize(start + header.length as usize, 0);
+    header.emit(&mut out[start..start + head]);
+    body.emit(&mut out[start + head..]);
+}
+
+/// An attribute that holds attributes, for places where netlink-packet-route has no type to set one.
+pub(crate) fn nest(kind: u16, inner: &[DefaultNla]) -> DefaultNla {
+    let mut value = vec![0; inner.buffer_len()];
+    inner.emit(&mut value);
+    DefaultNla::new(kind | NLA_F_NESTED, value)
+}
+
+/// One message out of a datagram.
+pub(crate) struct Message<'a> {
+    pub(crate) kind: u16,
+    pub(crate) flags: u16,
+    pub(crate) seq: u32,
+    pub(crate) port: u32,
+    pub(crate) payload: &'a [u8],
+}
+
+/// The messages of one datagram, in order; ends at the first that does not fit.
+pub(crate) struct Messages<'a>(pub(crate) &'a [u8]);
+
+impl<'a> Iterator for Messages<'a> {
+    type Item = Message<'a>;
+
+    fn next(&mut self) -> Option<Message<'a>> {
+        let head = NetlinkBuffer::new_checked(self.0).ok()?;
+        let len = head.length() as usize;
+        let message = Message {
+            kind: head.message_type(),
+            flags: head.flags(),
+            seq: head.sequence_number(),
+            port: head.port_number(),
+            payload: head.payload(),
+        };
+        self.0 = self.0.get(len.next_multiple_of(4)..).unwrap_or(&[]);
+        Some(message)
+    }
+}
+
+/// Calls `each` with the type (flag bits removed) and value of every attribute in `bytes`.
+pub(crate) fn attributes<'a>(bytes: &'a [u8], mut each: impl FnMut(u16, &'a [u8])) -> Result<(), Cause> {
+    for nla in NlasIterator::new(bytes) {
+        let nla = nla.map_err(malformed)?;
+        let (kind, len) = (nla.kind(), nla.length() as usize);
+        each(kind, &nla.into_inner()[4..len]);
+    }
+    Ok(())
+}
+
+pub(crate) fn malformed(e: impl ToString) -> Cause {
+    Cause::Malformed(e.to_string())
+}
+
+/// What follows a message's fixed header of `len` bytes; empty when the message is shorter.
+pub(crate) fn after(payload: &[u8], len: usize) -> &[u8] {
+    payload.get(len..).unwrap_or(&[])
+}
+
+pub(crate) fn to_u8(value: &[u8]) -> Option<u8> {
+    value.first().copied()
+}
+
+pub(crate) fn to_u32(value: &[u8]) -> Option<u32> {
+    Some(u32::from_ne_bytes(value.get(..4)?.try_into().ok()?))
+}
+
+pub(crate) fn to_i32(value: &[u8]) -> Option<i32> {
+    Some(i32::from_ne_bytes(value.get(..4)?.try_into().ok()?))
+}
+
+pub(crate) fn to_ip(value: &[u8]) -> Option<IpAddr> {
+    match value.len() {
+        4 => Some(IpAddr::from(<[u8; 4]>::try_from(value).ok()?)),
+        16 => Some(IpAddr::from(<[u8; 16]>::try_from(value).ok()?)),
+        _ => None,
+    }
+}
+
+pub(crate) fn to_mac(value: &[u8]) -> Option<Mac> {
+    value.try_into().ok().map(Mac)
+}
+
+/// The text up to the first NUL.
+pub(crate) fn to_text(value: &[u8]) -> String {
+    let end = value.iter().position(|&b| b == 0).unwrap_or(value.len());
+    String::from_utf8_lossy(&value[..end]).into_owned()
+}
+
+/// Reads an NLMSG_ERROR: ok for an ack, else errno and the extended ack's sentence (netlink(7), `struct nlmsgerr`).
+pub(crate) fn ack(message: &Message<'_>) -> Result<(), Cause> {
+    let code = to_i32(message.payload).ok_or_else(|| malformed("NLMSG_ERROR without a code"))?;
+    if code == 0 {
+        return Ok(());
+    }
+    // After the code comes the refused request: its header only where NETLINK_CAP_ACK is on.
+    let mut skip = 4 + 16;
+    if message.flags & libc::NLM_F_CAPPED as u16 == 0 {
+        let request = to_u32(after(message.payload, 4)).unwrap_or(16) as usize;
+        skip = 4 + request.next_multiple_of(4);
+    }
+    Err(Cause::Os { errno: -code, kernel: sentence(message, skip) })
+}
+
+/// Reads an NLMSG_DONE: a dump ends with 0 or with the errno that ended it early.
+pub(crate) fn done(message: &Message<'_>) -> Result<(), Cause> {
+    match to_i32(message.payload) {
+        Some(code) if code < 0 => Err(Cause::Os { errno: -code, kernel: sentence(message, 4) }),
+        _ => Ok(()),
+    }
+}
+
+fn sentence(message: &Message<'_>, skip: usize) -> Option<String> {
+    if message.flags & libc::NLM_F_ACK_TLVS as u16 == 0 {
+        return None;
+    }
+    let mut found = None;
+    attributes(after(message.payload, skip), |kind, value| {
+        if kind == ERR_ATTR_MSG {
+            found = Some(to_text(value));
+        }
+    })
+    .ok()?;
+    found
+}
