@@ -22,6 +22,7 @@ pub(crate) mod ifla {
     pub(crate) const TXQLEN: u16 = 13;
     pub(crate) const OPERSTATE: u16 = 16;
     pub(crate) const LINKINFO: u16 = 18;
+    pub(crate) const IFALIAS: u16 = 20;
     pub(crate) const GROUP: u16 = 27;
     pub(crate) const LINK_NETNSID: u16 = 37;
     pub(crate) const INFO_KIND: u16 = 1;

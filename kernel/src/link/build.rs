@@ -61,6 +61,7 @@ pub(crate) fn change_message(index: u32, change: &Change<'_>) -> LinkMessage {
     a.extend(change.mac.map(address));
     a.extend(change.mtu.map(LinkAttribute::Mtu));
     a.extend(change.name.map(|n| LinkAttribute::IfName(n.into())));
+    a.extend(change.alias.map(|text| LinkAttribute::IfAlias(text.into())));
     a.extend(change.group.map(LinkAttribute::Group));
     a.extend(change.master.map(LinkAttribute::Controller));
     a.extend(change.txqlen.map(LinkAttribute::TxQueueLen));

@@ -51,6 +51,8 @@ pub struct Link {
     pub txqlen: u32,
     /// The device group (IFLA_GROUP); 0 is the default one.
     pub group: u32,
+    /// The text that an administrator or program attached to the link (IFLA_IFALIAS).
+    pub alias: Option<String>,
     /// Of a bridge: whether it filters by VLAN.
     pub vlan_filtering: Option<bool>,
     /// Of a bridge's port: its options.
@@ -138,6 +140,8 @@ pub struct Change<'a> {
     pub txqlen: Option<u32>,
     /// The device group.
     pub group: Option<u32>,
+    /// A text for people and programs, at most 255 bytes; an empty one removes it (IFLA_IFALIAS).
+    pub alias: Option<&'a str>,
 }
 
 /// The link of this name. `is_not_found()` when there is none.

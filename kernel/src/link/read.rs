@@ -26,6 +26,7 @@ pub(crate) fn link(payload: &[u8]) -> Result<Link, Cause> {
         flags: header.flags.bits(),
         txqlen: 0,
         group: 0,
+        alias: None,
         vlan_filtering: None,
         port: None,
     };
@@ -38,6 +39,7 @@ pub(crate) fn link(payload: &[u8]) -> Result<Link, Cause> {
         ifla::LINK_NETNSID => link.link_netnsid = wire::to_i32(value),
         ifla::MASTER => link.master = wire::to_u32(value).filter(|&i| i != 0),
         ifla::TXQLEN => link.txqlen = wire::to_u32(value).unwrap_or(0),
+        ifla::IFALIAS => link.alias = Some(wire::to_text(value)),
         ifla::GROUP => link.group = wire::to_u32(value).unwrap_or(0),
         ifla::OPERSTATE => {
             let state = wire::to_u8(value).unwrap_or(0);
