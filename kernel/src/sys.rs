@@ -180,3 +180,61 @@ pub(crate) fn ethtool_value(socket: &impl AsFd, name: &str, command: u32, data: 
     check(unsafe { libc::ioctl(fd, SIOCETHTOOL as _, &raw mut request) })?;
     Ok(value.data)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::link::{self, Change, Veth};
+    use crate::netns::Netns;
+    use crate::packet::PacketSocket;
+    use crate::rtnl::Rtnl;
+
+    /// Puts a frame on a link by its index.
+    fn send(fd: &OwnedFd, index: u32, bytes: &[u8]) -> Result<()> {
+        // SAFETY: sockaddr_ll is plain integers, for which all zeros is a value.
+        let mut to: libc::sockaddr_ll = unsafe { zeroed() };
+        to.sll_family = libc::AF_PACKET as u16;
+        to.sll_ifindex = index as c_int;
+        let len = size_of::<libc::sockaddr_ll>() as socklen_t;
+        let (data, to) = (bytes.as_ptr().cast::<c_void>(), (&raw const to).cast::<libc::sockaddr>());
+        // SAFETY: both pointers are to live values of the lengths given beside them.
+        let n = unsafe { libc::sendto(fd.as_raw_fd(), data, bytes.len(), 0, to, len) };
+        check(n as c_int).map(drop)
+    }
+
+    #[test]
+    fn vlan_tag_is_reported_beside_the_frame() {
+        let ns = Netns::create().unwrap();
+        let mut rtnl = Rtnl::open_in(&ns).unwrap();
+        let veth = Veth { name: "a", peer: "b", up: true, ..Veth::default() };
+        link::add_veth(&mut rtnl, &veth).unwrap();
+        let (a, b) =
+            (link::by_name(&mut rtnl, "a").unwrap().index, link::by_name(&mut rtnl, "b").unwrap().index);
+        link::set(&mut rtnl, b, &Change { up: Some(true), ..Change::default() }).unwrap();
+        let socket = PacketSocket::open_in(&ns).unwrap();
+
+        let mut tagged = [0xffu8; 64];
+        // Priority 3, VLAN 5, and an experimental EtherType within (IEEE 802).
+        tagged[12..18].copy_from_slice(&[0x81, 0x00, 0x60, 0x05, 0x88, 0xb5]);
+        let sender = ns.run(|| packet_socket(65536)).unwrap().unwrap();
+        send(&sender, a, &tagged).unwrap();
+
+        let mut buffer = [0; 128];
+        let seen = std::iter::repeat_with(|| socket.recv(&mut buffer).unwrap())
+            .take(100_000)
+            .flatten()
+            .find(|f| f.ifindex == b && !f.outgoing && f.vlan_tci.is_some())
+            .expect("the frame at the other end");
+        assert_eq!((seen.vlan_tci, seen.original_len), (Some(0x6005), 60));
+    }
+
+    #[test]
+    fn names_that_no_link_can_have_are_no_device() {
+        let ns = Netns::create().unwrap();
+        let socket = ns.run(|| packet_socket(4096)).unwrap().unwrap();
+        for name in ["", "sixteen-bytes-xx", "nul\0"] {
+            let e = ethtool_value(&socket, name, 0x2b, 0).unwrap_err();
+            assert_eq!(e.raw_os_error(), Some(libc::ENODEV), "{name:?}");
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! Addresses: what is added is what is listed.
+
+use kernel::addr::{self, AddrOptions, Address};
+use kernel::{IpNetwork, Rtnl};
+
+use crate::{in_netns, net, pair, up};
+
+const PLAIN: AddrOptions = AddrOptions { nodad: false, scope: None };
+const NODAD: AddrOptions = AddrOptions { nodad: true, scope: None };
+
+fn find(rtnl: &mut Rtnl, index: u32, wanted: IpNetwork) -> Option<Address> {
+    addr::list(rtnl, Some(index)).unwrap().into_iter().find(|a| a.net == wanted)
+}
+
+#[test]
+fn ipv4_address_keeps_its_host_bits_and_gets_a_broadcast_address() {
+    in_netns(|rtnl, _| {
+        let (a, _) = pair(rtnl, "a", "b");
+        for (text, broadcast) in [
+            ("10.1.2.3/16", Some("10.1.255.255")),
+            ("10.2.0.5/30", Some("10.2.0.7")),
+            ("10.3.0.4/31", None),
+            ("10.4.0.4/32", None),
+        ] {
+            addr::add(rtnl, a.index, net(text), &PLAIN).unwrap();
+            let got = find(rtnl, a.index, net(text)).expect(text);
+            assert_eq!(got.broadcast, broadcast.map(|b| b.parse().unwrap()), "{text}");
+            assert_eq!((got.index, got.scope, got.label.as_deref()), (a.index, 0, Some("a")));
+        }
+    });
+}
+
+#[test]
+fn scope_is_set() {
+    in_netns(|rtnl, _| {
+        let (a, _) = pair(rtnl, "a", "b");
+        addr::add(rtnl, a.index, net("10.1.0.1/24"), &AddrOptions { nodad: false, scope: Some(253) })
+            .unwrap();
+        assert_eq!(find(rtnl, a.index, net("10.1.0.1/24")).unwrap().scope, 253);
+    });
+}
+
+#[test]
+fn ipv6_address_without_dad_is_usable_at_once() {
+    in_netns(|rtnl, _| {
+        let (a, b) = pair(rtnl, "a", "b");
+        up(rtnl, a.index);
+        up(rtnl, b.index);
+        addr::add(rtnl, a.index, net("fd00::1/64"), &NODAD).unwrap();
+        addr::add(rtnl, a.index, net("fd00::2/64"), &PLAIN).unwrap();
+        let quick = find(rtnl, a.index, net("fd00::1/64")).unwrap();
+        assert!(!quick.is_tentative() && !quick.is_dad_failed(), "{quick:?}");
+        assert!(quick.flags & addr::F_NODAD != 0 && quick.broadcast.is_none() && quick.label.is_none());
+        assert!(find(rtnl, a.index, net("fd00::2/64")).unwrap().is_tentative());
+        std::net::UdpSocket::bind("[fd00::1]:0").expect("bind to it");
+    });
+}
+
+#[test]
+fn present_and_absent_addresses_are_recognised() {
+    in_netns(|rtnl, _| {
+        let (a, _) = pair(rtnl, "a", "b");
+        for text in ["10.1.0.1/24", "fd00::1/64"] {
+            addr::add(rtnl, a.index, net(text), &NODAD).unwrap();
+            let e = addr::add(rtnl, a.index, net(text), &NODAD).unwrap_err();
+            assert!(e.is_exists(), "{e}");
+            addr::delete(rtnl, a.index, net(text)).unwrap();
+            let e = addr::delete(rtnl, a.index, net(text)).unwrap_err();
+            assert!(e.is_not_found(), "{e}");
+            assert!(find(rtnl, a.index, net(text)).is_none());
+            assert!(addr::add(rtnl, 77, net(text), &NODAD).unwrap_err().is_not_found());
+            assert!(addr::delete(rtnl, 77, net(text)).unwrap_err().is_not_found());
+        }
+        assert!(addr::list(rtnl, Some(77)).unwrap_err().is_not_found());
+    });
+}
+
+#[test]
+fn list_is_of_one_link_or_of_all() {
+    in_netns(|rtnl, _| {
+        let (a, b) = pair(rtnl, "a", "b");
+        addr::add(rtnl, a.index, net("10.1.0.1/24"), &PLAIN).unwrap();
+        addr::add(rtnl, b.index, net("10.2.0.1/24"), &PLAIN).unwrap();
+        addr::add(rtnl, b.index, net("fd00::1/64"), &NODAD).unwrap();
+        let nets = |list: Vec<Address>| list.into_iter().map(|a| a.net.to_string()).collect::<Vec<_>>();
+        assert_eq!(nets(addr::list(rtnl, Some(a.index)).unwrap()), ["10.1.0.1/24"]);
+        assert_eq!(nets(addr::list(rtnl, Some(b.index)).unwrap()), ["10.2.0.1/24", "fd00::1/64"]);
+        assert_eq!(addr::list(rtnl, None).unwrap().len(), 3);
+    });
+}
+
+#[test]
+fn list_of_a_thousand_addresses_is_complete() {
+    in_netns(|rtnl, _| {
+        let (a, _) = pair(rtnl, "a", "b");
+        let mut batch = kernel::Batch::new();
+        for i in 0..1000 {
+            batch.addr_add(a.index, net(&format!("10.{}.{}.1/24", i / 250, i % 250)), &PLAIN);
+        }
+        assert!(rtnl.send(batch).unwrap().iter().all(Result::is_ok));
+        assert_eq!(addr::list(rtnl, Some(a.index)).unwrap().len(), 1000);
+    });
+}
