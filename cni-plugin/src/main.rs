@@ -1,2 +1,17 @@
-//! podnet
-fn main() {}
+//! `podnet`: the CNI plugins in one multi-call executable.
+//!
+//! The name that it is started under (a link in the plugin directory) or its first argument picks the
+//! applet. Nothing else is decided here.
+
+mod applet;
+mod install;
+mod interface;
+mod ipam;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let mut args = std::env::args_os();
+    let name = args.next().unwrap_or_default();
+    ExitCode::from(applet::run(&name, args.collect()))
+}

@@ -1,0 +1,286 @@
+//! What the interface plugins share: opening the pod's namespace, configuring its link from a result,
+//! checking a link against a result, and removing it.
+//!
+//! Deliberately not here: anything on the node's side, which differs from plugin to plugin.
+
+use std::net::IpAddr;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use cni::{Call, CniResult, Error, Interface, code};
+use ipnetwork::IpNetwork;
+use kernel::addr::{AddrOptions, Address};
+use kernel::link::Change;
+use kernel::route::{Family, Route};
+use kernel::{Batch, Netns, Rtnl, addr, link, route, sysctl};
+
+/// How long duplicate address detection may take, as the reference waits.
+const SETTLE: Duration = Duration::from_secs(5);
+
+/// What `configure` does besides the result's addresses and routes.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Options {
+    /// Announce addresses by gratuitous ARP when the link comes up.
+    pub(crate) arp_notify: bool,
+    /// Run IPv6 duplicate address detection and wait for its end.
+    pub(crate) detect_duplicates: bool,
+}
+
+/// A CNI error for something that went wrong with `what`.
+pub(crate) fn failed(what: impl std::fmt::Display) -> impl Fn(kernel::Error) -> Error {
+    let what = what.to_string();
+    move |err| Error::internal(format!("{what}: {err}"))
+}
+
+/// The pod's network namespace, for ADD and CHECK.
+///
+/// # Errors
+/// Code 8 when CNI_NETNS is no network namespace.
+pub(crate) fn open_netns(call: &Call) -> Result<Netns, Error> {
+    Netns::open(Path::new(&call.env.netns))
+        .map_err(|err| Error::new(code::INVALID_NETNS, format!("failed to open netns {:?}: {err}", call.env.netns)))
+}
+
+/// The pod's network namespace for DEL: `None` when there is nothing left to delete in, which is an
+/// empty CNI_NETNS, a path that is gone, or a path that is no namespace any more (a bind mount undone).
+///
+/// # Errors
+/// What else keeps the kernel from opening it.
+pub(crate) fn open_netns_for_del(call: &Call) -> Result<Option<Netns>, Error> {
+    match Netns::open(Path::new(&call.env.netns)) {
+        Ok(netns) => Ok(Some(netns)),
+        Err(err) if err.is_not_found() || err.is_not_netns() => Ok(None),
+        Err(err) => Err(failed(format!("open netns {:?}", call.env.netns))(err)),
+    }
+}
+
+/// Gives the link `ifname` (index `index` in `rtnl`'s namespace, which is `netns`) the addresses of
+/// `result` that belong to it, sets it up and adds the routes; the order is the reference's.
+///
+/// # Errors
+/// The first thing that the kernel refused, named.
+pub(crate) fn configure(
+    netns: &Netns,
+    rtnl: &mut Rtnl,
+    (ifname, index): (&str, u32),
+    result: &CniResult,
+    options: Options,
+) -> Result<(), Error> {
+    let own = result.ips.iter().filter(|ip| ip.interface.is_some());
+    let addresses: Vec<IpNetwork> = own.map(|ip| ip.address).collect();
+    if addresses.iter().any(IpNetwork::is_ipv6) {
+        netns
+            .run(|| enable_ipv6(ifname, options.detect_duplicates))
+            .map_err(failed("enter the pod's netns"))?
+            .map_err(failed(format!("enable IPv6 on {ifname:?}")))?;
+    }
+
+    let mut batch = Batch::new();
+    let mut what = Vec::new();
+    for address in &addresses {
+        let nodad = address.is_ipv6() && !options.detect_duplicates;
+        batch.addr_add(index, *address, &AddrOptions { nodad, ..AddrOptions::default() });
+        what.push(format!("add address {address} to {ifname:?}"));
+    }
+    if options.arp_notify {
+        batch.link_set(index, &Change { arp_notify: Some(true), ..Change::default() });
+        what.push(format!("set arp_notify of {ifname:?}"));
+    }
+    batch.link_set(index, &Change { up: Some(true), ..Change::default() });
+    what.push(format!("set {ifname:?} up"));
+    let wait = options.detect_duplicates && result.ips.iter().any(|ip| matches!(ip.gateway, Some(IpAddr::V6(_))));
+    if wait {
+        send(rtnl, batch, &what)?;
+        settle(rtnl, ifname, index)?;
+        batch = Batch::new();
+        what.clear();
+    }
+    for wanted in &result.routes {
+        let full = resolve_route(wanted, index, result);
+        what.push(match full.gateway {
+            Some(gateway) => format!("add route {} via {gateway} dev {ifname}", wanted.dst),
+            None => format!("add route {} dev {ifname}", wanted.dst),
+        });
+        batch.route_add(&full);
+    }
+    send(rtnl, batch, &what)
+}
+
+fn send(rtnl: &mut Rtnl, batch: Batch, what: &[String]) -> Result<(), Error> {
+    if what.is_empty() {
+        return Ok(());
+    }
+    let answers = rtnl.send(batch).map_err(failed("netlink in the pod"))?;
+    for (answer, what) in answers.into_iter().zip(what) {
+        answer.map_err(failed(what))?;
+    }
+    Ok(())
+}
+
+/// The kernel's route for `wanted`: without a gateway of its own it takes the first gateway of its
+/// family among the result's addresses, as the reference does.
+fn resolve_route(wanted: &cni::Route, index: u32, result: &CniResult) -> Route {
+    let v6 = wanted.dst.is_ipv6();
+    let fallback = || result.ips.iter().filter_map(|ip| ip.gateway).find(|gateway| gateway.is_ipv6() == v6);
+    Route {
+        dst: Some(wanted.dst),
+        gateway: wanted.gw.or_else(fallback),
+        oif: Some(index),
+        priority: wanted.priority.filter(|&metric| metric != 0),
+        table: wanted.table,
+        scope: wanted.scope,
+        mtu: wanted.mtu.filter(|&bytes| bytes != 0),
+        advmss: wanted.advmss.filter(|&bytes| bytes != 0),
+        ..Route::default()
+    }
+}
+
+/// The sysctls that the reference sets before the first IPv6 address, in the calling thread's netns.
+/// A value that is already right is not written, so a read-only /proc/sys does no harm then.
+fn enable_ipv6(ifname: &str, detect_duplicates: bool) -> kernel::Result<()> {
+    for name in ["lo", ifname] {
+        sysctl::ensure(&format!("net/ipv6/conf/{name}/disable_ipv6"), "0")?;
+    }
+    sysctl::ensure(&format!("net/ipv6/conf/{ifname}/keep_addr_on_down"), "1")?;
+    if detect_duplicates {
+        // Best effort: an older kernel has no enhanced_dad.
+        let _ = sysctl::ensure(&format!("net/ipv6/conf/{ifname}/enhanced_dad"), "1");
+    }
+    let accept = if detect_duplicates { "1" } else { "0" };
+    let _ = sysctl::ensure(&format!("net/ipv6/conf/{ifname}/accept_dad"), accept);
+    Ok(())
+}
+
+/// Waits for the end of duplicate address detection on the link.
+fn settle(rtnl: &mut Rtnl, ifname: &str, index: u32) -> Result<(), Error> {
+    let deadline = Instant::now() + SETTLE;
+    loop {
+        let addresses = addr::list(rtnl, Some(index)).map_err(failed(format!("list addresses of {ifname:?}")))?;
+        if let Some(taken) = addresses.iter().find(|address| address.is_dad_failed()) {
+            return Err(Error::internal(format!(
+                "address {} of {ifname:?} is in use by another host on its link (duplicate address detection)",
+                taken.net
+            )));
+        }
+        if !addresses.iter().any(Address::is_tentative) {
+            return Ok(());
+        }
+        if Instant::now() >= deadline {
+            let link = link::by_index(rtnl, index).map_err(failed(format!("link {ifname:?}")))?;
+            return if link.oper_up {
+                Err(Error::internal(format!("link {ifname:?} still has tentative addresses after 5 s")))
+            } else {
+                Ok(())
+            };
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Deletes the link `ifname` in the pod; absent is success.
+///
+/// # Errors
+/// The kernel's refusal, with the link and the namespace.
+pub(crate) fn delete_link(netns: &Netns, call: &Call) -> Result<(), Error> {
+    let what = format!("delete link {:?} in netns {:?}", call.env.ifname, call.env.netns);
+    let mut rtnl = Rtnl::open_in(netns).map_err(failed(&what))?;
+    match link::by_name(&mut rtnl, &call.env.ifname).and_then(|found| link::delete(&mut rtnl, found.index)) {
+        Err(err) if !err.is_not_found() => Err(failed(what)(err)),
+        _ => Ok(()),
+    }
+}
+
+/// The previous result that CHECK must be given.
+///
+/// # Errors
+/// Code 7 when the configuration has none.
+pub(crate) fn prev_result(call: &Call) -> Result<&CniResult, Error> {
+    call.conf
+        .prev_result
+        .as_ref()
+        .ok_or_else(|| Error::new(code::INVALID_CONFIG, "Required prevResult missing"))
+}
+
+/// The pod's interface in `result`: named CNI_IFNAME, in a sandbox, which must be CNI_NETNS.
+///
+/// # Errors
+/// It is not listed, or stands in another sandbox.
+pub(crate) fn pod_interface<'r>(call: &Call, result: &'r CniResult) -> Result<(usize, &'r Interface), Error> {
+    let mut named = result.interfaces.iter().enumerate();
+    let Some((index, interface)) =
+        named.find(|(_, interface)| interface.name == call.env.ifname && !interface.sandbox.is_empty())
+    else {
+        return Err(Error::internal(format!("interface {:?} is not in prevResult", call.env.ifname)));
+    };
+    if interface.sandbox != call.env.netns {
+        return Err(Error::internal(format!(
+            "Sandbox in prevResult {:?} doesn't match configured netns {:?}",
+            interface.sandbox, call.env.netns
+        )));
+    }
+    Ok((index, interface))
+}
+
+/// CHECK of addresses: each one that `result` records for interface `position` is on the link with its
+/// prefix length, and the kernel has the connected route of its prefix.
+///
+/// # Errors
+/// The first address or connected route that is missing.
+pub(crate) fn check_addresses(
+    rtnl: &mut Rtnl,
+    (ifname, index): (&str, u32),
+    result: &CniResult,
+    position: usize,
+) -> Result<(), Error> {
+    let present = addr::list(rtnl, Some(index)).map_err(failed(format!("list addresses of {ifname:?}")))?;
+    let routes = list_routes(rtnl)?;
+    for ip in result.ips.iter().filter(|ip| ip.interface.is_none_or(|at| at == position)) {
+        if !present.iter().any(|address| address.net == ip.address) {
+            return Err(Error::internal(format!("address {} is not on {ifname:?}", ip.address)));
+        }
+        let full = if ip.address.is_ipv4() { 32 } else { 128 };
+        let subnet = network(ip.address);
+        let connected = ip.address.prefix() == full
+            || routes.iter().any(|route| route.oif == Some(index) && network(route.destination()) == subnet);
+        if !connected {
+            return Err(Error::internal(format!("connected route {subnet} of {ifname:?} is missing")));
+        }
+    }
+    Ok(())
+}
+
+/// CHECK of routes: each of `result` is in the table it asks for. A gateway must match, except a default
+/// route's, which a later plugin of the chain may have changed.
+///
+/// # Errors
+/// The first route that is missing.
+pub(crate) fn check_routes(rtnl: &mut Rtnl, result: &CniResult) -> Result<(), Error> {
+    let present = list_routes(rtnl)?;
+    for wanted in &result.routes {
+        let default = wanted.dst.prefix() == 0;
+        let same = |route: &Route| {
+            route.table_id() == wanted.table.unwrap_or(route::TABLE_MAIN)
+                && network(route.destination()) == network(wanted.dst)
+                && (default || wanted.gw.is_none() || route.gateway == wanted.gw)
+        };
+        if !present.iter().any(same) {
+            let gateway = wanted.gw.map(|gateway| format!(" via {gateway}")).unwrap_or_default();
+            return Err(Error::internal(format!("route {}{gateway} is missing in the pod", wanted.dst)));
+        }
+    }
+    Ok(())
+}
+
+fn list_routes(rtnl: &mut Rtnl) -> Result<Vec<Route>, Error> {
+    let mut routes = route::list(rtnl, Family::V4).map_err(failed("list routes of the pod"))?;
+    routes.extend(route::list(rtnl, Family::V6).map_err(failed("list IPv6 routes of the pod"))?);
+    Ok(routes)
+}
+
+/// The prefix with its host bits cleared.
+pub(crate) fn network(net: IpNetwork) -> IpNetwork {
+    match net {
+        IpNetwork::V4(v4) => ipnetwork::Ipv4Network::new(v4.network(), v4.prefix()).map_or(net, IpNetwork::V4),
+        IpNetwork::V6(v6) => ipnetwork::Ipv6Network::new(v6.network(), v6.prefix()).map_or(net, IpNetwork::V6),
+    }
+}

@@ -1,0 +1,246 @@
+//! The configuration of `bridge`: as written (`Written`), and resolved (`BridgeConfig`).
+//!
+//! The keys are those of the reference plugin. What needs filter rules or VLAN filtering is refused by
+//! name and value, never ignored: a pod that believes it is masqueraded must not run without.
+
+use cni::{Call, Dns, Error, args, code};
+use kernel::Mac;
+use serde::Deserialize;
+
+/// The keys as they stand in the configuration.
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Written {
+    bridge: Option<String>,
+    is_gateway: bool,
+    is_default_gateway: bool,
+    force_address: bool,
+    ip_masq: bool,
+    ip_masq_backend: Option<String>,
+    mtu: i64,
+    hairpin_mode: bool,
+    promisc_mode: bool,
+    vlan: i64,
+    vlan_trunk: Option<Vec<Trunk>>,
+    preserve_default_vlan: bool,
+    macspoofchk: bool,
+    enabledad: bool,
+    disable_container_interface: bool,
+    port_isolation: bool,
+    dns: WrittenDns,
+    args: Args,
+    runtime_config: RuntimeConfig,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Trunk {
+    #[serde(rename = "minID")]
+    min_id: Option<i64>,
+    #[serde(rename = "maxID")]
+    max_id: Option<i64>,
+    id: Option<i64>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct WrittenDns {
+    nameservers: Option<Vec<String>>,
+    domain: String,
+    search: Option<Vec<String>>,
+    options: Option<Vec<String>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Args {
+    cni: CniArgs,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct CniArgs {
+    mac: String,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct RuntimeConfig {
+    mac: String,
+}
+
+/// A complete, valid configuration of one attachment.
+#[derive(Debug)]
+pub(super) struct BridgeConfig {
+    /// Name of the bridge on the node.
+    pub(super) bridge: String,
+    /// The bridge carries the gateway addresses and the node forwards.
+    pub(super) is_gateway: bool,
+    /// The pod gets a default route through the bridge.
+    pub(super) is_default_gateway: bool,
+    /// A conflicting address of the bridge is replaced.
+    pub(super) force_address: bool,
+    /// MTU of bridge and veth in bytes, 0 the kernel's default.
+    pub(super) mtu: u32,
+    /// A frame may leave by the port it came in.
+    pub(super) hairpin: bool,
+    /// The bridge is set promiscuous.
+    pub(super) promisc: bool,
+    /// The port reaches no other isolated port.
+    pub(super) isolated: bool,
+    /// IPv6 duplicate address detection runs in the pod.
+    pub(super) enable_dad: bool,
+    /// The pod's link stays down.
+    pub(super) leave_down: bool,
+    /// The MAC asked for on the pod's link.
+    pub(super) mac: Option<Mac>,
+    /// DNS of the configuration; replaces the IPAM's when any key of it was written.
+    pub(super) dns: Option<Dns>,
+    /// The type of the IPAM plugin; `None` for a layer 2 attachment.
+    pub(super) ipam: Option<String>,
+}
+
+impl BridgeConfig {
+    /// Reads and checks the configuration of `call`.
+    ///
+    /// # Errors
+    /// Code 6 for what does not decode, 2 for a key that this plugin cannot honour, 999 with the
+    /// reference's sentence for values that exclude each other.
+    pub(super) fn resolve(call: &Call) -> Result<Self, Error> {
+        let written: Written = call.conf_as()?;
+        written.refuse_unsupported()?;
+        if written.hairpin_mode && written.promisc_mode {
+            return Err(invalid("cannot set hairpin mode and promiscuous mode at the same time"));
+        }
+        let ipam = call.conf.ipam_type().map(str::to_owned);
+        if written.disable_container_interface && ipam.is_some() {
+            return Err(invalid("cannot use IPAM when DisableContainerInterface flag is set"));
+        }
+        Ok(Self {
+            mtu: u32::try_from(written.mtu).map_err(|_| {
+                invalid(format!("mtu {} is not a number of bytes from 0 to {}", written.mtu, u32::MAX))
+            })?,
+            is_gateway: written.is_gateway || written.is_default_gateway,
+            is_default_gateway: written.is_default_gateway,
+            force_address: written.force_address,
+            hairpin: written.hairpin_mode,
+            promisc: written.promisc_mode,
+            isolated: written.port_isolation,
+            enable_dad: written.enabledad,
+            leave_down: written.disable_container_interface,
+            mac: written.mac(call)?,
+            dns: written.dns.chosen(),
+            bridge: bridge_name(written.bridge)?,
+            ipam,
+        })
+    }
+}
+
+/// The bridge's name from the key as written. The reference hands an empty name to the kernel, which
+/// then invents one; here that is an error.
+fn bridge_name(written: Option<String>) -> Result<String, Error> {
+    let name = written.unwrap_or_else(|| "cni0".to_owned());
+    let bad = name.is_empty()
+        || name.len() > 15
+        || name == "."
+        || name == ".."
+        || name.contains(|c: char| c == '/' || c == ':' || c == '\0' || c.is_whitespace());
+    if bad {
+        return Err(Error::new(
+            code::INVALID_CONFIG,
+            format!("bridge {name:?} is not an interface name (1 to 15 bytes, no /, : or white space)"),
+        ));
+    }
+    Ok(name)
+}
+
+impl Written {
+    /// Refuses keys whose effect this version cannot bring about.
+    fn refuse_unsupported(&self) -> Result<(), Error> {
+        let unsupported = |key: &str, value: String, why: &str| {
+            Err(Error::new(code::UNSUPPORTED_FIELD, format!("unsupported field {key:?} with value {value}: {why}")))
+        };
+        if self.ip_masq {
+            return unsupported("ipMasq", "true".into(), "this version of podnet writes no masquerade rules");
+        }
+        if let Some(backend) = self.ip_masq_backend.as_deref().filter(|name| !name.is_empty()) {
+            return unsupported(
+                "ipMasqBackend",
+                format!("{backend:?}"),
+                "this version of podnet writes no masquerade rules",
+            );
+        }
+        if self.macspoofchk {
+            return unsupported("macspoofchk", "true".into(), "this version of podnet writes no filter rules");
+        }
+        if !(0..=4094).contains(&self.vlan) {
+            return Err(invalid(format!(
+                "invalid VLAN ID {} (must be between 0 and 4094)",
+                self.vlan
+            )));
+        }
+        if self.vlan != 0 {
+            return unsupported("vlan", self.vlan.to_string(), "this version of podnet sets up no VLAN filtering");
+        }
+        for trunk in self.vlan_trunk.iter().flatten() {
+            trunk.check()?;
+        }
+        if self.vlan_trunk.is_some() {
+            return unsupported("vlanTrunk", "a list".into(), "this version of podnet sets up no VLAN filtering");
+        }
+        if self.preserve_default_vlan {
+            return unsupported(
+                "preserveDefaultVlan",
+                "true".into(),
+                "this version of podnet sets up no VLAN filtering",
+            );
+        }
+        Ok(())
+    }
+
+    /// The MAC asked for: CNI_ARGS `MAC`, over it `args.cni.mac`, over it `runtimeConfig.mac`.
+    fn mac(&self, call: &Call) -> Result<Option<Mac>, Error> {
+        let from_args = args::parse(&call.env.args, &["MAC"])?.remove("MAC").unwrap_or_default();
+        let text = [&self.runtime_config.mac, &self.args.cni.mac, &from_args]
+            .into_iter()
+            .find(|text| !text.is_empty());
+        text.map(|text| {
+            text.parse::<Mac>().map_err(|_| invalid(format!("address {text}: invalid MAC address")))
+        })
+        .transpose()
+    }
+}
+
+impl Trunk {
+    fn check(&self) -> Result<(), Error> {
+        let valid = |id: i64| (1..=4094).contains(&id);
+        let refuse = |what: &str| Err(invalid(what));
+        match (self.min_id, self.max_id) {
+            (Some(min), _) if !valid(min) => refuse("incorrect trunk minID parameter"),
+            (_, Some(max)) if !valid(max) => refuse("incorrect trunk maxID parameter"),
+            (Some(min), Some(max)) if min > max => refuse("minID is greater than maxID in trunk parameter"),
+            (None, Some(_)) => refuse("minID and maxID should be configured simultaneously, minID is missing"),
+            (Some(_), None) => refuse("minID and maxID should be configured simultaneously, maxID is missing"),
+            _ => match self.id {
+                Some(id) if !valid(id) => refuse("incorrect trunk id parameter"),
+                _ => Ok(()),
+            },
+        }
+    }
+}
+
+impl WrittenDns {
+    /// The DNS of the configuration, if any key of it was written; an empty list counts as written.
+    fn chosen(self) -> Option<Dns> {
+        let any = self.nameservers.is_some()
+            || self.search.is_some()
+            || self.options.is_some()
+            || !self.domain.is_empty();
+        any.then(|| Dns {
+            nameservers: self.nameservers.unwrap_or_default(),
+            domain: self.domain,
+            search: self.search.unwrap_or_default(),
+            options: self.options.unwrap_or_default(),
+        })
+    }
+}

@@ -1,0 +1,164 @@
+//! `bridge`: a veth pair from the pod to a bridge on the node, with the gateway on the bridge if asked.
+//!
+//! Filter rules (masquerade, MAC spoof check) and VLANs are not here: the configuration refuses them.
+//!
+//! Order of ADD: configuration, namespace, addresses (IPAM), bridge, veth straight into the pod, the
+//! pod's addresses and routes, gateway addresses and forwarding, port state. Each step that makes
+//! something first notes how to take it back.
+
+mod check;
+mod config;
+mod node;
+
+use std::net::IpAddr;
+
+use cni::plugin::Plugin;
+use cni::{Call, CniResult, Error, Interface, Undo};
+use ipnetwork::IpNetwork;
+use kernel::link::{self, Change};
+use kernel::{Mac, Rtnl};
+
+use super::attach::{self, Options, failed};
+use crate::ipam::Ipam;
+use config::BridgeConfig;
+
+/// The plugin.
+pub(crate) struct Bridge;
+
+/// Position of the pod's interface in the result: after the bridge and the node's end of the veth.
+const POD_INTERFACE: usize = 2;
+
+impl Plugin for Bridge {
+    fn name(&self) -> &'static str {
+        "bridge"
+    }
+
+    fn add(&self, call: &Call, undo: &mut Undo) -> Result<CniResult, Error> {
+        let config = BridgeConfig::resolve(call)?;
+        let netns = attach::open_netns(call)?;
+        let mut rtnl = Rtnl::open().map_err(failed("netlink on the node"))?;
+
+        let mut result = CniResult::default();
+        if config.ipam.is_some() {
+            result = Ipam::find(call)?.add(call, undo)?;
+            if result.ips.is_empty() {
+                return Err(Error::internal("IPAM plugin returned missing IP config"));
+            }
+            complete(&mut result, &config);
+        }
+
+        let _plugging = node::BridgeLock::shared()?;
+        let bridge = node::ensure_bridge(&mut rtnl, &config, undo)?;
+        let veth = node::add_veth(&mut rtnl, &config, call, (&netns, &bridge), undo)?;
+
+        let mut pod = Rtnl::open_in(&netns).map_err(failed("netlink in the pod"))?;
+        let ifname = call.env.ifname.as_str();
+        let pod_link = link::by_name(&mut pod, ifname).map_err(failed(format!("find {ifname:?} in the pod")))?;
+        if config.ipam.is_some() {
+            let options = Options { arp_notify: true, detect_duplicates: config.enable_dad };
+            attach::configure(&netns, &mut pod, (ifname, pod_link.index), &result, options)?;
+        } else if !config.leave_down {
+            link::set(&mut pod, pod_link.index, &Change { up: Some(true), ..Change::default() })
+                .map_err(failed(format!("set {ifname:?} up")))?;
+        }
+        if config.is_gateway {
+            node::add_gateways(&mut rtnl, &config, (&bridge, &veth), &result, undo)?;
+        }
+        if !config.leave_down {
+            node::wait_for_port(&veth)?;
+        }
+
+        result.interfaces = vec![
+            interface(&config.bridge, bridge.mac, ""),
+            interface(&veth.name, Some(veth.mac), ""),
+            interface(ifname, pod_link.mac, &call.env.netns),
+        ];
+        if let Some(dns) = config.dns {
+            result.dns = dns;
+        }
+        Ok(result)
+    }
+
+    fn del(&self, call: &Call) -> Result<(), Error> {
+        // Both are tried whatever the other does: an address must not stay reserved because a link
+        // would not go, nor the other way round.
+        let link = attach::open_netns_for_del(call)
+            .and_then(|netns| netns.map_or(Ok(()), |netns| attach::delete_link(&netns, call)));
+        let address = match call.conf.ipam_type() {
+            Some(_) => Ipam::find(call).and_then(|ipam| ipam.del(call)),
+            None => Ok(()),
+        };
+        Error::join([link, address])
+    }
+
+    fn check(&self, call: &Call) -> Result<(), Error> {
+        let config = BridgeConfig::resolve(call)?;
+        if config.ipam.is_some() {
+            Ipam::find(call)?.check(call)?;
+        }
+        check::check(call, &config)
+    }
+
+    fn gc(&self, call: &Call) -> Result<(), Error> {
+        let links = node::collect_links(call);
+        let address = match call.conf.ipam_type() {
+            Some(_) => Ipam::find(call).and_then(|ipam| ipam.gc(call)),
+            None => Ok(()),
+        };
+        Error::join([links, address])
+    }
+
+    fn status(&self, call: &Call) -> Result<(), Error> {
+        let config = BridgeConfig::resolve(call)?;
+        node::status(&config)?;
+        match config.ipam {
+            Some(_) => Ipam::find_for_status(call)?.status(call),
+            None => Ok(()),
+        }
+    }
+}
+
+fn interface(name: &str, mac: Option<Mac>, sandbox: &str) -> Interface {
+    Interface {
+        name: name.to_owned(),
+        mac: mac.map(|mac| mac.to_string()).unwrap_or_default(),
+        sandbox: sandbox.to_owned(),
+        ..Interface::default()
+    }
+}
+
+/// Ties the IPAM's addresses to the pod's interface, fills in gateways (the first address of the subnet)
+/// and the default routes that `isDefaultGateway` asks for. A default route that the IPAM gave, with or
+/// without a gateway of its own, is enough; the reference adds a second one to the latter and fails.
+fn complete(result: &mut CniResult, config: &BridgeConfig) {
+    for ip in &mut result.ips {
+        ip.interface = Some(POD_INTERFACE);
+        if ip.gateway.is_none() && config.is_gateway {
+            ip.gateway = first_address(ip.address);
+        }
+    }
+    if !config.is_default_gateway {
+        return;
+    }
+    for v6 in [false, true] {
+        let Some(gateway) =
+            result.ips.iter().find(|ip| ip.address.is_ipv6() == v6).and_then(|ip| ip.gateway)
+        else {
+            continue;
+        };
+        if !result.routes.iter().any(|route| route.dst.prefix() == 0 && route.dst.is_ipv6() == v6) {
+            let dst = if v6 { "::/0" } else { "0.0.0.0/0" };
+            if let Ok(dst) = dst.parse() {
+                result.routes.push(cni::Route { gw: Some(gateway), ..cni::Route::to(dst) });
+            }
+        }
+    }
+}
+
+/// The first address of the subnet that `address` lies in: network + 1.
+fn first_address(address: IpNetwork) -> Option<IpAddr> {
+    match attach::network(address) {
+        IpNetwork::V4(v4) => u32::from(v4.ip()).checked_add(1).map(|bits| IpAddr::V4(bits.into())),
+        IpNetwork::V6(v6) => u128::from(v6.ip()).checked_add(1).map(|bits| IpAddr::V6(bits.into())),
+    }
+}

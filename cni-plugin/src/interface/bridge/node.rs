@@ -1,0 +1,366 @@
+//! The node's side of `bridge`: the bridge itself, the node's end of the veth, gateway addresses.
+
+use std::fs::File;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use cni::{Call, CniResult, Error, Undo, code};
+use ipnetwork::IpNetwork;
+use kernel::addr::AddrOptions;
+use kernel::link::{self, Change, Link, Port, Veth};
+use kernel::{Mac, Netns, Rtnl, addr, sysctl};
+use nix::fcntl::{Flock, FlockArg};
+
+use super::config::BridgeConfig;
+use crate::interface::attach::{failed, network};
+
+/// How long a new port may take to forward: the sum of the reference's waits.
+const PORT_DEADLINE: Duration = Duration::from_millis(2550);
+/// How often a random name for the node's end of a veth is tried.
+const NAME_TRIES: u32 = 10;
+/// What the alias of a node's veth begins with; network, container and interface follow.
+const ALIAS: &str = "podnet";
+
+/// A lock on the node's network namespace, so that an ADD that takes back the bridge it made does not
+/// take it from another ADD that is about to plug into it. Every ADD holds it shared until its port is
+/// on the bridge; only the taking back holds it alone. It is on the namespace itself: no file is made.
+pub(super) struct BridgeLock(#[allow(dead_code, reason = "held, not read")] Flock<File>);
+
+impl BridgeLock {
+    /// Shared, as every ADD takes it.
+    pub(super) fn shared() -> Result<Self, Error> {
+        Self::take(FlockArg::LockShared)
+    }
+
+    fn take(how: FlockArg) -> Result<Self, Error> {
+        let path = "/proc/thread-self/ns/net";
+        let io = |err: std::io::Error| Error::internal(format!("lock the node's netns {path}: {err}"));
+        let file = File::open(path).map_err(io)?;
+        Flock::lock(file, how).map(Self).map_err(|(_, errno)| io(errno.into()))
+    }
+}
+
+/// The bridge of the configuration, made if it is not there, up, promiscuous if asked.
+///
+/// The MAC of a new bridge is chosen here and so stays, instead of following the lowest of its ports.
+/// The caller holds a [`BridgeLock`] until its veth is plugged.
+pub(super) fn ensure_bridge(
+    rtnl: &mut Rtnl,
+    config: &BridgeConfig,
+    undo: &mut Undo,
+) -> Result<Link, Error> {
+    let name = config.bridge.as_str();
+    let mut found = link::by_name(rtnl, name);
+    let mut made = false;
+    if found.as_ref().is_err_and(kernel::Error::is_not_found) {
+        let wanted = link::Bridge {
+            name,
+            mac: Some(random_mac()?),
+            mtu: config.mtu,
+            vlan_filtering: false,
+            up: true,
+        };
+        match link::add_bridge(rtnl, &wanted) {
+            Ok(()) => made = true,
+            // Another ADD was quicker: its bridge serves as well.
+            Err(err) if err.is_exists() => {}
+            Err(err) => return Err(failed(format!("create bridge {name:?}"))(err)),
+        }
+        found = link::by_name(rtnl, name);
+    }
+    let bridge = found.map_err(failed(format!("find bridge {name:?}")))?;
+    if bridge.kind.as_deref() != Some("bridge") {
+        return Err(Error::internal(format!("{name:?} already exists but is not a bridge")));
+    }
+    if made {
+        let index = bridge.index;
+        undo.push("delete the bridge", move || remove_unused_bridge(index).map_err(|err| err.msg));
+        // Best effort, as in the reference: a node must not take its default route from a pod.
+        let _ = sysctl::ensure(&format!("net/ipv6/conf/{}/accept_ra", config.bridge), "0");
+    }
+    let change = Change {
+        up: (!bridge.up).then_some(true),
+        promisc: (config.promisc && !bridge.promisc).then_some(true),
+        ..Change::default()
+    };
+    if change.up.is_some() || change.promisc.is_some() {
+        link::set(rtnl, bridge.index, &change).map_err(failed(format!("set bridge {:?} up", config.bridge)))?;
+        if !made {
+            let index = bridge.index;
+            let (up, promisc) = (change.up.map(|_| false), change.promisc.map(|_| false));
+            undo.push("set the bridge back", move || {
+                let mut rtnl = Rtnl::open().map_err(|err| err.to_string())?;
+                let back = Change { up, promisc, ..Change::default() };
+                link::set(&mut rtnl, index, &back).map_err(|err| err.to_string())
+            });
+        }
+    }
+    Ok(bridge)
+}
+
+/// Deletes a bridge that this ADD made, unless another ADD has plugged into it meanwhile. This ADD's own
+/// port is gone by now.
+fn remove_unused_bridge(index: u32) -> Result<(), Error> {
+    let delete = || {
+        let mut rtnl = Rtnl::open()?;
+        link::delete(&mut rtnl, index)
+    };
+    unless_others(0, |port| port.master == Some(index), delete)
+}
+
+/// The node's end of a new veth.
+pub(super) struct NodeEnd {
+    pub(super) name: String,
+    pub(super) mac: Mac,
+    index: u32,
+}
+
+/// Creates the veth with one end plugged into the bridge and up, the other straight in the pod under its
+/// final name and MAC, and notes on the node's end whose it is.
+pub(super) fn add_veth(
+    rtnl: &mut Rtnl,
+    config: &BridgeConfig,
+    call: &Call,
+    (netns, bridge): (&Netns, &Link),
+    undo: &mut Undo,
+) -> Result<NodeEnd, Error> {
+    let ifname = call.env.ifname.as_str();
+    let mac = random_mac()?;
+    let pod_mac = config.mac.map_or_else(random_mac, Ok)?;
+    let mut tries = 0;
+    let name = loop {
+        let name = random_name()?;
+        let veth = Veth {
+            name: &name,
+            peer: ifname,
+            mac: Some(mac),
+            peer_mac: Some(pod_mac),
+            mtu: config.mtu,
+            master: Some(bridge.index),
+            up: true,
+            peer_netns: Some(std::os::fd::AsFd::as_fd(netns)),
+        };
+        match link::add_veth(rtnl, &veth) {
+            Ok(()) => break name,
+            Err(err) if err.is_exists() => {
+                let mut pod = Rtnl::open_in(netns).map_err(failed("netlink in the pod"))?;
+                if link::by_name(&mut pod, ifname).is_ok() {
+                    return Err(Error::internal(format!("container veth name ({ifname:?}) already exists")));
+                }
+                tries += 1;
+                if tries == NAME_TRIES {
+                    return Err(failed("create veth pair")(err));
+                }
+            }
+            Err(err) => return Err(failed(format!("create veth pair {name:?} to {ifname:?} in the pod"))(err)),
+        }
+    };
+    let taken_back = name.clone();
+    undo.push("delete the veth pair", move || {
+        let mut rtnl = Rtnl::open().map_err(|err| err.to_string())?;
+        match link::by_name(&mut rtnl, &taken_back).and_then(|link| link::delete(&mut rtnl, link.index)) {
+            Err(err) if !err.is_not_found() => Err(err.to_string()),
+            _ => Ok(()),
+        }
+    });
+    let index = link::by_name(rtnl, &name).map_err(failed(format!("find veth {name:?}")))?.index;
+    let alias = alias(&call.conf.name, &call.env.container_id, ifname);
+    link::set(rtnl, index, &Change { alias: Some(&alias), ..Change::default() })
+        .map_err(failed(format!("set alias of {name:?}")))?;
+    if config.hairpin || config.isolated {
+        let port = Port { hairpin: config.hairpin, isolated: config.isolated, learning: true };
+        link::set_port(rtnl, index, &port).map_err(failed(format!("set bridge port options of {name:?}")))?;
+    }
+    // Best effort, as in the reference: the node takes no routes from a pod's router advertisements.
+    let _ = sysctl::ensure(&format!("net/ipv6/conf/{name}/accept_ra"), "0");
+    Ok(NodeEnd { name, mac, index })
+}
+
+/// `veth` and eight hexadecimal digits, as the reference names them.
+fn random_name() -> Result<String, Error> {
+    let Mac(bytes) = random_mac()?;
+    Ok(format!("veth{:02x}{:02x}{:02x}{:02x}", bytes[2], bytes[3], bytes[4], bytes[5]))
+}
+
+fn random_mac() -> Result<Mac, Error> {
+    Mac::random().map_err(failed("make up a MAC"))
+}
+
+/// The alias (`ip link` shows it) that says whose a node's veth is; GC finds its own by it.
+fn alias(network: &str, container_id: &str, ifname: &str) -> String {
+    format!("{ALIAS} {network} {container_id} {ifname}").chars().take(255).collect()
+}
+
+/// Puts the gateway addresses of `result` on the bridge and lets the node forward their families.
+pub(super) fn add_gateways(
+    rtnl: &mut Rtnl,
+    config: &BridgeConfig,
+    (bridge, veth): (&Link, &NodeEnd),
+    result: &CniResult,
+    undo: &mut Undo,
+) -> Result<(), Error> {
+    for v6 in [false, true] {
+        let mut any = false;
+        for ip in &result.ips {
+            let Some(gateway) = ip.gateway.filter(|gateway| gateway.is_ipv6() == v6) else { continue };
+            let address = IpNetwork::new(gateway, ip.address.prefix())
+                .map_err(|err| Error::internal(format!("gateway {gateway} of {}: {err}", ip.address)))?;
+            ensure_address(rtnl, config, (bridge, veth), address, undo)?;
+            any = true;
+        }
+        if any {
+            let key = if v6 { "net/ipv6/conf/all/forwarding" } else { "net/ipv4/ip_forward" };
+            let written = sysctl::ensure(key, "1").map_err(failed(format!("enable forwarding ({key})")))?;
+            if written {
+                let own = veth.index;
+                undo.push("disable forwarding", move || {
+                    unless_others(own, |_| true, || sysctl::write(key, "0")).map_err(|err| err.msg)
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The address is on the bridge. Another IPv4 address, or an overlapping IPv6 one, conflicts: with
+/// `forceAddress` it is replaced, else it is an error.
+fn ensure_address(
+    rtnl: &mut Rtnl,
+    config: &BridgeConfig,
+    (bridge, veth): (&Link, &NodeEnd),
+    address: IpNetwork,
+    undo: &mut Undo,
+) -> Result<(), Error> {
+    let name = config.bridge.as_str();
+    let present =
+        addr::list(rtnl, Some(bridge.index)).map_err(failed(format!("list addresses of {name:?}")))?;
+    if present.iter().any(|there| there.net == address) {
+        return Ok(());
+    }
+    let index = bridge.index;
+    for other in present.iter().map(|there| there.net) {
+        let conflicts = match (other, address) {
+            (IpNetwork::V4(_), IpNetwork::V4(_)) => true,
+            (IpNetwork::V6(_), IpNetwork::V6(_)) => overlap(other, address),
+            _ => false,
+        };
+        if !conflicts {
+            continue;
+        }
+        if !config.force_address {
+            return Err(Error::internal(format!(
+                "{name:?} already has an IP address different from {address} (it has {other}; \
+                 set forceAddress to replace it, or give this network a bridge of its own)"
+            )));
+        }
+        addr::delete(rtnl, index, other).map_err(failed(format!("delete address {other} of {name:?}")))?;
+        undo.push("put the bridge's address back", move || {
+            let mut rtnl = Rtnl::open().map_err(|err| err.to_string())?;
+            addr::add(&mut rtnl, index, other, &AddrOptions::default()).map_err(|err| err.to_string())
+        });
+    }
+    let options = AddrOptions { nodad: address.is_ipv6() && !config.enable_dad, ..AddrOptions::default() };
+    match addr::add(rtnl, index, address, &options) {
+        Ok(()) => {
+            let own = veth.index;
+            undo.push("delete the gateway address", move || {
+                let delete = || {
+                    let mut rtnl = Rtnl::open()?;
+                    addr::delete(&mut rtnl, index, address)
+                };
+                unless_others(own, |port| port.master == Some(index), delete).map_err(|err| err.msg)
+            });
+            Ok(())
+        }
+        // Another ADD put it there.
+        Err(err) if err.is_exists() => Ok(()),
+        Err(err) => Err(failed(format!("add gateway address {address} to {name:?}"))(err)),
+    }
+}
+
+/// Runs `back` unless a bridge port other than `own` that fits `which` has come to rely on what it takes
+/// back; no other ADD is under way meanwhile.
+fn unless_others(
+    own: u32,
+    which: impl Fn(&Link) -> bool,
+    back: impl FnOnce() -> kernel::Result<()>,
+) -> Result<(), Error> {
+    let _alone = BridgeLock::take(FlockArg::LockExclusive)?;
+    let mut rtnl = Rtnl::open().map_err(failed("netlink on the node"))?;
+    let links = link::list(&mut rtnl).map_err(failed("list links of the node"))?;
+    if links.iter().any(|link| link.master.is_some() && link.index != own && which(link)) {
+        return Ok(());
+    }
+    match back() {
+        Err(err) if !err.is_not_found() => Err(failed("take back")(err)),
+        _ => Ok(()),
+    }
+}
+
+/// Whether two prefixes of one family share an address.
+fn overlap(a: IpNetwork, b: IpNetwork) -> bool {
+    network(a).contains(b.ip()) || network(b).contains(a.ip())
+}
+
+/// Waits until the node's end carries frames, which the kernel tells a moment after the pod's end is up.
+pub(super) fn wait_for_port(veth: &NodeEnd) -> Result<(), Error> {
+    let mut rtnl = Rtnl::open().map_err(failed("netlink on the node"))?;
+    let up = link::wait_oper_up(&mut rtnl, veth.index, PORT_DEADLINE)
+        .map_err(failed(format!("bridge port {:?}", veth.name)))?;
+    if up {
+        return Ok(());
+    }
+    let state = link::by_index(&mut rtnl, veth.index)
+        .map(|link: Link| link.oper_state)
+        .unwrap_or_else(|err| err.to_string());
+    Err(Error::new(code::TRY_LATER, format!("bridge port in error state: {state} ({:?})", veth.name)))
+}
+
+/// STATUS of the node's side: the bridge's name is free or a bridge's.
+pub(super) fn status(config: &BridgeConfig) -> Result<(), Error> {
+    let mut rtnl = Rtnl::open().map_err(failed("netlink on the node"))?;
+    match link::by_name(&mut rtnl, &config.bridge) {
+        Ok(link) if link.kind.as_deref() != Some("bridge") => Err(Error::new(
+            code::UNAVAILABLE,
+            format!("{:?} already exists but is not a bridge", config.bridge),
+        )),
+        Err(err) if !err.is_not_found() => {
+            Err(Error::new(code::UNAVAILABLE, format!("find bridge {:?}: {err}", config.bridge)))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// GC of links: deletes the node's veths whose alias names this network and an attachment that is not
+/// valid any more. Without the list of valid attachments nothing is deleted.
+pub(super) fn collect_links(call: &Call) -> Result<(), Error> {
+    let Some(valid) = &call.conf.valid_attachments else { return Ok(()) };
+    let mut rtnl = Rtnl::open().map_err(failed("netlink on the node"))?;
+    let links = link::list(&mut rtnl).map_err(failed("list links of the node"))?;
+    let keep: Vec<String> = valid
+        .iter()
+        .map(|attachment| alias(&call.conf.name, &attachment.container_id, &attachment.ifname))
+        .collect();
+    let stale = links.iter().filter(|link| {
+        let alias = link.alias.as_ref().filter(|_| link.kind.as_deref() == Some("veth"));
+        alias.is_some_and(|alias| is_of(alias, &call.conf.name) && !keep.contains(alias))
+    });
+    let deleted = stale.map(|link| match link::delete(&mut rtnl, link.index) {
+        Err(err) if !err.is_not_found() => Err(failed(format!("delete link {:?}", link.name))(err)),
+        _ => Ok(()),
+    });
+    let deleted: Vec<Result<(), Error>> = deleted.collect();
+    Error::join(deleted)
+}
+
+/// Whether an alias was written for `network`: its second word, whole.
+fn is_of(alias: &str, network: &str) -> bool {
+    let mut words = alias.split(' ');
+    words.next() == Some(ALIAS) && words.next() == Some(network)
+}
+
+/// The interface addresses that lie on the bridge, for CHECK.
+pub(super) fn has_address(rtnl: &mut Rtnl, bridge: &Link, wanted: IpAddr) -> Result<bool, Error> {
+    let present = addr::list(rtnl, Some(bridge.index)).map_err(failed(format!("list addresses of {:?}", bridge.name)))?;
+    Ok(present.iter().any(|address| address.net.ip() == wanted))
+}
