@@ -99,6 +99,12 @@ impl Range {
         self.contains(other.first) || other.contains(self.first)
     }
 
+    /// An address of the range with the subnet's prefix length.
+    pub(crate) fn with_prefix(&self, ip: IpAddr) -> IpNetwork {
+        IpNetwork::new(ip, self.subnet.prefix())
+            .expect("a prefix that the subnet has, in the subnet's family")
+    }
+
     /// How many addresses there are from first to last, the gateway included (2¹²⁸ is given as 2¹²⁸ - 1).
     pub(crate) fn len(&self) -> u128 {
         (number(self.last) - number(self.first)).saturating_add(1)
