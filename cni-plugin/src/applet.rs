@@ -85,6 +85,7 @@ pub(crate) fn run(program: &OsStr, args: Vec<OsString>) -> u8 {
 }
 
 fn run_plugin(applet: &'static Applet) -> u8 {
+    cni::plugin::report_panics();
     let env = cni::Env::from_process();
     cni::plugin::run(
         applet.plugin,

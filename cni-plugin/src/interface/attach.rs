@@ -198,7 +198,7 @@ pub(crate) fn prev_result(call: &Call) -> Result<&CniResult, Error> {
     call.conf
         .prev_result
         .as_ref()
-        .ok_or_else(|| Error::new(code::INVALID_CONFIG, "Required prevResult missing"))
+        .ok_or_else(|| Error::invalid("Required prevResult missing"))
 }
 
 /// The pod's interface in `result`: named CNI_IFNAME, in a sandbox, which must be CNI_NETNS.

@@ -67,7 +67,7 @@ struct HostLocalConfig {
 impl HostLocalConfig {
     fn resolve(call: &Call) -> Result<Self, Error> {
         let written: Written = call.conf_as()?;
-        let ipam = written.ipam.ok_or_else(|| invalid("IPAM config missing 'ipam' key"))?;
+        let ipam = written.ipam.ok_or_else(|| Error::invalid("IPAM config missing 'ipam' key"))?;
         let mut requested = Vec::new();
         if let Some(text) = args::parse(&call.env.args, &["IP"])?.remove("IP").filter(|text| !text.is_empty()) {
             requested.push(address(&text)?);
@@ -89,14 +89,14 @@ impl HostLocalConfig {
         for (number, list) in lists.enumerate() {
             let ranges = list.iter().map(range).collect::<Result<Vec<RangeConf>, Error>>()?;
             let set = RangeSet::resolve(&ranges)
-                .map_err(|err| invalid(format!("invalid range set {number}: {err}")))?;
+                .map_err(|err| Error::invalid(format!("invalid range set {number}: {err}")))?;
             if let Some(other) = sets.iter().position(|other| other.overlaps(&set)) {
-                return Err(invalid(format!("range set {number} overlaps with {other}")));
+                return Err(Error::invalid(format!("range set {number} overlaps with {other}")));
             }
             sets.push(set);
         }
         if sets.is_empty() {
-            return Err(invalid("no IP ranges specified"));
+            return Err(Error::invalid("no IP ranges specified"));
         }
         let v6 = sets.iter().filter(|set| set.is_ipv6()).count();
         one_per_family(call.version, sets.len() - v6, v6)?;
@@ -133,10 +133,6 @@ fn store_for_removal(call: &Call) -> Result<Store, Error> {
     Store::open(Path::new(dir), &call.conf.name).map_err(internal)
 }
 
-fn invalid(msg: impl Into<String>) -> Error {
-    Error::new(code::INVALID_CONFIG, msg)
-}
-
 fn internal(err: ipam::Error) -> Error {
     Error::internal(err.to_string())
 }
@@ -153,7 +149,7 @@ fn address(text: &str) -> Result<IpAddr, Error> {
 fn range(written: &WrittenRange) -> Result<RangeConf, Error> {
     let optional = |text: &str| (!text.is_empty()).then(|| parse(text, "IP address")).transpose();
     Ok(RangeConf {
-        subnet: cni::parse_cidr(&written.subnet).map_err(invalid)?,
+        subnet: cni::parse_cidr(&written.subnet).map_err(Error::invalid)?,
         range_start: optional(&written.range_start)?,
         range_end: optional(&written.range_end)?,
         gateway: optional(&written.gateway)?,

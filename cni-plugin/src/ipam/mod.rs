@@ -33,7 +33,7 @@ impl Ipam {
         }
         match applet::find(name) {
             Some(applet) if applet.kind == Kind::Ipam => Ok(Self::Own(applet.plugin)),
-            _ => Err(Error::new(code::INVALID_CONFIG, format!("ipam type {name:?} is not an IPAM plugin"))),
+            _ => Err(Error::invalid(format!("ipam type {name:?} is not an IPAM plugin"))),
         }
     }
 
@@ -58,7 +58,7 @@ impl Ipam {
                 undo.push("release the addresses", move || {
                     delegate::exec(&program, "DEL", &stdin, &env).map(drop).map_err(|err| err.msg)
                 });
-                delegate::exec_result(path, "ADD", call)
+                delegate::exec(path, "ADD", &call.stdin, &call.env).map(Option::unwrap_or_default)
             }
         }
     }

@@ -43,7 +43,7 @@ impl Requests {
 
 /// A decoded value, or the error that says which text was not one.
 pub(crate) fn parse<T: std::str::FromStr>(text: &str, what: &str) -> Result<T, Error> {
-    text.trim().parse().map_err(|_| Error::new(cni::code::INVALID_CONFIG, format!("invalid {what}: {text:?}")))
+    text.trim().parse().map_err(|_| Error::invalid(format!("invalid {what}: {text:?}")))
 }
 
 /// Before 0.3.0 a result holds one address of each family.
@@ -52,9 +52,7 @@ pub(crate) fn parse<T: std::str::FromStr>(text: &str, what: &str) -> Result<T, E
 /// The reference's sentence, when `v4` or `v6` is more than one and `version` is older.
 pub(crate) fn one_per_family(version: cni::Version, v4: usize, v6: usize) -> Result<(), Error> {
     if version < cni::Version::V0_3_0 && (v4 > 1 || v6 > 1) {
-        return Err(Error::new(
-            cni::code::INVALID_CONFIG,
-            format!("CNI version {} does not support more than 1 address per family", version.as_str()),
+        return Err(Error::invalid(format!("CNI version {} does not support more than 1 address per family", version.as_str()),
         ));
     }
     Ok(())

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use cni::plugin::Plugin;
-use cni::{Call, CniResult, Dns, Error, IpConfig, Undo, args, code};
+use cni::{Call, CniResult, Dns, Error, IpConfig, Undo, args};
 use ipnetwork::IpNetwork;
 use serde::Deserialize;
 
@@ -44,7 +44,7 @@ struct StaticConfig {
 impl StaticConfig {
     fn resolve(call: &Call) -> Result<Self, Error> {
         let written: Written = call.conf_as()?;
-        let ipam = written.ipam.ok_or_else(|| invalid("IPAM config missing 'ipam' key"))?;
+        let ipam = written.ipam.ok_or_else(|| Error::invalid("IPAM config missing 'ipam' key"))?;
         let mut ips = Vec::new();
         for entry in &ipam.addresses {
             let sentence = "the 'address' field is expected to be in CIDR notation";
@@ -78,12 +78,8 @@ impl StaticConfig {
     }
 }
 
-fn invalid(msg: impl Into<String>) -> Error {
-    Error::new(code::INVALID_CONFIG, msg)
-}
-
 fn cidr(text: &str, sentence: &str) -> Result<IpNetwork, Error> {
-    cni::parse_cidr(text.trim()).map_err(|_| invalid(format!("{sentence}, got: '{text}'")))
+    cni::parse_cidr(text.trim()).map_err(|_| Error::invalid(format!("{sentence}, got: '{text}'")))
 }
 
 impl Plugin for Static {
@@ -106,7 +102,7 @@ impl Plugin for Static {
             .conf
             .prev_result
             .as_ref()
-            .ok_or_else(|| Error::new(code::INVALID_CONFIG, "Required prevResult missing"))?;
+            .ok_or_else(|| Error::invalid("Required prevResult missing"))?;
         for wanted in &config.ips {
             match previous.ips.iter().find(|ip| ip.address == wanted.address) {
                 Some(recorded) if wanted.gateway.is_some() && recorded.gateway != wanted.gateway => {

@@ -110,15 +110,15 @@ impl BridgeConfig {
         let written: Written = call.conf_as()?;
         written.refuse_unsupported()?;
         if written.hairpin_mode && written.promisc_mode {
-            return Err(invalid("cannot set hairpin mode and promiscuous mode at the same time"));
+            return Err(Error::invalid("cannot set hairpin mode and promiscuous mode at the same time"));
         }
         let ipam = call.conf.ipam_type().map(str::to_owned);
         if written.disable_container_interface && ipam.is_some() {
-            return Err(invalid("cannot use IPAM when DisableContainerInterface flag is set"));
+            return Err(Error::invalid("cannot use IPAM when DisableContainerInterface flag is set"));
         }
         Ok(Self {
             mtu: u32::try_from(written.mtu).map_err(|_| {
-                invalid(format!("mtu {} is not a number of bytes from 0 to {}", written.mtu, u32::MAX))
+                Error::invalid(format!("mtu {} is not a number of bytes from 0 to {}", written.mtu, u32::MAX))
             })?,
             is_gateway: written.is_gateway || written.is_default_gateway,
             is_default_gateway: written.is_default_gateway,
@@ -146,9 +146,7 @@ fn bridge_name(written: Option<String>) -> Result<String, Error> {
         || name == ".."
         || name.contains(|c: char| c == '/' || c == ':' || c == '\0' || c.is_whitespace());
     if bad {
-        return Err(Error::new(
-            code::INVALID_CONFIG,
-            format!("bridge {name:?} is not an interface name (1 to 15 bytes, no /, : or white space)"),
+        return Err(Error::invalid(format!("bridge {name:?} is not an interface name (1 to 15 bytes, no /, : or white space)"),
         ));
     }
     Ok(name)
@@ -174,7 +172,7 @@ impl Written {
             return unsupported("macspoofchk", "true".into(), "this version of podnet writes no filter rules");
         }
         if !(0..=4094).contains(&self.vlan) {
-            return Err(invalid(format!(
+            return Err(Error::invalid(format!(
                 "invalid VLAN ID {} (must be between 0 and 4094)",
                 self.vlan
             )));
@@ -205,7 +203,7 @@ impl Written {
             .into_iter()
             .find(|text| !text.is_empty());
         text.map(|text| {
-            text.parse::<Mac>().map_err(|_| invalid(format!("address {text}: invalid MAC address")))
+            text.parse::<Mac>().map_err(|_| Error::invalid(format!("address {text}: invalid MAC address")))
         })
         .transpose()
     }
@@ -214,7 +212,7 @@ impl Written {
 impl Trunk {
     fn check(&self) -> Result<(), Error> {
         let valid = |id: i64| (1..=4094).contains(&id);
-        let refuse = |what: &str| Err(invalid(what));
+        let refuse = |what: &str| Err(Error::invalid(what));
         match (self.min_id, self.max_id) {
             (Some(min), _) if !valid(min) => refuse("incorrect trunk minID parameter"),
             (_, Some(max)) if !valid(max) => refuse("incorrect trunk maxID parameter"),

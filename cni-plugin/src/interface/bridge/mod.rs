@@ -16,7 +16,7 @@ use cni::plugin::Plugin;
 use cni::{Call, CniResult, Error, Interface, Undo};
 use ipnetwork::IpNetwork;
 use kernel::link::{self, Change};
-use kernel::{Mac, Rtnl};
+use kernel::{Family, Mac, Rtnl};
 
 use super::attach::{self, Options, failed};
 use crate::ipam::Ipam;
@@ -147,10 +147,8 @@ fn complete(result: &mut CniResult, config: &BridgeConfig) {
             continue;
         };
         if !result.routes.iter().any(|route| route.dst.prefix() == 0 && route.dst.is_ipv6() == v6) {
-            let dst = if v6 { "::/0" } else { "0.0.0.0/0" };
-            if let Ok(dst) = dst.parse() {
-                result.routes.push(cni::Route { gw: Some(gateway), ..cni::Route::to(dst) });
-            }
+            let everywhere = if v6 { Family::V6.any() } else { Family::V4.any() };
+            result.routes.push(cni::Route::new(everywhere, Some(gateway)));
         }
     }
 }
