@@ -1,1 +1,10 @@
-//! end-to-end tests
+//! End-to-end tests, one module per topic. Each runs the real programs in network namespaces of its own; they need root
+//! (a missing privilege fails), `ip`, `strace`, `setpriv`, and Debian's package `containernetworking-plugins`.
+
+mod bad_input;
+mod licences;
+mod matrix;
+mod migration;
+mod parallel;
+mod rollback;
+mod verbs;

@@ -1,0 +1,230 @@
+//! Configuration × verb × version against Debian's plugins.
+//!
+//! ```text
+//!   world of debian                    world of podnet
+//!   host ── cni0 ── pod0 [pod1]        host ── cni0 ── pod0 [pod1]
+//!        ADD, CHECK, DEL, DEL of each pod, a picture after each
+//!                     └── the same line by line, or listed ──┘
+//! ```
+//! The list of intended differences is `tests/differences.json`: a difference that is not listed fails, a listed one that no
+//! longer occurs fails too. Random names and MACs become symbols (see `podnet_tests::reader`).
+
+mod bridge;
+mod ipam;
+
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use podnet_tests::difference::{Differences, Place};
+use podnet_tests::facts::{Change, Facts};
+use podnet_tests::{Side, World, result};
+use serde_json::Value;
+
+/// The versions that Debian's 1.1.1 and we both speak.
+const VERSIONS: [&str; 6] = ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0"];
+
+/// One configuration that both sides accept, and what stands around it.
+#[derive(Clone, Debug)]
+struct Case {
+    name: &'static str,
+    plugin: &'static str,
+    /// The configuration without cniVersion, name and type.
+    text: &'static str,
+    pods: usize,
+    /// Whether CHECK is called; not where the reference's answer is a matter of chance.
+    check: bool,
+    /// CNI_ARGS.
+    args: &'static str,
+    ifname: &'static str,
+    /// `ip` commands in the host namespace before anything else.
+    host: &'static [&'static str],
+    /// `ip` commands in each pod's namespace.
+    pod: &'static [&'static str],
+    /// Sysctls of each pod.
+    pod_sysctls: &'static [(&'static str, &'static str)],
+    /// Sysctls of the host.
+    host_sysctls: &'static [(&'static str, &'static str)],
+    /// A file in the world's directory: name and content.
+    file: Option<(&'static str, &'static str)>,
+}
+
+impl Case {
+    const fn new(name: &'static str, plugin: &'static str, text: &'static str) -> Self {
+        Case {
+            name,
+            plugin,
+            text,
+            pods: 1,
+            check: true,
+            args: "",
+            ifname: "eth0",
+            host: &[],
+            pod: &[],
+            pod_sysctls: &[],
+            host_sysctls: &[],
+            file: None,
+        }
+    }
+}
+
+fn cases() -> Vec<Case> {
+    let mut cases = bridge::cases();
+    cases.extend(ipam::cases());
+    cases
+}
+
+/// A verb for a pod, and the picture after it.
+struct Step {
+    label: String,
+    facts: Facts,
+}
+
+/// Runs all verbs of a case with one side's plugins.
+fn play(case: &Case, version: &str, side: Side) -> Result<Vec<Step>> {
+    let world = World::new(side, case.pods)?;
+    world.names.choose(case.text);
+    world.names.choose(case.args);
+    world.host_ip(case.host)?;
+    write_sysctls(&world.host, case.host_sysctls)?;
+    for pod in 0..case.pods {
+        world.pod_ip(pod, case.pod)?;
+        write_sysctls(&world.pods[pod], case.pod_sysctls)?;
+    }
+    if let Some((name, content)) = case.file {
+        std::fs::write(world.dir().join(name), content).context("write the case's file")?;
+    }
+    let mut steps = Vec::new();
+    let mut results: Vec<Option<Value>> = vec![None; case.pods];
+    for (verb, label) in [("ADD", "ADD"), ("CHECK", "CHECK"), ("DEL", "DEL"), ("DEL", "DEL again")] {
+        if verb == "CHECK" && !case.check {
+            continue;
+        }
+        for (pod, result) in results.iter_mut().enumerate() {
+            let mut call = world.call(case.plugin, verb).config(version, case.text).pod(pod);
+            call = call.env("CNI_IFNAME", case.ifname).env("CNI_ARGS", case.args);
+            // As libcni: CHECK always gets prevResult, DEL from 0.4.0 on.
+            if let Some(result) = result.as_ref().filter(|_| verb == "CHECK" || version >= "0.4.0") {
+                call = call.prev(result);
+            }
+            let outcome = call.run()?;
+            let snapshot = world.snapshot()?;
+            let mut facts = result::facts(&world, &snapshot, &outcome);
+            facts.absorb("world", snapshot.facts);
+            steps.push(Step { label: format!("{label} pod{pod}"), facts });
+            if verb == "ADD" && outcome.exit == Some(0) {
+                *result = Some(outcome.json()?);
+            }
+        }
+    }
+    Ok(steps)
+}
+
+fn write_sysctls(netns: &kernel::netns::Netns, sysctls: &[(&str, &str)]) -> Result<()> {
+    for (path, value) in sysctls {
+        netns
+            .run(|| std::fs::write(format!("/proc/sys/{path}"), value))?
+            .with_context(|| (*path).to_string())?;
+    }
+    Ok(())
+}
+
+/// What a run of the matrix found.
+#[derive(Default)]
+struct Report {
+    compared: usize,
+    lines: usize,
+    covered: usize,
+    wrong: Vec<String>,
+}
+
+/// Plays each case in each version on both sides, in a few threads, and compares.
+fn compare(
+    cases: &[Case],
+    versions: &[&str],
+    left: Side,
+    right: Side,
+    covers: impl Fn(Place<'_>, &Change) -> bool + Sync,
+) -> Result<Report> {
+    let jobs: Vec<_> =
+        cases.iter().flat_map(|case| versions.iter().map(move |version| (case, *version))).collect();
+    let next = AtomicUsize::new(0);
+    let report = Mutex::new(Report::default());
+    let worker = || -> Result<()> {
+        while let Some((case, version)) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let what = || format!("{} {version}", case.name);
+            let (a, b) = (
+                play(case, version, left).with_context(what)?,
+                play(case, version, right).with_context(what)?,
+            );
+            let mut report = report.lock().unwrap_or_else(|e| e.into_inner());
+            for (a, b) in a.iter().zip(&b) {
+                report.compared += 1;
+                report.lines += a.facts.iter().count();
+                let place = Place { config: case.name, version, step: &a.label };
+                for change in a.facts.changes(&b.facts) {
+                    if covers(place, &change) {
+                        report.covered += 1;
+                    } else {
+                        report.wrong.push(format!("{} {version} {}: {change}", case.name, a.label));
+                    }
+                }
+            }
+        }
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..4).map(|_| scope.spawn(worker)).collect();
+        workers
+            .into_iter()
+            .try_for_each(|w| w.join().unwrap_or_else(|_| Err(anyhow::anyhow!("a worker panicked"))))
+    })?;
+    let mut report = report.into_inner().unwrap_or_else(|e| e.into_inner());
+    report.wrong.sort();
+    Ok(report)
+}
+
+/// The first lines of a long list.
+fn excerpt(lines: &[String]) -> String {
+    let shown = 150;
+    let more =
+        if lines.len() > shown { format!("\n… and {} more", lines.len() - shown) } else { String::new() };
+    lines[..lines.len().min(shown)].join("\n") + &more
+}
+
+#[test]
+fn the_reference_agrees_with_itself() -> Result<()> {
+    let report = compare(&cases(), &["0.4.0"], Side::Debian, Side::Debian, |_, _| false)?;
+    assert!(report.wrong.is_empty(), "not normalised:\n{}", excerpt(&report.wrong));
+    Ok(())
+}
+
+#[test]
+fn ours_does_what_the_reference_does() -> Result<()> {
+    let list = Path::new(env!("CARGO_MANIFEST_DIR")).join("differences.json");
+    let differences = Differences::load(&list)?;
+    let (cases, started) = (cases(), Instant::now());
+    let report = compare(&cases, &VERSIONS, Side::Debian, Side::Podnet, |place, change| {
+        differences.covers(place, change)
+    })?;
+    println!(
+        "{} configurations × {} versions: {} calls, {} lines compared, {} intended differences, {} others, {:.1} s",
+        cases.len(),
+        VERSIONS.len(),
+        report.compared,
+        report.lines,
+        report.covered,
+        report.wrong.len(),
+        started.elapsed().as_secs_f32()
+    );
+    for (count, reason) in differences.summary() {
+        println!("{count:6}  {reason}");
+    }
+    assert!(cases.len() >= 30, "the matrix has only {} configurations", cases.len());
+    assert!(report.wrong.is_empty(), "differences that are not listed:\n{}", excerpt(&report.wrong));
+    let unseen = differences.unseen();
+    assert!(unseen.is_empty(), "listed differences that did not occur:\n{}", unseen.join("\n"));
+    Ok(())
+}

@@ -1,0 +1,109 @@
+//! ADD is killed with SIGKILL, at the n-th of its system calls for every n (by `strace`) and at moments of the clock: a
+//! DEL afterwards leaves nothing, and the next ADD works.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use podnet_tests::world::NETWORK;
+use podnet_tests::{Side, World};
+
+use super::{DUAL, bridge};
+
+/// After the DEL of a killed ADD: no link, no address reserved; and the same ADD succeeds.
+fn recovers(world: &World) -> Result<()> {
+    bridge(world, "DEL", DUAL).run()?.silent()?;
+    let snapshot = world.snapshot()?;
+    ensure!(snapshot.pods[0].macs.keys().eq(["lo"]), "links left in the pod: {:?}", snapshot.pods[0].macs);
+    let left: Vec<_> =
+        snapshot.host.macs.keys().filter(|link| !["lo", "cni0"].contains(&link.as_str())).collect();
+    ensure!(left.is_empty(), "links left on the node: {left:?}");
+    ensure!(world.reservations(NETWORK)?.is_empty(), "reservations left: {:?}", world.reservations(NETWORK)?);
+    let strays = snapshot.facts.iter().filter(|(path, _)| path.starts_with("data/") && path.contains("tmp"));
+    ensure!(strays.count() == 0, "temporary files left: {:?}", snapshot.facts);
+    let result = bridge(world, "ADD", DUAL).run()?.result()?;
+    bridge(world, "CHECK", DUAL).prev(&result).run()?.silent()?;
+    bridge(world, "DEL", DUAL).prev(&result).run()?.silent()
+}
+
+#[test]
+fn an_add_killed_at_any_system_call_is_cleaned_up_by_del() -> Result<()> {
+    let (next, last, killed) = (AtomicUsize::new(1), AtomicUsize::new(usize::MAX), AtomicUsize::new(0));
+    let worker = || -> Result<()> {
+        loop {
+            let n = next.fetch_add(1, Ordering::Relaxed);
+            if n > last.load(Ordering::Relaxed) {
+                return Ok(());
+            }
+            let world = World::new(Side::Podnet, 1)?;
+            let log = world.dir().join("strace").to_string_lossy().into_owned();
+            let fault = format!("inject=all:signal=KILL:when={n}");
+            let call =
+                bridge(&world, "ADD", DUAL).through(&["strace", "-o", &log, "-e", "trace=all", "-e", &fault]);
+            let outcome = call.run().context("run strace: is it installed?")?;
+            if outcome.exit == Some(0) {
+                last.fetch_min(n, Ordering::Relaxed);
+                return Ok(());
+            }
+            killed.fetch_add(1, Ordering::Relaxed);
+            let log = std::fs::read_to_string(&log).context("read strace's log")?;
+            let tail: Vec<_> = log.lines().rev().take(4).collect();
+            recovers(&world).with_context(|| format!("killed at system call {n}: {tail:#?}"))?;
+        }
+    };
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..3).map(|_| scope.spawn(worker)).collect();
+        workers
+            .into_iter()
+            .try_for_each(|w| w.join().unwrap_or_else(|_| Err(anyhow::anyhow!("a worker panicked"))))
+    })?;
+    let killed = killed.into_inner();
+    println!("ADD was killed at {killed} system calls");
+    ensure!(killed > 50, "only {killed} system calls");
+    Ok(())
+}
+
+#[test]
+fn an_add_killed_at_any_moment_is_cleaned_up_by_del() -> Result<()> {
+    let world = World::new(Side::Podnet, 1)?;
+    let started = Instant::now();
+    bridge(&world, "ADD", DUAL).run()?.result()?;
+    let whole = started.elapsed().max(Duration::from_millis(5));
+    bridge(&world, "DEL", DUAL).run()?.silent()?;
+    for step in 0..40 {
+        let moment = whole.mul_f64(f64::from(step) / 40.0);
+        bridge(&world, "ADD", DUAL).run_killed(moment)?;
+        recovers(&world).with_context(|| format!("killed after {moment:?} of {whole:?}"))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_del_killed_at_any_system_call_is_finished_by_the_next() -> Result<()> {
+    let (next, last) = (AtomicUsize::new(1), AtomicUsize::new(usize::MAX));
+    let worker = || -> Result<()> {
+        loop {
+            let n = next.fetch_add(1, Ordering::Relaxed);
+            if n > last.load(Ordering::Relaxed) {
+                return Ok(());
+            }
+            let world = World::new(Side::Podnet, 1)?;
+            let result = bridge(&world, "ADD", DUAL).run()?.result()?;
+            let fault = format!("inject=all:signal=KILL:when={n}");
+            let del = bridge(&world, "DEL", DUAL).prev(&result);
+            let outcome =
+                del.through(&["strace", "-o", "/dev/null", "-e", "trace=all", "-e", &fault]).run()?;
+            if outcome.exit == Some(0) {
+                last.fetch_min(n, Ordering::Relaxed);
+                return Ok(());
+            }
+            recovers(&world).with_context(|| format!("killed at system call {n}"))?;
+        }
+    };
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..3).map(|_| scope.spawn(worker)).collect();
+        workers
+            .into_iter()
+            .try_for_each(|w| w.join().unwrap_or_else(|_| Err(anyhow::anyhow!("a worker panicked"))))
+    })
+}
