@@ -159,3 +159,39 @@ fn read(payload: &[u8]) -> std::result::Result<Option<Address>, Cause> {
         broadcast,
     }))
 }
+
+#[cfg(test)]
+#[cfg(target_endian = "little")]
+mod tests {
+    use super::*;
+
+    fn bytes(net: &str, options: &AddrOptions) -> Vec<u8> {
+        let m = add_message(3, net.parse().unwrap(), options);
+        let mut out = vec![0xee; m.buffer_len()];
+        m.emit(&mut out);
+        out
+    }
+
+    #[test]
+    fn ipv4_message_has_the_broadcast_address_and_no_flags() {
+        let expected = [
+            2, 24, 0, 0, 3, 0, 0, 0, // ifaddrmsg: family, prefix length, flags, scope, index
+            8, 0, 2, 0, 10, 1, 2, 3, // IFA_LOCAL
+            8, 0, 1, 0, 10, 1, 2, 3, // IFA_ADDRESS
+            8, 0, 4, 0, 10, 1, 2, 255, // IFA_BROADCAST
+        ];
+        assert_eq!(bytes("10.1.2.3/24", &AddrOptions { nodad: true, scope: None }), expected);
+    }
+
+    #[test]
+    fn ipv6_message_asks_for_no_duplicate_address_detection() {
+        let ip = [0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 5];
+        let mut expected = vec![10, 64, 0, 253, 3, 0, 0, 0];
+        expected.extend([20, 0, 2, 0]);
+        expected.extend(ip);
+        expected.extend([20, 0, 1, 0]);
+        expected.extend(ip);
+        expected.extend([8, 0, 8, 0, 2, 0, 0, 0]); // IFA_FLAGS: IFA_F_NODAD
+        assert_eq!(bytes("fd00::5/64", &AddrOptions { nodad: true, scope: Some(253) }), expected);
+    }
+}

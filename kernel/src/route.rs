@@ -319,3 +319,79 @@ fn nexthops(mut bytes: &[u8], route: &Route, all: &mut Vec<Route>) -> std::resul
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[cfg(target_endian = "little")]
+mod tests {
+    use super::*;
+
+    fn bytes(m: &RouteMessage) -> Vec<u8> {
+        let mut out = vec![0xee; m.buffer_len()];
+        m.emit(&mut out);
+        out
+    }
+
+    #[test]
+    fn message_has_metrics_and_a_great_table_in_attributes() {
+        let route = Route {
+            dst: Some("10.5.6.7/16".parse().unwrap()),
+            gateway: Some("10.1.0.1".parse().unwrap()),
+            oif: Some(3),
+            priority: Some(9),
+            table: Some(1000),
+            mtu: Some(1300),
+            advmss: Some(1200),
+            ..Route::default()
+        };
+        let expected = [
+            2, 16, 0, 0, 0, 3, 0, 1, 0, 0, 0,
+            0, // rtmsg: family, lengths, tos, table, protocol, scope, type
+            8, 0, 1, 0, 10, 5, 0, 0, // RTA_DST, host bits gone
+            8, 0, 15, 0, 0xe8, 3, 0, 0, // RTA_TABLE
+            8, 0, 5, 0, 10, 1, 0, 1, // RTA_GATEWAY
+            8, 0, 4, 0, 3, 0, 0, 0, // RTA_OIF
+            8, 0, 6, 0, 9, 0, 0, 0, // RTA_PRIORITY
+            20, 0, 8, 0, // RTA_METRICS
+            8, 0, 2, 0, 0x14, 5, 0, 0, // RTAX_MTU
+            8, 0, 8, 0, 0xb0, 4, 0, 0, // RTAX_ADVMSS
+        ];
+        assert_eq!(bytes(&message(&route)), expected);
+    }
+
+    #[test]
+    fn deletion_asks_for_any_scope_and_protocol() {
+        let expected = [10, 0, 0, 0, 254, 0, 255, 1, 0, 0, 0, 0];
+        let default = Route { family: Some(Family::V6), ..Route::default() };
+        assert_eq!(bytes(&delete_message(&default)), expected);
+    }
+
+    #[test]
+    fn nexthops_of_a_multipath_route_become_routes() {
+        let mut payload = vec![2, 16, 0, 0, 254, 3, 0, 1, 0, 0, 0, 0];
+        payload.extend([8, 0, 1, 0, 10, 5, 0, 0]); // RTA_DST
+        payload.extend([36, 0, 9, 0]); // RTA_MULTIPATH
+        payload.extend([16, 0, 0, 0, 3, 0, 0, 0, 8, 0, 5, 0, 10, 1, 0, 1]); // rtnexthop, RTA_GATEWAY
+        payload.extend([16, 0, 4, 9, 4, 0, 0, 0, 8, 0, 5, 0, 10, 2, 0, 1]); // the same with RTNH_F_ONLINK
+        let mut all = Vec::new();
+        read(&payload, &mut all).unwrap();
+        let hops: Vec<_> = all.iter().map(|r| (r.oif, r.gateway.unwrap().to_string(), r.onlink)).collect();
+        assert_eq!(hops, [(Some(3), "10.1.0.1".into(), false), (Some(4), "10.2.0.1".into(), true)]);
+        assert!(all.iter().all(|r| r.dst == Some("10.5.0.0/16".parse().unwrap())));
+
+        let cut = payload.len() - 16;
+        payload[cut] = 200;
+        assert!(read(&payload, &mut all).is_err(), "a nexthop longer than the attribute");
+        payload[cut] = 0;
+        assert!(read(&payload, &mut all).is_err(), "a nexthop without length");
+    }
+
+    #[test]
+    fn family_follows_what_is_known() {
+        let route = Route::default();
+        assert_eq!((route.family(), route.destination().to_string()), (Family::V4, "0.0.0.0/0".into()));
+        let by_gateway = Route { gateway: Some("fd00::1".parse().unwrap()), ..Route::default() };
+        assert_eq!(by_gateway.family(), Family::V6);
+        let told = Route { family: Some(Family::V4), ..by_gateway };
+        assert_eq!((told.family(), told.table_id()), (Family::V4, TABLE_MAIN));
+    }
+}

@@ -161,8 +161,8 @@ impl Rtnl {
         Err(Cause::errno(libc::ENOBUFS))
     }
 
-    /// Asks for all objects of a kind; `read` gets each message's payload and returns None for one to leave out.
-    /// Asked again, up to five times, when the kernel says that changes interrupted the dump.
+    /// Asks for all objects of a kind; `read` appends what it finds in each message's payload. Asked again, up to
+    /// five times, when the kernel says that changes interrupted the dump.
     pub(crate) fn dump<T>(
         &mut self,
         kind: u16,
@@ -191,14 +191,7 @@ impl Rtnl {
         // The dump is read to its end also after an unusable part: until then the socket takes no other.
         let mut unusable = Ok(());
         loop {
-            let n = match self.fill() {
-                Ok(n) => n,
-                Err(c) if lost(&c) => {
-                    whole = false;
-                    continue;
-                }
-                Err(c) => return Err(c),
-            };
+            let n = self.fill()?;
             for m in Messages(&self.buffer[..n]).filter(|m| self.answers(m, seq)) {
                 whole &= m.flags & NLM_F_DUMP_INTR == 0;
                 match m.kind {
@@ -212,9 +205,15 @@ impl Rtnl {
         }
     }
 
-    /// Joins or leaves a multicast group (`RTNLGRP_*`, linux/rtnetlink.h).
-    pub(crate) fn listen(&mut self, group: u32, on: bool) -> Answer {
-        Ok(if on { self.socket.add_membership(group) } else { self.socket.drop_membership(group) }?)
+    /// Joins a multicast group (`RTNLGRP_*`, linux/rtnetlink.h).
+    pub(crate) fn join(&mut self, group: u32) -> Answer {
+        Ok(self.socket.add_membership(group)?)
+    }
+
+    /// Leaves a multicast group and forgets the events that are still waiting.
+    pub(crate) fn leave(&mut self, group: u32) -> Answer {
+        self.socket.drop_membership(group)?;
+        self.drain()
     }
 
     /// Waits for the next datagram until `deadline` and hands its messages to `each`; false when the time is over.
@@ -278,16 +277,38 @@ impl Rtnl {
         }
     }
 
-    /// Reads one datagram into the buffer.
+    /// Reads one datagram into the buffer. On ENOBUFS everything that waits is thrown away: while the receive buffer
+    /// is full the kernel drops answers too, and it says so only once.
     fn fill(&mut self) -> std::result::Result<usize, Cause> {
-        loop {
-            match self.socket.recv(&mut &mut self.buffer[..], libc::MSG_TRUNC) {
-                Ok(n) if n > self.buffer.len() => {
-                    return Err(wire::malformed(format_args!("a datagram of {n} bytes")));
+        match self.read(0) {
+            Ok(n) if n > self.buffer.len() => Err(wire::malformed(format_args!("a datagram of {n} bytes"))),
+            Ok(n) => Ok(n),
+            Err(e) => {
+                if e.raw_os_error() == Some(libc::ENOBUFS) {
+                    self.drain()?;
                 }
-                Ok(n) => return Ok(n),
-                Err(e) if e.raw_os_error() == Some(libc::EINTR) => {}
+                Err(e.into())
+            }
+        }
+    }
+
+    /// Throws away what waits to be read.
+    fn drain(&mut self) -> Answer {
+        loop {
+            match self.read(libc::MSG_DONTWAIT) {
+                Ok(_) => {}
+                Err(e) if e.raw_os_error() == Some(libc::ENOBUFS) => {}
+                Err(e) if e.raw_os_error() == Some(libc::EAGAIN) => return Ok(()),
                 Err(e) => return Err(e.into()),
+            }
+        }
+    }
+
+    fn read(&mut self, flags: libc::c_int) -> std::io::Result<usize> {
+        loop {
+            match self.socket.recv(&mut &mut self.buffer[..], flags | libc::MSG_TRUNC) {
+                Err(e) if e.raw_os_error() == Some(libc::EINTR) => {}
+                other => return other,
             }
         }
     }
@@ -295,4 +316,50 @@ impl Rtnl {
 
 fn lost(cause: &Cause) -> bool {
     matches!(cause, Cause::Os { errno: libc::ENOBUFS, .. })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::link::{self, Change, Veth};
+
+    #[test]
+    fn lookup_works_after_more_events_than_the_socket_holds() {
+        let ns = Netns::create().unwrap();
+        let (mut deaf, mut busy) = (Rtnl::open_in(&ns).unwrap(), Rtnl::open_in(&ns).unwrap());
+        link::add_veth(&mut busy, &Veth { name: "a", peer: "b", ..Veth::default() }).unwrap();
+        let a = link::by_name(&mut busy, "a").unwrap().index;
+        let mut flood = || {
+            for mtu in 1000..1600 {
+                link::set(&mut busy, a, &Change { mtu: Some(mtu), ..Change::default() }).unwrap();
+            }
+        };
+        deaf.join(libc::RTNLGRP_LINK).unwrap();
+        flood();
+        assert_eq!(link::by_index(&mut deaf, a).unwrap().mtu, 1599);
+        flood();
+        let missed = deaf.events(Instant::now() + std::time::Duration::from_secs(5), |_| ());
+        assert_eq!(missed, Err(Cause::errno(libc::ENOBUFS)));
+        assert_eq!(link::by_index(&mut deaf, a).unwrap().mtu, 1599);
+        flood();
+        deaf.leave(libc::RTNLGRP_LINK).unwrap();
+        link::set(&mut deaf, a, &Change { mtu: Some(900), ..Change::default() }).unwrap();
+        assert_eq!(link::list(&mut deaf).unwrap().len(), 3);
+    }
+
+    #[test]
+    fn sequence_numbers_wrap_without_zero() {
+        let ns = Netns::create().unwrap();
+        let mut rtnl = Rtnl::open_in(&ns).unwrap();
+        rtnl.seq = u32::MAX - 1;
+        for _ in 0..3 {
+            assert_eq!(link::by_index(&mut rtnl, 1).unwrap().name, "lo");
+        }
+        assert_eq!(rtnl.seq, 2);
+        rtnl.seq = u32::MAX - 1;
+        let mut batch = Batch::new();
+        batch.link_delete(70).link_delete(71).link_delete(72);
+        assert_eq!(rtnl.send(batch).unwrap().len(), 3);
+        assert_eq!(rtnl.seq, 3);
+    }
 }

@@ -182,3 +182,114 @@ fn sentence(message: &Message<'_>, skip: usize) -> Option<String> {
     .ok()?;
     found
 }
+
+#[cfg(test)]
+#[cfg(target_endian = "little")]
+mod tests {
+    use super::*;
+
+    /// One message: length, type, flags, sequence number 7, port 9, payload.
+    fn message(kind: u16, flags: i32, payload: &[u8]) -> Vec<u8> {
+        let mut m = (16 + payload.len() as u32).to_le_bytes().to_vec();
+        m.extend(kind.to_le_bytes());
+        m.extend((flags as u16).to_le_bytes());
+        m.extend([7, 0, 0, 0, 9, 0, 0, 0]);
+        m.extend(payload);
+        m
+    }
+
+    fn only(bytes: &[u8]) -> Message<'_> {
+        let mut all = Messages(bytes);
+        let first = all.next().expect("a message");
+        assert!(all.next().is_none());
+        first
+    }
+
+    const REQUEST: [u8; 16] = [32, 0, 0, 0, 16, 0, 5, 6, 7, 0, 0, 0, 0, 0, 0, 0];
+    /// NLMSGERR_ATTR_MSG "no way", then NLMSGERR_ATTR_OFFS.
+    const TLVS: [u8; 20] = [11, 0, 1, 0, b'n', b'o', b' ', b'w', b'a', b'y', 0, 0, 8, 0, 2, 0, 20, 0, 0, 0];
+
+    #[test]
+    fn request_is_header_and_body_with_its_length() {
+        let mut out = vec![0xaa];
+        let body = nest(26, &[DefaultNla::new(2, vec![5])]);
+        push(&mut out, 19, 5, 7, &body);
+        let expected = [
+            0xaa, 28, 0, 0, 0, 19, 0, 5, 0, 7, 0, 0, 0, 0, 0, 0, 0, // nlmsghdr
+            12, 0, 26, 0x80, 5, 0, 2, 0, 5, 0, 0, 0, // a nest, and in it one byte, padded
+        ];
+        assert_eq!(out, expected);
+    }
+
+    #[test]
+    fn ack_is_read_with_the_sentence_behind_a_capped_request() {
+        let mut payload = (-17i32).to_le_bytes().to_vec();
+        payload.extend(REQUEST);
+        payload.extend(TLVS);
+        let bytes = message(2, libc::NLM_F_CAPPED | libc::NLM_F_ACK_TLVS, &payload);
+        let refused = Cause::Os { errno: 17, kernel: Some("no way".into()) };
+        assert_eq!(ack(&only(&bytes)), Err(refused.clone()));
+
+        // Uncapped, the request's own 16 bytes of payload come before the sentence.
+        let mut payload = (-17i32).to_le_bytes().to_vec();
+        payload.extend(REQUEST);
+        payload.extend([0xff; 16]);
+        payload.extend(TLVS);
+        assert_eq!(ack(&only(&message(2, libc::NLM_F_ACK_TLVS, &payload))), Err(refused));
+    }
+
+    #[test]
+    fn ack_without_sentence_is_read() {
+        let mut payload = (-19i32).to_le_bytes().to_vec();
+        payload.extend(REQUEST);
+        assert_eq!(ack(&only(&message(2, libc::NLM_F_CAPPED, &payload))), Err(Cause::errno(19)));
+        // Flag set, attribute cut off: the errno still counts.
+        payload.extend([200, 0, 1, 0]);
+        let bytes = message(2, libc::NLM_F_CAPPED | libc::NLM_F_ACK_TLVS, &payload);
+        assert_eq!(ack(&only(&bytes)), Err(Cause::errno(19)));
+        assert_eq!(ack(&only(&message(2, libc::NLM_F_CAPPED, &[0; 20]))), Ok(()));
+        assert!(matches!(ack(&only(&message(2, 0, &[1, 2]))), Err(Cause::Malformed(_))));
+    }
+
+    #[test]
+    fn end_of_a_dump_may_carry_an_error() {
+        assert_eq!(done(&only(&message(3, 2, &[0, 0, 0, 0]))), Ok(()));
+        assert_eq!(done(&only(&message(3, 2, &[]))), Ok(()));
+        let mut payload = (-19i32).to_le_bytes().to_vec();
+        payload.extend(TLVS);
+        let told = Cause::Os { errno: 19, kernel: Some("no way".into()) };
+        assert_eq!(done(&only(&message(3, libc::NLM_F_ACK_TLVS, &payload))), Err(told));
+    }
+
+    #[test]
+    fn messages_of_a_datagram_are_separated_at_multiples_of_four() {
+        let mut bytes = message(20, 2, &[1, 2, 3, 4, 5]);
+        bytes.extend([0; 3]);
+        bytes.extend(message(3, 2, &[0; 4]));
+        let seen: Vec<_> = Messages(&bytes).map(|m| (m.kind, m.seq, m.port, m.payload.len())).collect();
+        assert_eq!(seen, [(20, 7, 9, 5), (3, 7, 9, 4)]);
+        assert_eq!(Messages(&bytes[..bytes.len() - 1]).count(), 1, "a cut message is none");
+        assert_eq!(Messages(&[]).count(), 0);
+    }
+
+    #[test]
+    fn attributes_are_read_without_their_flag_bits_and_must_fit() {
+        let mut seen = Vec::new();
+        let bytes = [5, 0, 26, 0x80, 9, 0, 0, 0, 4, 0, 3, 0x40];
+        attributes(&bytes, |kind, value| seen.push((kind, value.to_vec()))).unwrap();
+        assert_eq!(seen, [(26, vec![9]), (3, vec![])]);
+        for cut in [&[9, 0, 3, 0, 1][..], &[3, 0, 1, 0], &[8, 0]] {
+            assert!(attributes(cut, |_, _| ()).is_err(), "{cut:?}");
+        }
+    }
+
+    #[test]
+    fn values_of_the_wrong_length_are_none() {
+        assert_eq!(to_u32(&[1, 0, 0, 0, 9]), Some(1));
+        assert_eq!((to_u32(&[1, 0, 0]), to_i32(&[]), to_u8(&[])), (None, None, None));
+        assert_eq!(to_ip(&[10, 0, 0, 1]), Some([10, 0, 0, 1].into()));
+        assert_eq!((to_ip(&[1; 5]), to_mac(&[1; 5])), (None, None));
+        assert_eq!(to_text(b"eth0\0junk"), "eth0");
+        assert_eq!(after(&[1, 2], 5), &[] as &[u8]);
+    }
+}

@@ -119,3 +119,92 @@ fn arp_notify(on: bool) -> LinkAttribute {
     let conf = AfSpecInet::Other(wire::nest(ifla::INET_CONF, &[value]));
     LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet(vec![conf])])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::{AsFd, AsRawFd};
+
+    use netlink_packet_core::Emitable;
+
+    fn bytes(m: &LinkMessage) -> Vec<u8> {
+        let mut out = vec![0xee; m.buffer_len()];
+        m.emit(&mut out);
+        out
+    }
+
+    /// `struct ifinfomsg`: family, pad, type, index, flags, change.
+    fn head(index: u8, flags: u8, change: u8) -> Vec<u8> {
+        vec![0, 0, 0, 0, index, 0, 0, 0, flags, 0, 0, 0, change, 0, 0, 0]
+    }
+
+    #[cfg(target_endian = "little")]
+    #[test]
+    fn veth_is_one_message_with_one_queue_on_both_ends() {
+        let ns = std::fs::File::open("/proc/self/ns/net").unwrap();
+        let fd = u8::try_from(ns.as_raw_fd()).unwrap();
+        let veth = Veth {
+            name: "v0",
+            peer: "eth0",
+            mac: None,
+            peer_mac: Some(Mac([2, 0, 0, 0, 0, 9])),
+            mtu: 1400,
+            master: Some(7),
+            up: true,
+            peer_netns: Some(ns.as_fd()),
+        };
+        let mut expected = head(0, 1, 1);
+        expected.extend([7, 0, 3, 0, b'v', b'0', 0, 0]); // IFLA_IFNAME
+        expected.extend([8, 0, 4, 0, 0x78, 0x05, 0, 0]); // IFLA_MTU
+        expected.extend([8, 0, 31, 0, 1, 0, 0, 0]); // IFLA_NUM_TX_QUEUES
+        expected.extend([8, 0, 32, 0, 1, 0, 0, 0]); // IFLA_NUM_RX_QUEUES
+        expected.extend([8, 0, 10, 0, 7, 0, 0, 0]); // IFLA_MASTER
+        expected.extend([96, 0, 18, 0]); // IFLA_LINKINFO
+        expected.extend([9, 0, 1, 0, b'v', b'e', b't', b'h', 0, 0, 0, 0]); // IFLA_INFO_KIND
+        expected.extend([80, 0, 2, 0]); // IFLA_INFO_DATA
+        expected.extend([76, 0, 1, 0]); // VETH_INFO_PEER
+        expected.extend(head(0, 0, 0));
+        expected.extend([9, 0, 3, 0, b'e', b't', b'h', b'0', 0, 0, 0, 0]);
+        expected.extend([10, 0, 1, 0, 2, 0, 0, 0, 0, 9, 0, 0]); // IFLA_ADDRESS
+        expected.extend([8, 0, 4, 0, 0x78, 0x05, 0, 0]);
+        expected.extend([8, 0, 31, 0, 1, 0, 0, 0]);
+        expected.extend([8, 0, 32, 0, 1, 0, 0, 0]);
+        expected.extend([8, 0, 28, 0, fd, 0, 0, 0]); // IFLA_NET_NS_FD
+        assert_eq!(bytes(&veth_message(&veth)), expected);
+    }
+
+    #[cfg(target_endian = "little")]
+    #[test]
+    fn arp_notify_is_a_nest_of_three_levels_also_when_switched_off() {
+        for on in [true, false] {
+            let change = Change { arp_notify: Some(on), ..Change::default() };
+            let mut expected = head(3, 0, 0);
+            expected.extend([20, 0, 26, 0]); // IFLA_AF_SPEC
+            expected.extend([16, 0, 2, 0]); // AF_INET
+            expected.extend([12, 0, 1, 0x80]); // IFLA_INET_CONF, NLA_F_NESTED
+            expected.extend([8, 0, 22, 0, u8::from(on), 0, 0, 0]); // IPV4_DEVCONF_ARP_NOTIFY
+            assert_eq!(bytes(&change_message(3, &change)), expected);
+        }
+    }
+
+    #[cfg(target_endian = "little")]
+    #[test]
+    fn port_options_are_the_bridges_slave_data() {
+        let port = Port { hairpin: true, isolated: false, learning: true };
+        let mut expected = head(5, 0, 0);
+        expected.extend([44, 0, 18, 0]); // IFLA_LINKINFO
+        expected.extend([11, 0, 4, 0, b'b', b'r', b'i', b'd', b'g', b'e', 0, 0]); // IFLA_INFO_SLAVE_KIND
+        expected.extend([28, 0, 5, 0]); // IFLA_INFO_SLAVE_DATA
+        expected.extend([5, 0, 4, 0, 1, 0, 0, 0]); // IFLA_BRPORT_MODE
+        expected.extend([5, 0, 33, 0, 0, 0, 0, 0]); // IFLA_BRPORT_ISOLATED
+        expected.extend([5, 0, 8, 0, 1, 0, 0, 0]); // IFLA_BRPORT_LEARNING
+        assert_eq!(bytes(&port_message(5, &port)), expected);
+    }
+
+    #[test]
+    fn flags_change_only_what_is_asked() {
+        let change = Change { up: Some(false), ..Change::default() };
+        assert_eq!(bytes(&change_message(4, &change)), head(4, 0, 1));
+        assert_eq!(bytes(&change_message(4, &Change::default())), head(4, 0, 0));
+    }
+}

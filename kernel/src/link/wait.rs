@@ -13,15 +13,15 @@ use crate::wire;
 /// It listens to RTNLGRP_LINK on the socket given, in that socket's namespace, and reads the state after it has
 /// begun to listen, so no change is lost. A link that is up already costs one request.
 pub fn wait_oper_up(rtnl: &mut Rtnl, index: u32, limit: Duration) -> Result<bool> {
-    let deadline = Instant::now() + limit;
+    // A year stands for ever, which an Instant cannot hold.
+    let deadline = Instant::now() + limit.min(Duration::from_secs(365 * 86_400));
     let wait = |rtnl: &mut Rtnl| -> std::result::Result<bool, Cause> {
         if is_up(rtnl, index)? {
             return Ok(true);
         }
-        rtnl.listen(libc::RTNLGRP_LINK, true)?;
+        rtnl.join(libc::RTNLGRP_LINK)?;
         let outcome = listen(rtnl, index, deadline);
-        rtnl.listen(libc::RTNLGRP_LINK, false)?;
-        outcome
+        rtnl.leave(libc::RTNLGRP_LINK).and(outcome)
     };
     wait(rtnl).map_err(|c| c.about(format!("wait for link {index} to be up")))
 }
