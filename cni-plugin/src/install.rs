@@ -104,7 +104,9 @@ fn list_dir(dir: &Path) -> u8 {
     for applet in APPLETS {
         let path = dir.join(applet.name);
         let state = match (fs::metadata(&path), &this) {
-            (Ok(there), Some(this)) if (there.dev(), there.ino()) == (this.dev(), this.ino()) => "this executable",
+            (Ok(there), Some(this)) if (there.dev(), there.ino()) == (this.dev(), this.ino()) => {
+                "this executable"
+            }
             (Ok(_), _) if same_content(&path) => "podnet, the same version",
             (Ok(_), _) => "another program",
             (Err(_), _) => {

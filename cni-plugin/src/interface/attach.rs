@@ -37,8 +37,9 @@ pub(crate) fn failed(what: impl std::fmt::Display) -> impl Fn(kernel::Error) -> 
 /// # Errors
 /// Code 8 when CNI_NETNS is no network namespace.
 pub(crate) fn open_netns(call: &Call) -> Result<Netns, Error> {
-    Netns::open(Path::new(&call.env.netns))
-        .map_err(|err| Error::new(code::INVALID_NETNS, format!("failed to open netns {:?}: {err}", call.env.netns)))
+    Netns::open(Path::new(&call.env.netns)).map_err(|err| {
+        Error::new(code::INVALID_NETNS, format!("failed to open netns {:?}: {err}", call.env.netns))
+    })
 }
 
 /// The pod's network namespace for DEL: `None` when there is nothing left to delete in, which is an
@@ -88,7 +89,8 @@ pub(crate) fn configure(
     }
     batch.link_set(index, &Change { up: Some(true), ..Change::default() });
     what.push(format!("set {ifname:?} up"));
-    let wait = options.detect_duplicates && result.ips.iter().any(|ip| matches!(ip.gateway, Some(IpAddr::V6(_))));
+    let wait =
+        options.detect_duplicates && result.ips.iter().any(|ip| matches!(ip.gateway, Some(IpAddr::V6(_))));
     if wait {
         send(rtnl, batch, &what)?;
         settle(rtnl, ifname, index)?;
@@ -155,7 +157,8 @@ fn enable_ipv6(ifname: &str, detect_duplicates: bool) -> kernel::Result<()> {
 fn settle(rtnl: &mut Rtnl, ifname: &str, index: u32) -> Result<(), Error> {
     let deadline = Instant::now() + SETTLE;
     loop {
-        let addresses = addr::list(rtnl, Some(index)).map_err(failed(format!("list addresses of {ifname:?}")))?;
+        let addresses =
+            addr::list(rtnl, Some(index)).map_err(failed(format!("list addresses of {ifname:?}")))?;
         if let Some(taken) = addresses.iter().find(|address| address.is_dad_failed()) {
             return Err(Error::internal(format!(
                 "address {} of {ifname:?} is in use by another host on its link (duplicate address detection)",
@@ -195,10 +198,7 @@ pub(crate) fn delete_link(netns: &Netns, call: &Call) -> Result<(), Error> {
 /// # Errors
 /// Code 7 when the configuration has none.
 pub(crate) fn prev_result(call: &Call) -> Result<&CniResult, Error> {
-    call.conf
-        .prev_result
-        .as_ref()
-        .ok_or_else(|| Error::invalid("Required prevResult missing"))
+    call.conf.prev_result.as_ref().ok_or_else(|| Error::invalid("Required prevResult missing"))
 }
 
 /// The pod's interface in `result`: named CNI_IFNAME, in a sandbox, which must be CNI_NETNS.
@@ -280,7 +280,11 @@ fn list_routes(rtnl: &mut Rtnl) -> Result<Vec<Route>, Error> {
 /// The prefix with its host bits cleared.
 pub(crate) fn network(net: IpNetwork) -> IpNetwork {
     match net {
-        IpNetwork::V4(v4) => ipnetwork::Ipv4Network::new(v4.network(), v4.prefix()).map_or(net, IpNetwork::V4),
-        IpNetwork::V6(v6) => ipnetwork::Ipv6Network::new(v6.network(), v6.prefix()).map_or(net, IpNetwork::V6),
+        IpNetwork::V4(v4) => {
+            ipnetwork::Ipv4Network::new(v4.network(), v4.prefix()).map_or(net, IpNetwork::V4)
+        }
+        IpNetwork::V6(v6) => {
+            ipnetwork::Ipv6Network::new(v6.network(), v6.prefix()).map_or(net, IpNetwork::V6)
+        }
     }
 }

@@ -61,7 +61,8 @@ fn rtnl_again(netns: &Netns) -> Result<Rtnl, String> {
 
 fn set_lo(rtnl: &mut Rtnl, index: u32, up: bool) -> Result<(), Error> {
     let word = if up { "up" } else { "down" };
-    link::set(rtnl, index, &Change { up: Some(up), ..Change::default() }).map_err(failed(format!("set lo {word}")))
+    link::set(rtnl, index, &Change { up: Some(up), ..Change::default() })
+        .map_err(failed(format!("set lo {word}")))
 }
 
 /// The result when no plugin ran before: lo with its first address of each family.

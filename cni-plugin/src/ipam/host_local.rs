@@ -69,7 +69,8 @@ impl HostLocalConfig {
         let written: Written = call.conf_as()?;
         let ipam = written.ipam.ok_or_else(|| Error::invalid("IPAM config missing 'ipam' key"))?;
         let mut requested = Vec::new();
-        if let Some(text) = args::parse(&call.env.args, &["IP"])?.remove("IP").filter(|text| !text.is_empty()) {
+        if let Some(text) = args::parse(&call.env.args, &["IP"])?.remove("IP").filter(|text| !text.is_empty())
+        {
             requested.push(address(&text)?);
         }
         let requests: Requests = call.conf_as()?;
@@ -100,7 +101,8 @@ impl HostLocalConfig {
         }
         let v6 = sets.iter().filter(|set| set.is_ipv6()).count();
         one_per_family(call.version, sets.len() - v6, v6)?;
-        let or_default = |text: String, default: &str| if text.is_empty() { default.to_owned() } else { text };
+        let or_default =
+            |text: String, default: &str| if text.is_empty() { default.to_owned() } else { text };
         Ok(Self {
             sets,
             requested,
@@ -165,7 +167,8 @@ impl Plugin for HostLocal {
         let config = HostLocalConfig::resolve(call)?;
         let dns = config.resolv_conf.as_deref().map(read_resolv_conf).transpose()?;
         let store = config.store(call)?;
-        let allocations = store.allocate_all(&config.sets, &owner(call), &config.requested).map_err(internal)?;
+        let allocations =
+            store.allocate_all(&config.sets, &owner(call), &config.requested).map_err(internal)?;
         let ips: Vec<IpConfig> = allocations
             .iter()
             .map(|given| IpConfig { interface: None, address: given.address, gateway: given.gateway })
@@ -207,8 +210,10 @@ impl Plugin for HostLocal {
 
     fn gc(&self, call: &Call) -> Result<(), Error> {
         let Some(valid) = &call.conf.valid_attachments else { return Ok(()) };
-        let keep: Vec<Owner<'_>> =
-            valid.iter().map(|kept| Owner { container_id: &kept.container_id, ifname: &kept.ifname }).collect();
+        let keep: Vec<Owner<'_>> = valid
+            .iter()
+            .map(|kept| Owner { container_id: &kept.container_id, ifname: &kept.ifname })
+            .collect();
         store_for_removal(call)?.gc(&keep).map(drop).map_err(internal)
     }
 

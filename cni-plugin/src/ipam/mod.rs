@@ -114,5 +114,9 @@ impl Ipam {
 
 /// The same error with code 50 where the plugin gave none that the specification defines for STATUS.
 fn unavailable(err: Error) -> Error {
-    if matches!(err.code, code::UNAVAILABLE | code::LIMITED) { err } else { Error { code: code::UNAVAILABLE, ..err } }
+    if matches!(err.code, code::UNAVAILABLE | code::LIMITED) {
+        err
+    } else {
+        Error { code: code::UNAVAILABLE, ..err }
+    }
 }

@@ -52,8 +52,10 @@ pub(crate) fn parse<T: std::str::FromStr>(text: &str, what: &str) -> Result<T, E
 /// The reference's sentence, when `v4` or `v6` is more than one and `version` is older.
 pub(crate) fn one_per_family(version: cni::Version, v4: usize, v6: usize) -> Result<(), Error> {
     if version < cni::Version::V0_3_0 && (v4 > 1 || v6 > 1) {
-        return Err(Error::invalid(format!("CNI version {} does not support more than 1 address per family", version.as_str()),
-        ));
+        return Err(Error::invalid(format!(
+            "CNI version {} does not support more than 1 address per family",
+            version.as_str()
+        )));
     }
     Ok(())
 }

@@ -98,11 +98,8 @@ impl Plugin for Static {
 
     fn check(&self, call: &Call) -> Result<(), Error> {
         let config = StaticConfig::resolve(call)?;
-        let previous = call
-            .conf
-            .prev_result
-            .as_ref()
-            .ok_or_else(|| Error::invalid("Required prevResult missing"))?;
+        let previous =
+            call.conf.prev_result.as_ref().ok_or_else(|| Error::invalid("Required prevResult missing"))?;
         for wanted in &config.ips {
             match previous.ips.iter().find(|ip| ip.address == wanted.address) {
                 Some(recorded) if wanted.gateway.is_some() && recorded.gateway != wanted.gateway => {

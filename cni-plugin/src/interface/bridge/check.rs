@@ -4,8 +4,8 @@
 //! breaks. The pod's own MAC is, as it is what neighbours have learnt.
 
 use cni::{Call, Error};
-use kernel::link::{self, Link};
 use kernel::Rtnl;
+use kernel::link::{self, Link};
 
 use super::config::BridgeConfig;
 use super::node;
@@ -91,7 +91,10 @@ fn check_port(
             .master
             .and_then(|index| link::by_index(rtnl, index).ok())
             .map_or_else(|| "no bridge".to_owned(), |master| format!("{:?}", master.name));
-        return Err(Error::internal(format!("veth {:?} is on {master}, not on bridge {:?}", port.name, bridge.name)));
+        return Err(Error::internal(format!(
+            "veth {:?} is on {master}, not on bridge {:?}",
+            port.name, bridge.name
+        )));
     }
     if !port.up {
         return Err(Error::internal(format!("veth {:?} is down", port.name)));
@@ -101,7 +104,10 @@ fn check_port(
         [("hairpin", config.hairpin, options.hairpin), ("isolated", config.isolated, options.isolated)]
     {
         if wanted != is {
-            return Err(Error::internal(format!("bridge port {:?}: {what} is {is}, not {wanted}", port.name)));
+            return Err(Error::internal(format!(
+                "bridge port {:?}: {what} is {is}, not {wanted}",
+                port.name
+            )));
         }
     }
     Ok(())

@@ -146,8 +146,9 @@ fn bridge_name(written: Option<String>) -> Result<String, Error> {
         || name == ".."
         || name.contains(|c: char| c == '/' || c == ':' || c == '\0' || c.is_whitespace());
     if bad {
-        return Err(Error::invalid(format!("bridge {name:?} is not an interface name (1 to 15 bytes, no /, : or white space)"),
-        ));
+        return Err(Error::invalid(format!(
+            "bridge {name:?} is not an interface name (1 to 15 bytes, no /, : or white space)"
+        )));
     }
     Ok(name)
 }
@@ -156,7 +157,10 @@ impl Written {
     /// Refuses keys whose effect this version cannot bring about.
     fn refuse_unsupported(&self) -> Result<(), Error> {
         let unsupported = |key: &str, value: String, why: &str| {
-            Err(Error::new(code::UNSUPPORTED_FIELD, format!("unsupported field {key:?} with value {value}: {why}")))
+            Err(Error::new(
+                code::UNSUPPORTED_FIELD,
+                format!("unsupported field {key:?} with value {value}: {why}"),
+            ))
         };
         if self.ip_masq {
             return unsupported("ipMasq", "true".into(), "this version of podnet writes no masquerade rules");
@@ -169,7 +173,11 @@ impl Written {
             );
         }
         if self.macspoofchk {
-            return unsupported("macspoofchk", "true".into(), "this version of podnet writes no filter rules");
+            return unsupported(
+                "macspoofchk",
+                "true".into(),
+                "this version of podnet writes no filter rules",
+            );
         }
         if !(0..=4094).contains(&self.vlan) {
             return Err(Error::invalid(format!(
@@ -178,13 +186,21 @@ impl Written {
             )));
         }
         if self.vlan != 0 {
-            return unsupported("vlan", self.vlan.to_string(), "this version of podnet sets up no VLAN filtering");
+            return unsupported(
+                "vlan",
+                self.vlan.to_string(),
+                "this version of podnet sets up no VLAN filtering",
+            );
         }
         for trunk in self.vlan_trunk.iter().flatten() {
             trunk.check()?;
         }
         if self.vlan_trunk.is_some() {
-            return unsupported("vlanTrunk", "a list".into(), "this version of podnet sets up no VLAN filtering");
+            return unsupported(
+                "vlanTrunk",
+                "a list".into(),
+                "this version of podnet sets up no VLAN filtering",
+            );
         }
         if self.preserve_default_vlan {
             return unsupported(
@@ -217,8 +233,12 @@ impl Trunk {
             (Some(min), _) if !valid(min) => refuse("incorrect trunk minID parameter"),
             (_, Some(max)) if !valid(max) => refuse("incorrect trunk maxID parameter"),
             (Some(min), Some(max)) if min > max => refuse("minID is greater than maxID in trunk parameter"),
-            (None, Some(_)) => refuse("minID and maxID should be configured simultaneously, minID is missing"),
-            (Some(_), None) => refuse("minID and maxID should be configured simultaneously, maxID is missing"),
+            (None, Some(_)) => {
+                refuse("minID and maxID should be configured simultaneously, minID is missing")
+            }
+            (Some(_), None) => {
+                refuse("minID and maxID should be configured simultaneously, maxID is missing")
+            }
             _ => match self.id {
                 Some(id) if !valid(id) => refuse("incorrect trunk id parameter"),
                 _ => Ok(()),
@@ -240,5 +260,108 @@ impl WrittenDns {
             search: self.search.unwrap_or_default(),
             options: self.options.unwrap_or_default(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resolve(keys: &str, cni_args: &str) -> Result<BridgeConfig, Error> {
+        let text = format!(r#"{{"cniVersion":"1.1.0","name":"n","type":"bridge"{keys}}}"#);
+        let env = cni::Env { command: "ADD".into(), args: cni_args.into(), ..cni::Env::default() };
+        BridgeConfig::resolve(&Call::new(env, text.into_bytes())?)
+    }
+
+    #[test]
+    fn defaults_are_the_references() {
+        let config = resolve("", "").unwrap();
+        assert_eq!((config.bridge.as_str(), config.mtu, config.is_gateway), ("cni0", 0, false));
+        assert!(
+            !config.hairpin
+                && !config.promisc
+                && !config.isolated
+                && !config.enable_dad
+                && !config.leave_down
+        );
+        assert!(config.mac.is_none() && config.dns.is_none() && config.ipam.is_none());
+    }
+
+    #[test]
+    fn is_default_gateway_implies_is_gateway() {
+        assert!(resolve(r#","ISDEFAULTGATEWAY":true"#, "").unwrap().is_gateway);
+    }
+
+    #[test]
+    fn what_needs_rules_or_vlans_is_refused_by_key_and_value() {
+        for (keys, key, value) in [
+            (r#","ipMasq":true"#, "ipMasq", "true"),
+            (r#","ipMasqBackend":"nftables""#, "ipMasqBackend", "nftables"),
+            (r#","macspoofchk":true"#, "macspoofchk", "true"),
+            (r#","vlan":100"#, "vlan", "100"),
+            (r#","vlanTrunk":[{"id":7}]"#, "vlanTrunk", "list"),
+            (r#","preserveDefaultVlan":true"#, "preserveDefaultVlan", "true"),
+        ] {
+            let error = resolve(keys, "").unwrap_err();
+            assert_eq!(error.code, code::UNSUPPORTED_FIELD, "{keys}");
+            assert!(error.msg.contains(key) && error.msg.contains(value), "{}", error.msg);
+        }
+        assert!(resolve(r#","ipMasq":false,"ipMasqBackend":"","macspoofchk":false,"vlan":0"#, "").is_ok());
+    }
+
+    #[test]
+    fn values_out_of_range_have_the_references_sentences() {
+        for (keys, sentence) in [
+            (r#","vlan":4095"#, "invalid VLAN ID 4095 (must be between 0 and 4094)"),
+            (r#","vlan":-1"#, "invalid VLAN ID -1 (must be between 0 and 4094)"),
+            (r#","vlanTrunk":[{"minID":0,"maxID":2}]"#, "incorrect trunk minID parameter"),
+            (r#","vlanTrunk":[{"minID":1,"maxID":4095}]"#, "incorrect trunk maxID parameter"),
+            (r#","vlanTrunk":[{"minID":3,"maxID":2}]"#, "minID is greater than maxID in trunk parameter"),
+            (
+                r#","vlanTrunk":[{"minID":3}]"#,
+                "minID and maxID should be configured simultaneously, maxID is missing",
+            ),
+            (
+                r#","vlanTrunk":[{"maxID":3}]"#,
+                "minID and maxID should be configured simultaneously, minID is missing",
+            ),
+            (r#","vlanTrunk":[{"id":4095}]"#, "incorrect trunk id parameter"),
+            (
+                r#","hairpinMode":true,"promiscMode":true"#,
+                "cannot set hairpin mode and promiscuous mode at the same time",
+            ),
+            (
+                r#","disableContainerInterface":true,"ipam":{"type":"x"}"#,
+                "cannot use IPAM when DisableContainerInterface flag is set",
+            ),
+            (r#","bridge":"a/b""#, "is not an interface name"),
+            (r#","bridge":"""#, "is not an interface name"),
+            (r#","mtu":-1"#, "mtu -1 is not a number of bytes"),
+        ] {
+            let error = resolve(keys, "").unwrap_err();
+            assert!(error.msg.contains(sentence), "{keys}: {}", error.msg);
+            assert_eq!(error.code, code::INVALID_CONFIG, "{keys}");
+        }
+    }
+
+    #[test]
+    fn the_runtimes_mac_wins_over_args_and_these_over_cni_args() {
+        let mac =
+            |keys: &str, cni_args: &str| resolve(keys, cni_args).map(|config| config.mac.map(|mac| mac.0[5]));
+        let args = r#","args":{"cni":{"mac":"02:00:00:00:00:02"}}"#;
+        let runtime = r#","runtimeConfig":{"mac":"02:00:00:00:00:03"}"#;
+        assert_eq!(mac("", "MAC=02:00:00:00:00:01").unwrap(), Some(1));
+        assert_eq!(mac(args, "MAC=02:00:00:00:00:01").unwrap(), Some(2));
+        assert_eq!(mac(&format!("{args}{runtime}"), "MAC=02:00:00:00:00:01").unwrap(), Some(3));
+        assert!(mac("", "MAC=02:00").is_err());
+        assert!(mac("", "MAC=02:00:00:00:00:01;K8S_POD_NAME=x").is_err());
+        assert_eq!(mac("", "K8S_POD_NAME=x;IgnoreUnknown=1").unwrap(), None);
+    }
+
+    #[test]
+    fn any_written_dns_key_replaces_the_ipams_dns() {
+        assert!(resolve(r#","dns":{}"#, "").unwrap().dns.is_none());
+        assert!(resolve(r#","dns":{"nameservers":[]}"#, "").unwrap().dns.is_some());
+        assert_eq!(resolve(r#","dns":{"domain":"d"}"#, "").unwrap().dns.unwrap().domain, "d");
     }
 }

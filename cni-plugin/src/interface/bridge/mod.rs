@@ -53,7 +53,8 @@ impl Plugin for Bridge {
 
         let mut pod = Rtnl::open_in(&netns).map_err(failed("netlink in the pod"))?;
         let ifname = call.env.ifname.as_str();
-        let pod_link = link::by_name(&mut pod, ifname).map_err(failed(format!("find {ifname:?} in the pod")))?;
+        let pod_link =
+            link::by_name(&mut pod, ifname).map_err(failed(format!("find {ifname:?} in the pod")))?;
         if config.ipam.is_some() {
             let options = Options { arp_notify: true, detect_duplicates: config.enable_dad };
             attach::configure(&netns, &mut pod, (ifname, pod_link.index), &result, options)?;
@@ -141,8 +142,7 @@ fn complete(result: &mut CniResult, config: &BridgeConfig) {
         return;
     }
     for v6 in [false, true] {
-        let Some(gateway) =
-            result.ips.iter().find(|ip| ip.address.is_ipv6() == v6).and_then(|ip| ip.gateway)
+        let Some(gateway) = result.ips.iter().find(|ip| ip.address.is_ipv6() == v6).and_then(|ip| ip.gateway)
         else {
             continue;
         };
@@ -158,5 +158,49 @@ fn first_address(address: IpNetwork) -> Option<IpAddr> {
     match attach::network(address) {
         IpNetwork::V4(v4) => u32::from(v4.ip()).checked_add(1).map(|bits| IpAddr::V4(bits.into())),
         IpNetwork::V6(v6) => u128::from(v6.ip()).checked_add(1).map(|bits| IpAddr::V6(bits.into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn completed(keys: &str, routes: &[&str]) -> CniResult {
+        let text =
+            format!(r#"{{"cniVersion":"1.0.0","name":"n","type":"bridge","ipam":{{"type":"x"}}{keys}}}"#);
+        let env = cni::Env { command: "ADD".into(), ..cni::Env::default() };
+        let config = BridgeConfig::resolve(&Call::new(env, text.into_bytes()).unwrap()).unwrap();
+        let ip = |address: &str| cni::IpConfig {
+            interface: None,
+            address: address.parse().unwrap(),
+            gateway: None,
+        };
+        let mut result = CniResult {
+            ips: vec![ip("10.1.2.3/24"), ip("fd00::3/64")],
+            routes: routes.iter().map(|dst| cni::Route::new(dst.parse().unwrap(), None)).collect(),
+            ..CniResult::default()
+        };
+        complete(&mut result, &config);
+        result
+    }
+
+    #[test]
+    fn the_gateway_is_the_first_address_of_the_subnet() {
+        let gateways: Vec<_> = completed(r#","isGateway":true"#, &[])
+            .ips
+            .iter()
+            .map(|ip| ip.gateway.unwrap().to_string())
+            .collect();
+        assert_eq!(gateways, ["10.1.2.1", "fd00::1"]);
+        assert!(completed("", &[]).ips.iter().all(|ip| ip.gateway.is_none() && ip.interface == Some(2)));
+    }
+
+    #[test]
+    fn a_default_route_without_a_gateway_is_enough() {
+        let keys = r#","isDefaultGateway":true"#;
+        assert_eq!(completed(keys, &[]).routes.len(), 2);
+        assert_eq!(completed(keys, &["0.0.0.0/0"]).routes.len(), 2);
+        assert_eq!(completed(keys, &["0.0.0.0/0", "::/0"]).routes.len(), 2);
+        assert_eq!(completed(keys, &["10.0.0.0/8"]).routes.len(), 3);
     }
 }

@@ -44,22 +44,13 @@ impl BridgeLock {
 ///
 /// The MAC of a new bridge is chosen here and so stays, instead of following the lowest of its ports.
 /// The caller holds a [`BridgeLock`] until its veth is plugged.
-pub(super) fn ensure_bridge(
-    rtnl: &mut Rtnl,
-    config: &BridgeConfig,
-    undo: &mut Undo,
-) -> Result<Link, Error> {
+pub(super) fn ensure_bridge(rtnl: &mut Rtnl, config: &BridgeConfig, undo: &mut Undo) -> Result<Link, Error> {
     let name = config.bridge.as_str();
     let mut found = link::by_name(rtnl, name);
     let mut made = false;
     if found.as_ref().is_err_and(kernel::Error::is_not_found) {
-        let wanted = link::Bridge {
-            name,
-            mac: Some(random_mac()?),
-            mtu: config.mtu,
-            vlan_filtering: false,
-            up: true,
-        };
+        let wanted =
+            link::Bridge { name, mac: Some(random_mac()?), mtu: config.mtu, vlan_filtering: false, up: true };
         match link::add_bridge(rtnl, &wanted) {
             Ok(()) => made = true,
             // Another ADD was quicker: its bridge serves as well.
@@ -84,7 +75,8 @@ pub(super) fn ensure_bridge(
         ..Change::default()
     };
     if change.up.is_some() || change.promisc.is_some() {
-        link::set(rtnl, bridge.index, &change).map_err(failed(format!("set bridge {:?} up", config.bridge)))?;
+        link::set(rtnl, bridge.index, &change)
+            .map_err(failed(format!("set bridge {:?} up", config.bridge)))?;
         if !made {
             let index = bridge.index;
             let (up, promisc) = (change.up.map(|_| false), change.promisc.map(|_| false));
@@ -152,7 +144,9 @@ pub(super) fn add_veth(
                     return Err(failed("create veth pair")(err));
                 }
             }
-            Err(err) => return Err(failed(format!("create veth pair {name:?} to {ifname:?} in the pod"))(err)),
+            Err(err) => {
+                return Err(failed(format!("create veth pair {name:?} to {ifname:?} in the pod"))(err));
+            }
         }
     };
     let taken_back = name.clone();
@@ -361,6 +355,7 @@ fn is_of(alias: &str, network: &str) -> bool {
 
 /// The interface addresses that lie on the bridge, for CHECK.
 pub(super) fn has_address(rtnl: &mut Rtnl, bridge: &Link, wanted: IpAddr) -> Result<bool, Error> {
-    let present = addr::list(rtnl, Some(bridge.index)).map_err(failed(format!("list addresses of {:?}", bridge.name)))?;
+    let present = addr::list(rtnl, Some(bridge.index))
+        .map_err(failed(format!("list addresses of {:?}", bridge.name)))?;
     Ok(present.iter().any(|address| address.net.ip() == wanted))
 }
