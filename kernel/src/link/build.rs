@@ -61,7 +61,7 @@ pub(crate) fn change_message(index: u32, change: &Change<'_>) -> LinkMessage {
     a.extend(change.mac.map(address));
     a.extend(change.mtu.map(LinkAttribute::Mtu));
     a.extend(change.name.map(|n| LinkAttribute::IfName(n.into())));
-    a.extend(change.alias.map(|text| LinkAttribute::IfAlias(text.into())));
+    a.extend(change.alias.map(alias));
     a.extend(change.group.map(LinkAttribute::Group));
     a.extend(change.master.map(LinkAttribute::Controller));
     a.extend(change.txqlen.map(LinkAttribute::TxQueueLen));
@@ -104,6 +104,13 @@ fn address(mac: Mac) -> LinkAttribute {
 
 fn netns(fd: BorrowedFd<'_>) -> LinkAttribute {
     LinkAttribute::NetNsFd(fd.as_raw_fd())
+}
+
+/// The kernel counts a final NUL as part of the text, which would make 255 bytes too long; but an empty text needs
+/// one to be a text at all.
+fn alias(text: &str) -> LinkAttribute {
+    let value = if text.is_empty() { vec![0] } else { text.as_bytes().to_vec() };
+    LinkAttribute::Other(DefaultNla::new(ifla::IFALIAS, value))
 }
 
 fn set_flag(m: &mut LinkMessage, flag: LinkFlags, value: Option<bool>) {

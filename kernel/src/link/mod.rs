@@ -116,7 +116,7 @@ pub struct Bridge<'a> {
 }
 
 /// What to change on a link; None leaves a property as it is. One request, so the kernel does all or reports the
-/// first refusal, in this order: namespace, MAC, MTU, group, name, up and promisc, master, txqlen, arp_notify.
+/// first refusal, in this order: namespace, MAC, MTU, group, name, alias, up and promisc, master, txqlen, arp_notify.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Change<'a> {
     /// Sets the link up or down.

@@ -164,6 +164,24 @@ fn arp_notify_is_switched_on_and_off_through_netlink() {
 }
 
 #[test]
+fn alias_is_kept_to_its_full_length_and_removed_by_an_empty_one() {
+    in_netns(|rtnl, _| {
+        let (a, _) = pair(rtnl, "a", "b");
+        let mut set = |text: &str| {
+            link::set(rtnl, a.index, &Change { alias: Some(text), ..Change::default() })?;
+            Ok::<_, kernel::Error>(link::by_index(rtnl, a.index)?.alias)
+        };
+        assert_eq!(a.alias, None);
+        let longest = "x".repeat(255);
+        for text in ["pod/eth0", &longest] {
+            assert_eq!(set(text).unwrap().as_deref(), Some(text));
+        }
+        assert!(set(&"x".repeat(256)).is_err());
+        assert_eq!(set("").unwrap(), None);
+    });
+}
+
+#[test]
 fn loopback_has_no_kind() {
     in_netns(|rtnl, _| {
         let lo = link::by_name(rtnl, "lo").unwrap();
