@@ -144,3 +144,107 @@ fn prev_result(document: &Json, version: Version) -> Result<Option<CniResult>, E
         )),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn conf(text: &str, command: &str) -> Result<Conf, Error> {
+        Conf::parse(text.as_bytes(), command)
+    }
+
+    #[test]
+    fn common_keys_are_read_in_any_case() {
+        let text = r#"{"CNIVersion":"0.4.0","NAME":"net","Type":"bridge","Capabilities":{"portMappings":true},
+            "IPAM":{"TYPE":"host-local"},"DNS":{"NameServers":["10.0.0.1"]},"isGateway":true}"#;
+        let conf = conf(text, "ADD").unwrap();
+        assert_eq!((conf.cni_version, conf.cni_version_raw.as_str()), (Version::V0_4_0, "0.4.0"));
+        assert_eq!((conf.name.as_str(), conf.kind.as_str()), ("net", "bridge"));
+        assert_eq!(conf.ipam_type(), Some("host-local"));
+        assert_eq!(conf.dns.nameservers, ["10.0.0.1"]);
+        assert!(conf.capabilities["portMappings"]);
+        assert_eq!((conf.prev_result, conf.valid_attachments), (None, None));
+    }
+
+    #[test]
+    fn version_is_the_oldest_when_there_is_none() {
+        let conf = conf(r#"{"name":"net","ipam":{}}"#, "ADD").unwrap();
+        assert_eq!((conf.cni_version, conf.cni_version_raw.as_str()), (Version::V0_1_0, ""));
+        assert_eq!(conf.ipam_type(), None);
+        let error = Conf::parse(br#"{"cniVersion":"2.0.0"}"#, "ADD").unwrap_err();
+        assert_eq!(error.to_string(), "incompatible CNI versions; config is \"2.0.0\"");
+    }
+
+    #[test]
+    fn absent_and_empty_attachments_differ() {
+        let table = [
+            ("{}", None),
+            (r#"{"cni.dev/valid-attachments":null}"#, None),
+            (r#"{"cni.dev/valid-attachments":[]}"#, Some(vec![])),
+            (r#"{"cni.dev/attachments":[]}"#, Some(vec![])),
+            (
+                r#"{"cni.dev/attachments":[{"containerID":"old"}],
+                    "cni.dev/valid-attachments":[{"containerID":"c","ifname":"eth0"}]}"#,
+                Some(vec![("c", "eth0")]),
+            ),
+            (r#"{"CNI.dev/attachments":[{"CONTAINERid":"c","IfName":"eth1"}]}"#, Some(vec![("c", "eth1")])),
+        ];
+        for (text, expected) in table {
+            let found = conf(text, "GC").unwrap().valid_attachments;
+            let found = found
+                .map(|list| list.into_iter().map(|one| (one.container_id, one.ifname)).collect::<Vec<_>>());
+            let expected = expected.map(|list| {
+                list.into_iter().map(|(id, name)| (id.to_owned(), name.to_owned())).collect::<Vec<_>>()
+            });
+            assert_eq!(found, expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn broken_prev_result_stops_add_and_check_only() {
+        let texts = [
+            r#"{"cniVersion":"1.0.0","prevResult":"x"}"#,
+            r#"{"cniVersion":"1.0.0","prevResult":{"cniVersion":"0.4.0"}}"#,
+            r#"{"cniVersion":"1.0.0","PrevResult":{"ips":[{"address":"x"}]}}"#,
+        ];
+        for text in texts {
+            for command in ["ADD", "CHECK"] {
+                let error = conf(text, command).unwrap_err();
+                assert_eq!(error.code, code::DECODING);
+                assert!(error.msg.contains("prevResult"), "{error}");
+            }
+            for command in ["DEL", "GC", "STATUS"] {
+                let conf = conf(text, command).unwrap();
+                assert!(conf.prev_result.is_none() && conf.prev_result_error.is_some());
+            }
+        }
+        let conf = conf(r#"{"prevResult":{"ips":[]},"prevresult":null}"#, "ADD").unwrap();
+        assert_eq!(conf.prev_result, None);
+    }
+
+    #[test]
+    fn keys_of_one_plugin_are_read_by_that_plugin() {
+        #[derive(Debug, Default, PartialEq, Deserialize)]
+        #[serde(default, rename_all = "camelCase")]
+        struct Own {
+            is_gateway: bool,
+            mtu: u32,
+        }
+        let read = |text: &str| conf(text, "ADD").unwrap().read_as::<Own>();
+        assert_eq!(read(r#"{"ISGATEWAY":true,"MTU":1400}"#), Ok(Own { is_gateway: true, mtu: 1400 }));
+        let error = read(r#"{"mtu":"big"}"#).unwrap_err();
+        let expected = "decode network config: key \"mtu\": expected an integer from 0 to 4294967295, found string \"big\"";
+        assert_eq!((error.code, error.msg.as_str()), (code::DECODING, expected));
+    }
+
+    #[test]
+    fn wrong_types_of_common_keys_are_errors_for_every_verb() {
+        for text in
+            [r#"{"ipam":"host-local"}"#, r#"{"dns":[]}"#, r#"{"type":5}"#, r#"{"capabilities":{"a":1}}"#]
+        {
+            for command in ["ADD", "DEL", "GC"] {
+                assert_eq!(conf(text, command).unwrap_err().code, code::DECODING, "{text}");
+            }
+        }
+    }
+}

@@ -3,7 +3,6 @@
 //! The delegate gets the caller's stdin as it was received and the caller's environment with another
 //! CNI_COMMAND. There is no time-out, as in the reference: the runtime kills both.
 
-use std::ffi::OsStr;
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
@@ -23,16 +22,16 @@ use crate::version::Version;
 /// one) of that name. Whether it may be executed shows when it is.
 ///
 /// # Errors
-/// Code 7 for a name that is none, code 4 for an empty `path`, 999 when it is not found.
+/// Code 999 with the reference's sentences: a name that is none, an empty `path`, not found.
 pub fn find(name: &str, path: &[PathBuf]) -> Result<PathBuf, Error> {
     if name.is_empty() {
-        return Err(Error::new(code::INVALID_CONFIG, "no plugin name provided"));
+        return Err(Error::internal("no plugin name provided"));
     }
     if name.contains('/') {
-        return Err(Error::new(code::INVALID_CONFIG, format!("invalid plugin name: {name}")));
+        return Err(Error::internal(format!("invalid plugin name: {name}")));
     }
     if path.is_empty() {
-        return Err(Error::new(code::INVALID_ENVIRONMENT, "no paths provided").with_details("in CNI_PATH"));
+        return Err(Error::internal("no paths provided"));
     }
     let mut candidates = path.iter().map(|dir| dir.join(name));
     candidates.find(|file| file.is_file()).ok_or_else(|| {
@@ -60,7 +59,7 @@ pub fn exec(path: &Path, command: &str, stdin: &[u8], env: &Env) -> Result<Optio
     for (name, value) in env.variables().into_iter().skip(1) {
         // A variable that is as the caller got it stays so byte for byte, unset ones too.
         let inherited = std::env::var_os(name).unwrap_or_default();
-        if inherited.to_string_lossy() != OsStr::new(value).to_string_lossy() {
+        if inherited.to_string_lossy() != value {
             child.env(name, value);
         }
     }
@@ -101,12 +100,14 @@ pub(crate) fn failure(status: ExitStatus, stdout: &[u8], stderr: &[u8]) -> Error
         let log = String::from_utf8_lossy(stderr);
         return Error::internal(format!("netplugin failed: {log:?}")).with_details(describe(status));
     }
-    match json::from_slice::<Written>(stdout) {
-        Ok(Written { code, msg, details }) => Error { code, msg, details },
-        Err(error) => Error::internal(format!(
-            "netplugin failed but error parsing its diagnostic message {printed:?}: {error}"
-        )),
-    }
+    let why = match json::from_slice::<Written>(stdout) {
+        Ok(Written { code: 0, msg, .. }) if msg.is_empty() => "it has neither code nor msg".to_owned(),
+        // No error has the code 0.
+        Ok(Written { code: 0, msg, details }) => return Error { code: code::INTERNAL, msg, details },
+        Ok(Written { code, msg, details }) => return Error { code, msg, details },
+        Err(error) => error.to_string(),
+    };
+    Error::internal(format!("netplugin failed but error parsing its diagnostic message {printed:?}: {why}"))
 }
 
 /// The exit status in the words of the reference.

@@ -156,29 +156,11 @@ fn dispatch(
         .read_to_end(&mut bytes)
         .map_err(|error| Error::new(code::IO, format!("error reading from stdin: {error}")))?;
     let document = validate_name(&bytes)?;
-    let prepare = |env: Env, version: &mut Version| -> Result<Call, Error> {
-        *version = supported(plugin, &config_version(&document)?)?;
-        if matches!(env.command.as_str(), "ADD" | "DEL") {
-            refuse_own_netns(&env)?;
-        }
-        let conf = Conf::from_document(document.clone(), &env.command)?;
-        Ok(Call { version: *version, env, conf, stdin: bytes.clone() })
-    };
-    match env.command.as_str() {
-        "ADD" => {
-            let call = prepare(env, version)?;
-            let mut undo = Undo::new();
-            let printed = plugin
-                .add(&call, &mut undo)
-                .and_then(|result| result.render(call.version))
-                .and_then(|text| print(stdout, &text));
-            if printed.is_err() {
-                undo.run(stderr);
-            }
-            printed
-        }
+    let verb = env.command.clone();
+    match verb.as_str() {
+        "ADD" => add(plugin, &prepare(plugin, env, document, bytes, version)?, stdout, stderr),
         "DEL" => {
-            let call = prepare(env, version)?;
+            let call = prepare(plugin, env, document, bytes, version)?;
             if let Some(error) = &call.conf.prev_result_error {
                 // The log is best effort.
                 let _ = writeln!(stderr, "DEL goes on without prevResult: {error}");
@@ -187,18 +169,53 @@ fn dispatch(
         }
         "CHECK" => {
             allowed(plugin, &document, "CHECK", Version::V0_4_0)?;
-            plugin.check(&prepare(env, version)?)
+            plugin.check(&prepare(plugin, env, document, bytes, version)?)
         }
         "GC" => {
             allowed(plugin, &document, "GC", Version::V1_1_0)?;
-            plugin.gc(&prepare(env, version)?)
+            plugin.gc(&prepare(plugin, env, document, bytes, version)?)
         }
         "STATUS" => {
             allowed(plugin, &document, "STATUS", Version::V1_1_0)?;
-            plugin.status(&prepare(env, version)?)
+            plugin.status(&prepare(plugin, env, document, bytes, version)?)
         }
-        other => Err(Error::new(code::INVALID_ENVIRONMENT, format!("unknown CNI_COMMAND: {other}"))),
+        _ => Err(Error::new(code::INVALID_ENVIRONMENT, format!("unknown CNI_COMMAND: {verb}"))),
     }
+}
+
+/// The last checks, which all verbs share, and the call that the plugin gets. `version` is set as soon as
+/// it is known, so that errors are printed in it.
+fn prepare(
+    plugin: &dyn Plugin,
+    env: Env,
+    document: Json,
+    stdin: Vec<u8>,
+    version: &mut Version,
+) -> Result<Call, Error> {
+    *version = supported(plugin, &config_version(&document)?)?;
+    if matches!(env.command.as_str(), "ADD" | "DEL") {
+        refuse_own_netns(&env)?;
+    }
+    let conf = Conf::from_document(document, &env.command)?;
+    Ok(Call { version: *version, env, conf, stdin })
+}
+
+/// ADD up to the last byte printed; whatever goes wrong, the plugin's steps are taken back.
+fn add(
+    plugin: &dyn Plugin,
+    call: &Call,
+    stdout: &mut dyn Write,
+    stderr: &mut dyn Write,
+) -> Result<(), Error> {
+    let mut undo = Undo::new();
+    let printed = plugin
+        .add(call, &mut undo)
+        .and_then(|result| result.render(call.version))
+        .and_then(|text| print(stdout, &text));
+    if printed.is_err() {
+        undo.run(stderr);
+    }
+    printed
 }
 
 fn list(versions: &[Version], separator: &str, quote: &str) -> String {

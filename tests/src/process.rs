@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use kernel::netns::Netns;
+use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::unistd::pipe2;
 use serde_json::Value;
 
 /// No verb of a plugin may take longer than this.
@@ -142,7 +144,7 @@ pub fn spawn(netns: &Netns, call: &Invocation) -> Result<Child> {
     match call.stdout {
         Stdout::Read => command.stdout(Stdio::piped()),
         Stdout::Closed => {
-            let (reader, writer) = std::io::pipe().context("make a pipe")?;
+            let (reader, writer) = pipe2(OFlag::O_CLOEXEC).context("make a pipe")?;
             drop(reader);
             command.stdout(writer)
         }

@@ -6,6 +6,8 @@
 
 mod read;
 mod render;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use read::version_text;
 

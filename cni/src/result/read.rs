@@ -16,15 +16,17 @@ impl CniResult {
     /// literal `null` is an empty result.
     ///
     /// # Errors
-    /// Code 6: no JSON, an unknown version, or not the form of its version.
+    /// Code 6: no JSON, or not the form of its version; code 1: an unknown version.
     pub fn parse(bytes: &[u8], config: Version) -> Result<CniResult, Error> {
         let refuse = |what: &dyn std::fmt::Display| decoding(format!("decode result: {what}"));
         let json = Json::parse(bytes).map_err(|error| refuse(&error))?;
         let text = version_text(&json).map_err(|error| refuse(&error))?;
         let version = match text.as_str() {
             "" => config,
-            text => Version::parse(text)
-                .ok_or_else(|| refuse(&format_args!("unsupported CNI result version {text:?}")))?,
+            text => Version::parse(text).ok_or_else(|| {
+                let msg = format!("decode result: unsupported CNI result version {text:?}");
+                Error::new(code::INCOMPATIBLE_VERSION, msg)
+            })?,
         };
         read(&json, version).map_err(|error| refuse(&error))
     }

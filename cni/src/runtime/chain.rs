@@ -26,9 +26,8 @@ impl Runtime {
         self.report(|session| {
             validate(attachment)?;
             let added = session.add(network, attachment).and_then(|added| {
-                match &self.cache {
-                    Some(dir) => cache::write(dir, network, attachment, &added.json)?,
-                    None => {}
+                if let Some(dir) = &self.cache {
+                    cache::write(dir, network, attachment, &added.json)?;
                 }
                 Ok(added)
             });
@@ -108,7 +107,7 @@ impl Runtime {
                     errors.extend(session.verb(plugin, "GC", &Variables::of_network(), &stdin).err());
                 }
             }
-            joined(errors)
+            Error::join(errors.into_iter().map(Err))
         })
     }
 
@@ -123,7 +122,7 @@ impl Runtime {
                 let stdin = inject(network, plugin, None, &Map::new());
                 errors.extend(session.verb(plugin, "STATUS", &Variables::of_network(), &stdin).err());
             }
-            joined(errors)
+            Error::join(errors.into_iter().map(Err))
         })
     }
 
@@ -175,7 +174,7 @@ impl Session<'_> {
             let stdin = inject(network, plugin, prev, &attachment.capability_args);
             errors.extend(self.verb(plugin, "DEL", &variables, &stdin).err());
         }
-        joined(errors)
+        Error::join(errors.into_iter().map(Err))
     }
 
     /// DEL of every cached attachment of the network that is not in `valid`.
@@ -229,16 +228,6 @@ fn named(plugin: &Value, command: &str, error: Error) -> Error {
         other => other.to_lowercase(),
     };
     Error { msg: format!("plugin type={kind:?} failed ({verb}): {}", error.msg), ..error }
-}
-
-/// All errors in one, which has the code of the first.
-fn joined(errors: Vec<Error>) -> Result<(), Error> {
-    let Some(code) = errors.first().map(|error| error.code) else { return Ok(()) };
-    if let [only] = errors.as_slice() {
-        return Err(only.clone());
-    }
-    let texts: Vec<String> = errors.iter().map(Error::to_string).collect();
-    Err(Error::new(code, texts.join("\n")))
 }
 
 /// What a plugin gets on stdin: its configuration, with what only the runtime knows.

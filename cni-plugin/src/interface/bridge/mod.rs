@@ -49,7 +49,7 @@ impl Plugin for Bridge {
 
         let _plugging = node::BridgeLock::shared()?;
         let bridge = node::ensure_bridge(&mut rtnl, &config, undo)?;
-        let veth = node::add_veth(&mut rtnl, &config, call, (&netns, &bridge), undo)?;
+        let mut veth = node::add_veth(&mut rtnl, &config, call, (&netns, &bridge), undo)?;
 
         let mut pod = Rtnl::open_in(&netns).map_err(failed("netlink in the pod"))?;
         let ifname = call.env.ifname.as_str();
@@ -62,11 +62,9 @@ impl Plugin for Bridge {
             link::set(&mut pod, pod_link.index, &Change { up: Some(true), ..Change::default() })
                 .map_err(failed(format!("set {ifname:?} up")))?;
         }
+        node::complete_port(&mut rtnl, &config, call, &mut veth)?;
         if config.is_gateway {
             node::add_gateways(&mut rtnl, &config, (&bridge, &veth), &result, undo)?;
-        }
-        if !config.leave_down {
-            node::wait_for_port(&veth)?;
         }
 
         result.interfaces = vec![

@@ -104,11 +104,12 @@ fn remove_unused_bridge(index: u32) -> Result<(), Error> {
 pub(super) struct NodeEnd {
     pub(super) name: String,
     pub(super) mac: Mac,
+    /// 0 until [`complete_port`] has looked it up.
     index: u32,
 }
 
 /// Creates the veth with one end plugged into the bridge and up, the other straight in the pod under its
-/// final name and MAC, and notes on the node's end whose it is.
+/// final name and MAC.
 pub(super) fn add_veth(
     rtnl: &mut Rtnl,
     config: &BridgeConfig,
@@ -157,17 +158,46 @@ pub(super) fn add_veth(
             _ => Ok(()),
         }
     });
-    let index = link::by_name(rtnl, &name).map_err(failed(format!("find veth {name:?}")))?.index;
-    let alias = alias(&call.conf.name, &call.env.container_id, ifname);
-    link::set(rtnl, index, &Change { alias: Some(&alias), ..Change::default() })
+    Ok(NodeEnd { name, mac, index: 0 })
+}
+
+/// Gives the node's end its alias and port options, and waits until it carries frames, which the kernel
+/// tells a moment after the pod's end is up. Called when that is so: the look-up of the link that it needs
+/// costs most right after the creation, and one then serves both.
+///
+/// # Errors
+/// Code 11 when the port does not come up in time.
+pub(super) fn complete_port(
+    rtnl: &mut Rtnl,
+    config: &BridgeConfig,
+    call: &Call,
+    veth: &mut NodeEnd,
+) -> Result<(), Error> {
+    let name = veth.name.as_str();
+    let link = link::by_name(rtnl, name).map_err(failed(format!("find veth {name:?}")))?;
+    veth.index = link.index;
+    let alias = alias(&call.conf.name, &call.env.container_id, &call.env.ifname);
+    link::set(rtnl, link.index, &Change { alias: Some(&alias), ..Change::default() })
         .map_err(failed(format!("set alias of {name:?}")))?;
     if config.hairpin || config.isolated {
         let port = Port { hairpin: config.hairpin, isolated: config.isolated, learning: true };
-        link::set_port(rtnl, index, &port).map_err(failed(format!("set bridge port options of {name:?}")))?;
+        link::set_port(rtnl, link.index, &port)
+            .map_err(failed(format!("set bridge port options of {name:?}")))?;
     }
     // Best effort, as in the reference: the node takes no routes from a pod's router advertisements.
     let _ = sysctl::ensure(&format!("net/ipv6/conf/{name}/accept_ra"), "0");
-    Ok(NodeEnd { name, mac, index })
+    if config.leave_down || link.oper_up {
+        return Ok(());
+    }
+    let up = link::wait_oper_up(rtnl, link.index, PORT_DEADLINE)
+        .map_err(failed(format!("bridge port {name:?}")))?;
+    if up {
+        return Ok(());
+    }
+    let state = link::by_index(rtnl, link.index)
+        .map(|link: Link| link.oper_state)
+        .unwrap_or_else(|err| err.to_string());
+    Err(Error::new(code::TRY_LATER, format!("bridge port in error state: {state} ({name:?})")))
 }
 
 /// `veth` and eight hexadecimal digits, as the reference names them.
@@ -294,20 +324,6 @@ fn unless_others(
 /// Whether two prefixes of one family share an address.
 fn overlap(a: IpNetwork, b: IpNetwork) -> bool {
     network(a).contains(b.ip()) || network(b).contains(a.ip())
-}
-
-/// Waits until the node's end carries frames, which the kernel tells a moment after the pod's end is up.
-pub(super) fn wait_for_port(veth: &NodeEnd) -> Result<(), Error> {
-    let mut rtnl = Rtnl::open().map_err(failed("netlink on the node"))?;
-    let up = link::wait_oper_up(&mut rtnl, veth.index, PORT_DEADLINE)
-        .map_err(failed(format!("bridge port {:?}", veth.name)))?;
-    if up {
-        return Ok(());
-    }
-    let state = link::by_index(&mut rtnl, veth.index)
-        .map(|link: Link| link.oper_state)
-        .unwrap_or_else(|err| err.to_string());
-    Err(Error::new(code::TRY_LATER, format!("bridge port in error state: {state} ({:?})", veth.name)))
 }
 
 /// STATUS of the node's side: the bridge's name is free or a bridge's.

@@ -81,7 +81,7 @@ pub(super) fn cases() -> Vec<Bad> {
 fn unreadable(world: &World) -> Result<()> {
     let dir = world.data().join(NETWORK);
     fs::create_dir_all(&dir)?;
-    fs::set_permissions(&dir, fs::Permissions::from_mode(0)).context("take the permissions away")
+    fs::set_permissions(&dir, fs::Permissions::from_mode(0o0)).context("take the permissions away")
 }
 
 /// A tmpfs of two pages, both taken; files can be made but hold nothing.
