@@ -19,6 +19,7 @@ use kernel::link::{self, Change};
 use kernel::{Family, Mac, Rtnl};
 
 use super::attach::{self, Options, failed};
+use super::veth::{self, Ends};
 use crate::ipam::Ipam;
 use config::BridgeConfig;
 
@@ -49,7 +50,8 @@ impl Plugin for Bridge {
 
         let _plugging = node::BridgeLock::shared()?;
         let bridge = node::ensure_bridge(&mut rtnl, &config, undo)?;
-        let mut veth = node::add_veth(&mut rtnl, &config, call, (&netns, &bridge), undo)?;
+        let ends = Ends { mac: config.mac, mtu: config.mtu, master: Some(bridge.index) };
+        let mut veth = veth::add(&mut rtnl, call, &netns, &ends, undo)?;
 
         let mut pod = Rtnl::open_in(&netns).map_err(failed("netlink in the pod"))?;
         let ifname = call.env.ifname.as_str();
@@ -99,7 +101,7 @@ impl Plugin for Bridge {
     }
 
     fn gc(&self, call: &Call) -> Result<(), Error> {
-        let links = node::collect_links(call);
+        let links = veth::collect(call);
         let address = match call.conf.ipam_type() {
             Some(_) => Ipam::find(call).and_then(|ipam| ipam.gc(call)),
             None => Ok(()),

@@ -7,19 +7,16 @@ use std::time::Duration;
 use cni::{Call, CniResult, Error, Undo, code};
 use ipnetwork::IpNetwork;
 use kernel::addr::AddrOptions;
-use kernel::link::{self, Change, Link, Port, Veth};
-use kernel::{Mac, Netns, Rtnl, addr, sysctl};
+use kernel::link::{self, Change, Link, Port};
+use kernel::{Rtnl, addr, sysctl};
 use nix::fcntl::{Flock, FlockArg};
 
 use super::config::BridgeConfig;
 use crate::interface::attach::{failed, network};
+use crate::interface::veth::{self, NodeEnd};
 
 /// How long a new port may take to forward: the sum of the reference's waits.
 const PORT_DEADLINE: Duration = Duration::from_millis(2550);
-/// How often a random name for the node's end of a veth is tried.
-const NAME_TRIES: u32 = 10;
-/// What the alias of a node's veth begins with; network, container and interface follow.
-const ALIAS: &str = "podnet";
 
 /// A lock on the node's network namespace, so that an ADD that takes back the bridge it made does not
 /// take it from another ADD that is about to plug into it. Every ADD holds it shared until its port is
@@ -49,8 +46,13 @@ pub(super) fn ensure_bridge(rtnl: &mut Rtnl, config: &BridgeConfig, undo: &mut U
     let mut found = link::by_name(rtnl, name);
     let mut made = false;
     if found.as_ref().is_err_and(kernel::Error::is_not_found) {
-        let wanted =
-            link::Bridge { name, mac: Some(random_mac()?), mtu: config.mtu, vlan_filtering: false, up: true };
+        let wanted = link::Bridge {
+            name,
+            mac: Some(veth::random_mac()?),
+            mtu: config.mtu,
+            vlan_filtering: false,
+            up: true,
+        };
         match link::add_bridge(rtnl, &wanted) {
             Ok(()) => made = true,
             // Another ADD was quicker: its bridge serves as well.
@@ -100,68 +102,7 @@ fn remove_unused_bridge(index: u32) -> Result<(), Error> {
     unless_others(0, |port| port.master == Some(index), delete)
 }
 
-/// The node's end of a new veth.
-pub(super) struct NodeEnd {
-    pub(super) name: String,
-    pub(super) mac: Mac,
-    /// 0 until [`complete_port`] has looked it up.
-    index: u32,
-}
-
-/// Creates the veth with one end plugged into the bridge and up, the other straight in the pod under its
-/// final name and MAC.
-pub(super) fn add_veth(
-    rtnl: &mut Rtnl,
-    config: &BridgeConfig,
-    call: &Call,
-    (netns, bridge): (&Netns, &Link),
-    undo: &mut Undo,
-) -> Result<NodeEnd, Error> {
-    let ifname = call.env.ifname.as_str();
-    let mac = random_mac()?;
-    let pod_mac = config.mac.map_or_else(random_mac, Ok)?;
-    let mut tries = 0;
-    let name = loop {
-        let name = random_name()?;
-        let veth = Veth {
-            name: &name,
-            peer: ifname,
-            mac: Some(mac),
-            peer_mac: Some(pod_mac),
-            mtu: config.mtu,
-            master: Some(bridge.index),
-            up: true,
-            peer_netns: Some(std::os::fd::AsFd::as_fd(netns)),
-        };
-        match link::add_veth(rtnl, &veth) {
-            Ok(()) => break name,
-            Err(err) if err.is_exists() => {
-                let mut pod = Rtnl::open_in(netns).map_err(failed("netlink in the pod"))?;
-                if link::by_name(&mut pod, ifname).is_ok() {
-                    return Err(Error::internal(format!("container veth name ({ifname:?}) already exists")));
-                }
-                tries += 1;
-                if tries == NAME_TRIES {
-                    return Err(failed("create veth pair")(err));
-                }
-            }
-            Err(err) => {
-                return Err(failed(format!("create veth pair {name:?} to {ifname:?} in the pod"))(err));
-            }
-        }
-    };
-    let taken_back = name.clone();
-    undo.push("delete the veth pair", move || {
-        let mut rtnl = Rtnl::open().map_err(|err| err.to_string())?;
-        match link::by_name(&mut rtnl, &taken_back).and_then(|link| link::delete(&mut rtnl, link.index)) {
-            Err(err) if !err.is_not_found() => Err(err.to_string()),
-            _ => Ok(()),
-        }
-    });
-    Ok(NodeEnd { name, mac, index: 0 })
-}
-
-/// Gives the node's end its alias and port options, and waits until it carries frames, which the kernel
+/// Says on the node's end whose it is, gives it its port options, and waits until it carries frames, which the kernel
 /// tells a moment after the pod's end is up. Called when that is so: the look-up of the link that it needs
 /// costs most right after the creation, and one then serves both.
 ///
@@ -176,16 +117,12 @@ pub(super) fn complete_port(
     let name = veth.name.as_str();
     let link = link::by_name(rtnl, name).map_err(failed(format!("find veth {name:?}")))?;
     veth.index = link.index;
-    let alias = alias(&call.conf.name, &call.env.container_id, &call.env.ifname);
-    link::set(rtnl, link.index, &Change { alias: Some(&alias), ..Change::default() })
-        .map_err(failed(format!("set alias of {name:?}")))?;
+    veth::set_owner(rtnl, call, &link)?;
     if config.hairpin || config.isolated {
         let port = Port { hairpin: config.hairpin, isolated: config.isolated, learning: true };
         link::set_port(rtnl, link.index, &port)
             .map_err(failed(format!("set bridge port options of {name:?}")))?;
     }
-    // Best effort, as in the reference: the node takes no routes from a pod's router advertisements.
-    let _ = sysctl::ensure(&format!("net/ipv6/conf/{name}/accept_ra"), "0");
     if config.leave_down || link.oper_up {
         return Ok(());
     }
@@ -198,21 +135,6 @@ pub(super) fn complete_port(
         .map(|link: Link| link.oper_state)
         .unwrap_or_else(|err| err.to_string());
     Err(Error::new(code::TRY_LATER, format!("bridge port in error state: {state} ({name:?})")))
-}
-
-/// `veth` and eight hexadecimal digits, as the reference names them.
-fn random_name() -> Result<String, Error> {
-    let Mac(bytes) = random_mac()?;
-    Ok(format!("veth{:02x}{:02x}{:02x}{:02x}", bytes[2], bytes[3], bytes[4], bytes[5]))
-}
-
-fn random_mac() -> Result<Mac, Error> {
-    Mac::random().map_err(failed("make up a MAC"))
-}
-
-/// The alias (`ip link` shows it) that says whose a node's veth is; GC finds its own by it.
-fn alias(network: &str, container_id: &str, ifname: &str) -> String {
-    format!("{ALIAS} {network} {container_id} {ifname}").chars().take(255).collect()
 }
 
 /// Puts the gateway addresses of `result` on the bridge and lets the node forward their families.
@@ -339,34 +261,6 @@ pub(super) fn status(config: &BridgeConfig) -> Result<(), Error> {
         }
         _ => Ok(()),
     }
-}
-
-/// GC of links: deletes the node's veths whose alias names this network and an attachment that is not
-/// valid any more. Without the list of valid attachments nothing is deleted.
-pub(super) fn collect_links(call: &Call) -> Result<(), Error> {
-    let Some(valid) = &call.conf.valid_attachments else { return Ok(()) };
-    let mut rtnl = Rtnl::open().map_err(failed("netlink on the node"))?;
-    let links = link::list(&mut rtnl).map_err(failed("list links of the node"))?;
-    let keep: Vec<String> = valid
-        .iter()
-        .map(|attachment| alias(&call.conf.name, &attachment.container_id, &attachment.ifname))
-        .collect();
-    let stale = links.iter().filter(|link| {
-        let alias = link.alias.as_ref().filter(|_| link.kind.as_deref() == Some("veth"));
-        alias.is_some_and(|alias| is_of(alias, &call.conf.name) && !keep.contains(alias))
-    });
-    let deleted = stale.map(|link| match link::delete(&mut rtnl, link.index) {
-        Err(err) if !err.is_not_found() => Err(failed(format!("delete link {:?}", link.name))(err)),
-        _ => Ok(()),
-    });
-    let deleted: Vec<Result<(), Error>> = deleted.collect();
-    Error::join(deleted)
-}
-
-/// Whether an alias was written for `network`: its second word, whole.
-fn is_of(alias: &str, network: &str) -> bool {
-    let mut words = alias.split(' ');
-    words.next() == Some(ALIAS) && words.next() == Some(network)
 }
 
 /// The interface addresses that lie on the bridge, for CHECK.

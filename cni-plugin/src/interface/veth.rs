@@ -1,0 +1,170 @@
+//! The veth pair from a pod to its node: creation in one request, whose it is, GC by that.
+//!
+//! What the node's end is plugged into, and its addresses and routes, is the plugin's own affair.
+
+use std::os::fd::AsFd;
+
+use cni::{Call, Error, Undo};
+use kernel::link::{self, Change, Link, Veth};
+use kernel::{Mac, Netns, Rtnl, sysctl};
+
+use super::attach::failed;
+
+/// How often a random name for the node's end is tried.
+const NAME_TRIES: u32 = 10;
+/// What the alias of a node's end begins with; network, container and interface follow.
+const ALIAS: &str = "podnet";
+
+/// What the two ends are to be.
+pub(crate) struct Ends {
+    /// MAC of the pod's end; `None` makes one up.
+    pub(crate) mac: Option<Mac>,
+    /// MTU of both in bytes; 0 is the kernel's default.
+    pub(crate) mtu: u32,
+    /// The bridge that the node's end is plugged into.
+    pub(crate) master: Option<u32>,
+}
+
+/// The node's end of a new veth.
+pub(crate) struct NodeEnd {
+    /// Its name.
+    pub(crate) name: String,
+    /// Its MAC.
+    pub(crate) mac: Mac,
+    /// Its index; 0 until it has been looked up, which costs most right after the creation.
+    pub(crate) index: u32,
+}
+
+/// Creates the veth: the node's end up and plugged, the other straight in the pod under its final name and
+/// MAC.
+///
+/// # Errors
+/// CNI_IFNAME is taken in the pod, or what the kernel says.
+pub(crate) fn add(
+    rtnl: &mut Rtnl,
+    call: &Call,
+    netns: &Netns,
+    ends: &Ends,
+    undo: &mut Undo,
+) -> Result<NodeEnd, Error> {
+    let ifname = call.env.ifname.as_str();
+    let mac = random_mac()?;
+    let pod_mac = ends.mac.map_or_else(random_mac, Ok)?;
+    let mut tries = 0;
+    let name = loop {
+        let name = random_name()?;
+        let veth = Veth {
+            name: &name,
+            peer: ifname,
+            mac: Some(mac),
+            peer_mac: Some(pod_mac),
+            mtu: ends.mtu,
+            master: ends.master,
+            up: true,
+            peer_netns: Some(netns.as_fd()),
+        };
+        match link::add_veth(rtnl, &veth) {
+            Ok(()) => break name,
+            Err(err) if err.is_exists() => {
+                let mut pod = Rtnl::open_in(netns).map_err(failed("netlink in the pod"))?;
+                if link::by_name(&mut pod, ifname).is_ok() {
+                    return Err(Error::internal(format!("container veth name ({ifname:?}) already exists")));
+                }
+                tries += 1;
+                if tries == NAME_TRIES {
+                    return Err(failed("create veth pair")(err));
+                }
+            }
+            Err(err) => {
+                return Err(failed(format!("create veth pair {name:?} to {ifname:?} in the pod"))(err));
+            }
+        }
+    };
+    let taken_back = name.clone();
+    undo.push("delete the veth pair", move || {
+        let mut rtnl = Rtnl::open().map_err(|err| err.to_string())?;
+        match link::by_name(&mut rtnl, &taken_back).and_then(|link| link::delete(&mut rtnl, link.index)) {
+            Err(err) if !err.is_not_found() => Err(err.to_string()),
+            _ => Ok(()),
+        }
+    });
+    Ok(NodeEnd { name, mac, index: 0 })
+}
+
+/// Writes on the node's end `link` whose it is, and keeps the node from taking routes from the pod.
+///
+/// # Errors
+/// What the kernel says.
+pub(crate) fn set_owner(rtnl: &mut Rtnl, call: &Call, link: &Link) -> Result<(), Error> {
+    let alias = alias(&call.conf.name, &call.env.container_id, &call.env.ifname);
+    link::set(rtnl, link.index, &Change { alias: Some(&alias), ..Change::default() })
+        .map_err(failed(format!("set alias of {:?}", link.name)))?;
+    // Best effort, as in the reference.
+    let _ = sysctl::ensure(&format!("net/ipv6/conf/{}/accept_ra", link.name), "0");
+    Ok(())
+}
+
+/// GC of links: deletes the node's veths whose alias names this network and an attachment that is not
+/// valid any more. Without the list of valid attachments nothing is deleted.
+///
+/// # Errors
+/// Every link that would not go.
+pub(crate) fn collect(call: &Call) -> Result<(), Error> {
+    let Some(valid) = &call.conf.valid_attachments else { return Ok(()) };
+    let mut rtnl = Rtnl::open().map_err(failed("netlink on the node"))?;
+    let links = link::list(&mut rtnl).map_err(failed("list links of the node"))?;
+    let keep: Vec<String> = valid
+        .iter()
+        .map(|attachment| alias(&call.conf.name, &attachment.container_id, &attachment.ifname))
+        .collect();
+    let stale = links.iter().filter(|link| {
+        let alias = link.alias.as_ref().filter(|_| link.kind.as_deref() == Some("veth"));
+        alias.is_some_and(|alias| is_of(alias, &call.conf.name) && !keep.contains(alias))
+    });
+    let deleted: Vec<Result<(), Error>> = stale
+        .map(|link| match link::delete(&mut rtnl, link.index) {
+            Err(err) if !err.is_not_found() => Err(failed(format!("delete link {:?}", link.name))(err)),
+            _ => Ok(()),
+        })
+        .collect();
+    Error::join(deleted)
+}
+
+/// A unicast, locally administered MAC.
+///
+/// # Errors
+/// The kernel gives no random bytes.
+pub(crate) fn random_mac() -> Result<Mac, Error> {
+    Mac::random().map_err(failed("make up a MAC"))
+}
+
+/// `veth` and eight hexadecimal digits, as the reference names them.
+fn random_name() -> Result<String, Error> {
+    let Mac(bytes) = random_mac()?;
+    Ok(format!("veth{:02x}{:02x}{:02x}{:02x}", bytes[2], bytes[3], bytes[4], bytes[5]))
+}
+
+/// The alias (`ip link` shows it) that says whose a node's veth is; GC finds its own by it.
+fn alias(network: &str, container_id: &str, ifname: &str) -> String {
+    format!("{ALIAS} {network} {container_id} {ifname}").chars().take(255).collect()
+}
+
+/// Whether an alias was written for `network`: its second word, whole.
+fn is_of(alias: &str, network: &str) -> bool {
+    let mut words = alias.split(' ');
+    words.next() == Some(ALIAS) && words.next() == Some(network)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_alias_is_of_its_network_only() {
+        let written = alias("net", "c1", "eth0");
+        assert_eq!(written, "podnet net c1 eth0");
+        assert!(is_of(&written, "net"));
+        assert!(!is_of(&written, "ne") && !is_of(&written, "net c1") && !is_of("net c1 eth0", "net"));
+        assert_eq!(alias("n", &"x".repeat(300), "eth0").len(), 255);
+    }
+}
