@@ -8,6 +8,8 @@
 
 mod de;
 mod parse;
+#[cfg(test)]
+mod tests;
 mod write;
 
 use std::fmt;
