@@ -32,25 +32,34 @@ pub(crate) fn failed(what: impl std::fmt::Display) -> impl Fn(kernel::Error) -> 
     move |err| Error::internal(format!("{what}: {err}"))
 }
 
-/// The pod's network namespace, for ADD and CHECK.
+/// The pod's network namespace and a netlink socket in it, for ADD and CHECK.
 ///
 /// # Errors
 /// Code 8 when CNI_NETNS is no network namespace.
-pub(crate) fn open_netns(call: &Call) -> Result<Netns, Error> {
-    Netns::open(Path::new(&call.env.netns)).map_err(|err| {
+pub(crate) fn open_pod(call: &Call) -> Result<(Netns, Rtnl), Error> {
+    let open = || {
+        let netns = Netns::open(Path::new(&call.env.netns))?;
+        // Entering tells a network namespace from the other kinds, which live on the same file system.
+        let rtnl = Rtnl::open_in(&netns)?;
+        Ok((netns, rtnl))
+    };
+    open().map_err(|err: kernel::Error| {
         Error::new(code::INVALID_NETNS, format!("failed to open netns {:?}: {err}", call.env.netns))
     })
 }
 
-/// The pod's network namespace for DEL: `None` when there is nothing left to delete in, which is an
-/// empty CNI_NETNS, a path that is gone, or a path that is no namespace any more (a bind mount undone).
+/// A netlink socket in the pod's network namespace for DEL: `None` when there is nothing left to delete in,
+/// which is an empty CNI_NETNS, a path that is gone, or a path that is no namespace any more (a bind mount
+/// undone).
 ///
 /// # Errors
 /// What else keeps the kernel from opening it.
-pub(crate) fn open_netns_for_del(call: &Call) -> Result<Option<Netns>, Error> {
-    match Netns::open(Path::new(&call.env.netns)) {
-        Ok(netns) => Ok(Some(netns)),
-        Err(err) if err.is_not_found() || err.is_not_netns() => Ok(None),
+pub(crate) fn open_pod_for_del(call: &Call) -> Result<Option<Rtnl>, Error> {
+    const EINVAL: i32 = nix::errno::Errno::EINVAL as i32;
+    match Netns::open(Path::new(&call.env.netns)).and_then(|netns| Rtnl::open_in(&netns)) {
+        Ok(rtnl) => Ok(Some(rtnl)),
+        // EINVAL: a namespace, but not a network's.
+        Err(err) if err.is_not_found() || err.is_not_netns() || err.errno() == Some(EINVAL) => Ok(None),
         Err(err) => Err(failed(format!("open netns {:?}", call.env.netns))(err)),
     }
 }
@@ -180,15 +189,16 @@ fn settle(rtnl: &mut Rtnl, ifname: &str, index: u32) -> Result<(), Error> {
     }
 }
 
-/// Deletes the link `ifname` in the pod; absent is success.
+/// Deletes the link CNI_IFNAME in the pod; absent, also with its namespace, is success.
 ///
 /// # Errors
 /// The kernel's refusal, with the link and the namespace.
-pub(crate) fn delete_link(netns: &Netns, call: &Call) -> Result<(), Error> {
-    let what = format!("delete link {:?} in netns {:?}", call.env.ifname, call.env.netns);
-    let mut rtnl = Rtnl::open_in(netns).map_err(failed(&what))?;
-    match link::by_name(&mut rtnl, &call.env.ifname).and_then(|found| link::delete(&mut rtnl, found.index)) {
-        Err(err) if !err.is_not_found() => Err(failed(what)(err)),
+pub(crate) fn delete_link(call: &Call) -> Result<(), Error> {
+    let Some(mut pod) = open_pod_for_del(call)? else { return Ok(()) };
+    match link::by_name(&mut pod, &call.env.ifname).and_then(|found| link::delete(&mut pod, found.index)) {
+        Err(err) if !err.is_not_found() => {
+            Err(failed(format!("delete link {:?} in netns {:?}", call.env.ifname, call.env.netns))(err))
+        }
         _ => Ok(()),
     }
 }

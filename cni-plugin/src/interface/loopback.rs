@@ -2,8 +2,8 @@
 
 use cni::plugin::Plugin;
 use cni::{Call, CniResult, Error, Interface, IpConfig, Undo};
-use kernel::link::{self, Change};
-use kernel::{Netns, Rtnl, addr};
+use kernel::link::{self, Change, Link};
+use kernel::{Rtnl, addr};
 
 use super::attach::{self, failed};
 
@@ -16,34 +16,31 @@ impl Plugin for Loopback {
     }
 
     fn add(&self, call: &Call, undo: &mut Undo) -> Result<CniResult, Error> {
-        let netns = attach::open_netns(call)?;
-        let mut rtnl = Rtnl::open_in(&netns).map_err(failed("netlink in the pod"))?;
-        let lo = link::by_name(&mut rtnl, "lo").map_err(failed("find lo in the pod"))?;
-        set_lo(&mut rtnl, lo.index, true)?;
+        let (netns, mut pod) = attach::open_pod(call)?;
+        let lo = find_lo(&mut pod)?;
+        refuse_foreign_addresses(&mut pod, lo.index)?;
+        set_lo(&mut pod, lo.index, true)?;
         if !lo.up {
             undo.push("set lo down", move || {
-                set_lo(&mut rtnl_again(&netns)?, lo.index, false).map_err(|err| err.msg)
+                let mut pod = Rtnl::open_in(&netns).map_err(|err| err.to_string())?;
+                set_lo(&mut pod, lo.index, false).map_err(|err| err.msg)
             });
         }
-        let result = match &call.conf.prev_result {
-            Some(previous) => previous.clone(),
-            None => described(&mut rtnl, lo.index, call)?,
-        };
-        Ok(result)
+        match &call.conf.prev_result {
+            Some(previous) => Ok(previous.clone()),
+            None => described(&mut pod, lo.index, call),
+        }
     }
 
     fn del(&self, call: &Call) -> Result<(), Error> {
-        let Some(netns) = attach::open_netns_for_del(call)? else { return Ok(()) };
-        let mut rtnl = Rtnl::open_in(&netns).map_err(failed("netlink in the pod"))?;
-        let lo = link::by_name(&mut rtnl, "lo").map_err(failed("find lo in the pod"))?;
-        set_lo(&mut rtnl, lo.index, false)
+        let Some(mut pod) = attach::open_pod_for_del(call)? else { return Ok(()) };
+        let lo = find_lo(&mut pod)?;
+        set_lo(&mut pod, lo.index, false)
     }
 
     fn check(&self, call: &Call) -> Result<(), Error> {
-        let netns = attach::open_netns(call)?;
-        let mut rtnl = Rtnl::open_in(&netns).map_err(failed("netlink in the pod"))?;
-        let lo = link::by_name(&mut rtnl, "lo").map_err(failed("find lo in the pod"))?;
-        if lo.up { Ok(()) } else { Err(Error::internal("loopback interface is down")) }
+        let (_, mut pod) = attach::open_pod(call)?;
+        if find_lo(&mut pod)?.up { Ok(()) } else { Err(Error::internal("loopback interface is down")) }
     }
 
     fn gc(&self, _call: &Call) -> Result<(), Error> {
@@ -55,8 +52,21 @@ impl Plugin for Loopback {
     }
 }
 
-fn rtnl_again(netns: &Netns) -> Result<Rtnl, String> {
-    Rtnl::open_in(netns).map_err(|err| err.to_string())
+fn find_lo(pod: &mut Rtnl) -> Result<Link, Error> {
+    link::by_name(pod, "lo").map_err(failed("find lo in the pod"))
+}
+
+/// An address on lo that is no loopback address means that somebody uses it as a pod's own; the look comes
+/// before anything is changed.
+fn refuse_foreign_addresses(pod: &mut Rtnl, index: u32) -> Result<(), Error> {
+    let addresses = addr::list(pod, Some(index)).map_err(failed("list addresses of lo"))?;
+    match addresses.iter().find(|address| !address.net.ip().is_loopback()) {
+        Some(foreign) => Err(Error::internal(format!(
+            "loopback interface found with non-loopback address {:?}",
+            foreign.net.ip().to_string()
+        ))),
+        None => Ok(()),
+    }
 }
 
 fn set_lo(rtnl: &mut Rtnl, index: u32, up: bool) -> Result<(), Error> {
@@ -68,12 +78,6 @@ fn set_lo(rtnl: &mut Rtnl, index: u32, up: bool) -> Result<(), Error> {
 /// The result when no plugin ran before: lo with its first address of each family.
 fn described(rtnl: &mut Rtnl, index: u32, call: &Call) -> Result<CniResult, Error> {
     let addresses = addr::list(rtnl, Some(index)).map_err(failed("list addresses of lo"))?;
-    if let Some(foreign) = addresses.iter().find(|address| !address.net.ip().is_loopback()) {
-        return Err(Error::internal(format!(
-            "loopback interface found with non-loopback address {:?}",
-            foreign.net.ip().to_string()
-        )));
-    }
     let first = |v6: bool| addresses.iter().find(|address| address.net.is_ipv6() == v6);
     Ok(CniResult {
         interfaces: vec![Interface {

@@ -48,7 +48,7 @@ pub(crate) fn add(
     undo: &mut Undo,
 ) -> Result<NodeEnd, Error> {
     let ifname = call.env.ifname.as_str();
-    let mac = random_mac()?;
+    let mac = node_mac()?;
     let pod_mac = ends.mac.map_or_else(random_mac, Ok)?;
     let mut tries = 0;
     let name = loop {
@@ -128,6 +128,14 @@ pub(crate) fn collect(call: &Call) -> Result<(), Error> {
         })
         .collect();
     Error::join(deleted)
+}
+
+/// A MAC for the node's end: the highest first byte, so that a bridge which follows the lowest MAC of its
+/// ports does not take this one and change its own under the pods that learnt it.
+fn node_mac() -> Result<Mac, Error> {
+    let Mac(mut bytes) = random_mac()?;
+    bytes[0] = 0xfe;
+    Ok(Mac(bytes))
 }
 
 /// A unicast, locally administered MAC.

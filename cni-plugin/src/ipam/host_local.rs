@@ -86,19 +86,9 @@ impl HostLocalConfig {
         };
         let flat = (!flat.subnet.is_empty()).then(|| vec![flat]);
         let lists = written.runtime_config.ip_ranges.into_iter().chain(flat).chain(ipam.ranges);
-        let mut sets: Vec<RangeSet> = Vec::new();
-        for (number, list) in lists.enumerate() {
-            let ranges = list.iter().map(range).collect::<Result<Vec<RangeConf>, Error>>()?;
-            let set = RangeSet::resolve(&ranges)
-                .map_err(|err| Error::invalid(format!("invalid range set {number}: {err}")))?;
-            if let Some(other) = sets.iter().position(|other| other.overlaps(&set)) {
-                return Err(Error::invalid(format!("range set {number} overlaps with {other}")));
-            }
-            sets.push(set);
-        }
-        if sets.is_empty() {
-            return Err(Error::invalid("no IP ranges specified"));
-        }
+        let written =
+            lists.map(|list| list.iter().map(range).collect()).collect::<Result<Vec<_>, Error>>()?;
+        let sets = RangeSet::resolve_all(&written).map_err(in_store)?;
         let v6 = sets.iter().filter(|set| set.is_ipv6()).count();
         one_per_family(call.version, sets.len() - v6, v6)?;
         let or_default =
@@ -113,7 +103,7 @@ impl HostLocalConfig {
     }
 
     fn store(&self, call: &Call) -> Result<Store, Error> {
-        Store::open(&self.data_dir, &call.conf.name).map_err(internal)
+        Store::open(&self.data_dir, &call.conf.name).map_err(in_store)
     }
 }
 
@@ -132,11 +122,16 @@ fn store_for_removal(call: &Call) -> Result<Store, Error> {
     }
     let place: Place = call.conf_as()?;
     let dir = if place.ipam.data_dir.is_empty() { DATA_DIR } else { &place.ipam.data_dir };
-    Store::open(Path::new(dir), &call.conf.name).map_err(internal)
+    Store::open(Path::new(dir), &call.conf.name).map_err(in_store)
 }
 
-fn internal(err: ipam::Error) -> Error {
-    Error::internal(err.to_string())
+fn in_store(err: ipam::Error) -> Error {
+    let code = match err.errno() {
+        Some(_) => code::IO,
+        None if err.is_invalid() => code::INVALID_CONFIG,
+        None => code::INTERNAL,
+    };
+    Error::new(code, err.to_string())
 }
 
 fn owner(call: &Call) -> Owner<'_> {
@@ -145,7 +140,10 @@ fn owner(call: &Call) -> Owner<'_> {
 
 /// A requested address; a prefix length is allowed and not minded.
 fn address(text: &str) -> Result<IpAddr, Error> {
-    parse(text.split_once('/').map_or(text, |(ip, _)| ip), "IP address")
+    match text.contains('/') {
+        true => cni::parse_cidr(text).map(|net| net.ip()).map_err(Error::invalid),
+        false => parse(text, "IP address"),
+    }
 }
 
 fn range(written: &WrittenRange) -> Result<RangeConf, Error> {
@@ -168,7 +166,7 @@ impl Plugin for HostLocal {
         let dns = config.resolv_conf.as_deref().map(read_resolv_conf).transpose()?;
         let store = config.store(call)?;
         let allocations =
-            store.allocate_all(&config.sets, &owner(call), &config.requested).map_err(internal)?;
+            store.allocate_all(&config.sets, &owner(call), &config.requested).map_err(in_store)?;
         let ips: Vec<IpConfig> = allocations
             .iter()
             .map(|given| IpConfig { interface: None, address: given.address, gateway: given.gateway })
@@ -183,12 +181,12 @@ impl Plugin for HostLocal {
     }
 
     fn del(&self, call: &Call) -> Result<(), Error> {
-        store_for_removal(call)?.release(&owner(call)).map(drop).map_err(internal)
+        store_for_removal(call)?.release(&owner(call)).map(drop).map_err(in_store)
     }
 
     fn check(&self, call: &Call) -> Result<(), Error> {
         let config = HostLocalConfig::resolve(call)?;
-        let reserved = config.store(call)?.find(&owner(call)).map_err(internal)?;
+        let reserved = config.store(call)?.find(&owner(call)).map_err(in_store)?;
         if reserved.is_empty() {
             return Err(Error::internal(format!(
                 "host-local: Failed to find address added by container {}",
@@ -214,7 +212,7 @@ impl Plugin for HostLocal {
             .iter()
             .map(|kept| Owner { container_id: &kept.container_id, ifname: &kept.ifname })
             .collect();
-        store_for_removal(call)?.gc(&keep).map(drop).map_err(internal)
+        store_for_removal(call)?.gc(&keep).map(drop).map_err(in_store)
     }
 
     fn status(&self, call: &Call) -> Result<(), Error> {
@@ -275,5 +273,7 @@ mod tests {
         assert_eq!(address("10.1.2.3/24").unwrap(), address("10.1.2.3").unwrap());
         assert!(address("10.1.2.300").is_err());
         assert!(address("").is_err());
+        assert!(address("10.1.2.3/33").is_err());
+        assert!(address("10.1.2.3/").is_err());
     }
 }

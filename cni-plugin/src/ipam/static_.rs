@@ -104,7 +104,7 @@ impl Plugin for Static {
             match previous.ips.iter().find(|ip| ip.address == wanted.address) {
                 Some(recorded) if wanted.gateway.is_some() && recorded.gateway != wanted.gateway => {
                     return Err(Error::internal(format!(
-                        "static: Failed to find gateway of address {} in prevResult",
+                        "static: Failed to match addr {}: its gateway in prevResult is another",
                         wanted.address
                     )));
                 }

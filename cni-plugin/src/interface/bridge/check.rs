@@ -16,13 +16,12 @@ use crate::interface::attach::{self, failed};
 /// # Errors
 /// The first thing that is missing or different.
 pub(super) fn check(call: &Call, config: &BridgeConfig) -> Result<(), Error> {
-    let netns = attach::open_netns(call)?;
+    let (_, mut pod) = attach::open_pod(call)?;
     let previous = attach::prev_result(call)?;
     let (position, recorded) = attach::pod_interface(call, previous)?;
     let mut rtnl = Rtnl::open().map_err(failed("netlink on the node"))?;
     let bridge = check_bridge(&mut rtnl, config)?;
 
-    let mut pod = Rtnl::open_in(&netns).map_err(failed("netlink in the pod"))?;
     let ifname = call.env.ifname.as_str();
     let link = link::by_name(&mut pod, ifname).map_err(failed(format!("find {ifname:?} in the pod")))?;
     if link.kind.as_deref() != Some("veth") {

@@ -36,7 +36,7 @@ impl Plugin for Bridge {
 
     fn add(&self, call: &Call, undo: &mut Undo) -> Result<CniResult, Error> {
         let config = BridgeConfig::resolve(call)?;
-        let netns = attach::open_netns(call)?;
+        let (netns, mut pod) = attach::open_pod(call)?;
         let mut rtnl = Rtnl::open().map_err(failed("netlink on the node"))?;
 
         let mut result = CniResult::default();
@@ -49,11 +49,10 @@ impl Plugin for Bridge {
         }
 
         let _plugging = node::BridgeLock::shared()?;
-        let bridge = node::ensure_bridge(&mut rtnl, &config, undo)?;
+        let mut bridge = node::ensure_bridge(&mut rtnl, &config, undo)?;
         let ends = Ends { mac: config.mac, mtu: config.mtu, master: Some(bridge.index) };
         let mut veth = veth::add(&mut rtnl, call, &netns, &ends, undo)?;
 
-        let mut pod = Rtnl::open_in(&netns).map_err(failed("netlink in the pod"))?;
         let ifname = call.env.ifname.as_str();
         let pod_link =
             link::by_name(&mut pod, ifname).map_err(failed(format!("find {ifname:?} in the pod")))?;
@@ -66,11 +65,11 @@ impl Plugin for Bridge {
         }
         node::complete_port(&mut rtnl, &config, call, &mut veth)?;
         if config.is_gateway {
-            node::add_gateways(&mut rtnl, &config, (&bridge, &veth), &result, undo)?;
+            node::add_gateways(&mut rtnl, &config, (&mut bridge, &veth), &result, undo)?;
         }
 
         result.interfaces = vec![
-            interface(&config.bridge, bridge.mac, ""),
+            interface(&config.bridge, node::current_mac(&mut rtnl, &bridge)?, ""),
             interface(&veth.name, Some(veth.mac), ""),
             interface(ifname, pod_link.mac, &call.env.netns),
         ];
@@ -83,8 +82,7 @@ impl Plugin for Bridge {
     fn del(&self, call: &Call) -> Result<(), Error> {
         // Both are tried whatever the other does: an address must not stay reserved because a link
         // would not go, nor the other way round.
-        let link = attach::open_netns_for_del(call)
-            .and_then(|netns| netns.map_or(Ok(()), |netns| attach::delete_link(&netns, call)));
+        let link = attach::delete_link(call);
         let address = match call.conf.ipam_type() {
             Some(_) => Ipam::find(call).and_then(|ipam| ipam.del(call)),
             None => Ok(()),

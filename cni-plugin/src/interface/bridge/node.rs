@@ -8,7 +8,7 @@ use cni::{Call, CniResult, Error, Undo, code};
 use ipnetwork::IpNetwork;
 use kernel::addr::AddrOptions;
 use kernel::link::{self, Change, Link, Port};
-use kernel::{Rtnl, addr, sysctl};
+use kernel::{Mac, Rtnl, addr, sysctl};
 use nix::fcntl::{Flock, FlockArg};
 
 use super::config::BridgeConfig;
@@ -17,6 +17,8 @@ use crate::interface::veth::{self, NodeEnd};
 
 /// How long a new port may take to forward: the sum of the reference's waits.
 const PORT_DEADLINE: Duration = Duration::from_millis(2550);
+/// The alias of a bridge that podnet made, which therefore keeps its MAC.
+const BRIDGE_ALIAS: &str = "podnet";
 
 /// A lock on the node's network namespace, so that an ADD that takes back the bridge it made does not
 /// take it from another ADD that is about to plug into it. Every ADD holds it shared until its port is
@@ -39,8 +41,8 @@ impl BridgeLock {
 
 /// The bridge of the configuration, made if it is not there, up, promiscuous if asked.
 ///
-/// The MAC of a new bridge is chosen here and so stays, instead of following the lowest of its ports.
-/// The caller holds a [`BridgeLock`] until its veth is plugged.
+/// The MAC of a new bridge is chosen here and so stays, instead of following the lowest of its ports; the
+/// alias says so to later ADDs. The caller holds a [`BridgeLock`] until its veth is plugged.
 pub(super) fn ensure_bridge(rtnl: &mut Rtnl, config: &BridgeConfig, undo: &mut Undo) -> Result<Link, Error> {
     let name = config.bridge.as_str();
     let mut found = link::by_name(rtnl, name);
@@ -61,26 +63,25 @@ pub(super) fn ensure_bridge(rtnl: &mut Rtnl, config: &BridgeConfig, undo: &mut U
         }
         found = link::by_name(rtnl, name);
     }
-    let bridge = found.map_err(failed(format!("find bridge {name:?}")))?;
+    let mut bridge = found.map_err(failed(format!("find bridge {name:?}")))?;
     if bridge.kind.as_deref() != Some("bridge") {
         return Err(Error::internal(format!("{name:?} already exists but is not a bridge")));
     }
+    let index = bridge.index;
     if made {
-        let index = bridge.index;
         undo.push("delete the bridge", move || remove_unused_bridge(index).map_err(|err| err.msg));
-        // Best effort, as in the reference: a node must not take its default route from a pod.
-        let _ = sysctl::ensure(&format!("net/ipv6/conf/{}/accept_ra", config.bridge), "0");
+        set_alias(rtnl, &mut bridge)?;
     }
+    // Best effort, as in the reference: a node must not take its default route from a pod.
+    let _ = sysctl::ensure(&format!("net/ipv6/conf/{name}/accept_ra"), "0");
     let change = Change {
         up: (!bridge.up).then_some(true),
         promisc: (config.promisc && !bridge.promisc).then_some(true),
         ..Change::default()
     };
     if change.up.is_some() || change.promisc.is_some() {
-        link::set(rtnl, bridge.index, &change)
-            .map_err(failed(format!("set bridge {:?} up", config.bridge)))?;
+        link::set(rtnl, index, &change).map_err(failed(format!("set bridge {name:?} up")))?;
         if !made {
-            let index = bridge.index;
             let (up, promisc) = (change.up.map(|_| false), change.promisc.map(|_| false));
             undo.push("set the bridge back", move || {
                 let mut rtnl = Rtnl::open().map_err(|err| err.to_string())?;
@@ -90,6 +91,43 @@ pub(super) fn ensure_bridge(rtnl: &mut Rtnl, config: &BridgeConfig, undo: &mut U
         }
     }
     Ok(bridge)
+}
+
+/// Whether the bridge keeps its MAC whatever its ports are.
+fn is_pinned(bridge: &Link) -> bool {
+    bridge.alias.as_deref() == Some(BRIDGE_ALIAS)
+}
+
+fn set_alias(rtnl: &mut Rtnl, bridge: &mut Link) -> Result<(), Error> {
+    link::set(rtnl, bridge.index, &Change { alias: Some(BRIDGE_ALIAS), ..Change::default() })
+        .map_err(failed(format!("set alias of bridge {:?}", bridge.name)))?;
+    bridge.alias = Some(BRIDGE_ALIAS.to_owned());
+    Ok(())
+}
+
+/// Lets a bridge that another program made keep the MAC it had before this ADD, as the reference does when
+/// it adds a gateway address; a bridge without any, emptied of its ports, gets one.
+fn pin_mac(rtnl: &mut Rtnl, bridge: &mut Link) -> Result<(), Error> {
+    if is_pinned(bridge) {
+        return Ok(());
+    }
+    let mac = match bridge.mac {
+        Some(mac) if mac != Mac([0; 6]) => mac,
+        _ => veth::random_mac()?,
+    };
+    link::set(rtnl, bridge.index, &Change { mac: Some(mac), ..Change::default() })
+        .map_err(failed(format!("set MAC of bridge {:?}", bridge.name)))?;
+    bridge.mac = Some(mac);
+    Ok(())
+}
+
+/// The MAC of the bridge now that the port is plugged.
+pub(super) fn current_mac(rtnl: &mut Rtnl, bridge: &Link) -> Result<Option<Mac>, Error> {
+    if is_pinned(bridge) {
+        return Ok(bridge.mac);
+    }
+    let now = link::by_index(rtnl, bridge.index).map_err(failed(format!("find bridge {:?}", bridge.name)))?;
+    Ok(now.mac)
 }
 
 /// Deletes a bridge that this ADD made, unless another ADD has plugged into it meanwhile. This ADD's own
@@ -141,7 +179,7 @@ pub(super) fn complete_port(
 pub(super) fn add_gateways(
     rtnl: &mut Rtnl,
     config: &BridgeConfig,
-    (bridge, veth): (&Link, &NodeEnd),
+    (bridge, veth): (&mut Link, &NodeEnd),
     result: &CniResult,
     undo: &mut Undo,
 ) -> Result<(), Error> {
@@ -173,7 +211,7 @@ pub(super) fn add_gateways(
 fn ensure_address(
     rtnl: &mut Rtnl,
     config: &BridgeConfig,
-    (bridge, veth): (&Link, &NodeEnd),
+    (bridge, veth): (&mut Link, &NodeEnd),
     address: IpNetwork,
     undo: &mut Undo,
 ) -> Result<(), Error> {
@@ -216,7 +254,7 @@ fn ensure_address(
                 };
                 unless_others(own, |port| port.master == Some(index), delete).map_err(|err| err.msg)
             });
-            Ok(())
+            pin_mac(rtnl, bridge)
         }
         // Another ADD put it there.
         Err(err) if err.is_exists() => Ok(()),
