@@ -22,13 +22,13 @@ use crate::version::Version;
 /// one) of that name. Whether it may be executed shows when it is.
 ///
 /// # Errors
-/// Code 999 with the reference's sentences: a name that is none, an empty `path`, not found.
+/// The reference's sentences: code 7 for a name that is none, 999 for an empty `path` or not found.
 pub fn find(name: &str, path: &[PathBuf]) -> Result<PathBuf, Error> {
     if name.is_empty() {
-        return Err(Error::internal("no plugin name provided"));
+        return Err(Error::invalid("no plugin name provided"));
     }
     if name.contains('/') {
-        return Err(Error::internal(format!("invalid plugin name: {name}")));
+        return Err(Error::invalid(format!("invalid plugin name: {name}")));
     }
     if path.is_empty() {
         return Err(Error::internal("no paths provided"));

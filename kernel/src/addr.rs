@@ -90,6 +90,18 @@ pub fn add(rtnl: &mut Rtnl, index: u32, net: IpNetwork, options: &AddrOptions) -
         .map_err(|c| c.about(about_add(index, net)))
 }
 
+/// Adds an address just as [`list`] showed it: with its broadcast address or without one, its scope and label, and
+/// without duplicate address detection. `is_exists()` when the link has it.
+pub fn restore(rtnl: &mut Rtnl, address: &Address) -> Result<()> {
+    let options = AddrOptions { nodad: true, scope: Some(address.scope) };
+    let mut m = add_message(address.index, address.net, &options);
+    m.attributes.retain(|a| !matches!(a, AddressAttribute::Broadcast(_)));
+    m.attributes.extend(address.broadcast.map(AddressAttribute::Broadcast));
+    m.attributes.extend(address.label.clone().map(AddressAttribute::Label));
+    rtnl.change(libc::RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, &m)
+        .map_err(|c| c.about(about_add(address.index, address.net)))
+}
+
 /// Deletes an address. `is_not_found()` when the link or its address is not there.
 pub fn delete(rtnl: &mut Rtnl, index: u32, net: IpNetwork) -> Result<()> {
     rtnl.change(libc::RTM_DELADDR, 0, &delete_message(index, net))

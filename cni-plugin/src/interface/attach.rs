@@ -56,10 +56,12 @@ pub(crate) fn open_pod(call: &Call) -> Result<(Netns, Rtnl), Error> {
 /// What else keeps the kernel from opening it.
 pub(crate) fn open_pod_for_del(call: &Call) -> Result<Option<Rtnl>, Error> {
     const EINVAL: i32 = nix::errno::Errno::EINVAL as i32;
+    const ENOTDIR: i32 = nix::errno::Errno::ENOTDIR as i32;
     match Netns::open(Path::new(&call.env.netns)).and_then(|netns| Rtnl::open_in(&netns)) {
         Ok(rtnl) => Ok(Some(rtnl)),
         // EINVAL: a namespace, but not a network's.
-        Err(err) if err.is_not_found() || err.is_not_netns() || err.errno() == Some(EINVAL) => Ok(None),
+        Err(err) if err.is_not_found() || err.is_not_netns() => Ok(None),
+        Err(err) if matches!(err.errno(), Some(EINVAL | ENOTDIR)) => Ok(None),
         Err(err) => Err(failed(format!("open netns {:?}", call.env.netns))(err)),
     }
 }
@@ -129,13 +131,15 @@ fn send(rtnl: &mut Rtnl, batch: Batch, what: &[String]) -> Result<(), Error> {
 }
 
 /// The kernel's route for `wanted`: without a gateway of its own it takes the first gateway of its
-/// family among the result's addresses, as the reference does.
+/// family among the result's addresses, as the reference does, unless its scope says that the destination
+/// is on the link.
 fn resolve_route(wanted: &cni::Route, index: u32, result: &CniResult) -> Route {
     let v6 = wanted.dst.is_ipv6();
+    let on_link = wanted.scope.is_some_and(|scope| scope >= route::SCOPE_LINK);
     let fallback = || result.ips.iter().filter_map(|ip| ip.gateway).find(|gateway| gateway.is_ipv6() == v6);
     Route {
         dst: Some(wanted.dst),
-        gateway: wanted.gw.or_else(fallback),
+        gateway: if on_link { wanted.gw } else { wanted.gw.or_else(fallback) },
         oif: Some(index),
         priority: wanted.priority.filter(|&metric| metric != 0),
         table: wanted.table,

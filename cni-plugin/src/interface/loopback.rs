@@ -6,6 +6,7 @@ use kernel::link::{self, Change, Link};
 use kernel::{Rtnl, addr};
 
 use super::attach::{self, failed};
+use super::saved::Saved;
 
 /// The plugin.
 pub(crate) struct Loopback;
@@ -19,13 +20,15 @@ impl Plugin for Loopback {
         let (netns, mut pod) = attach::open_pod(call)?;
         let lo = find_lo(&mut pod)?;
         refuse_foreign_addresses(&mut pod, lo.index)?;
-        set_lo(&mut pod, lo.index, true)?;
         if !lo.up {
+            let saved = Saved::of(&mut pod, lo.index)?;
             undo.push("set lo down", move || {
                 let mut pod = Rtnl::open_in(&netns).map_err(|err| err.to_string())?;
-                set_lo(&mut pod, lo.index, false).map_err(|err| err.msg)
+                set_lo(&mut pod, lo.index, false).map_err(|err| err.msg)?;
+                saved.restore(&mut pod)
             });
         }
+        set_lo(&mut pod, lo.index, true)?;
         match &call.conf.prev_result {
             Some(previous) => Ok(previous.clone()),
             None => described(&mut pod, lo.index, call),

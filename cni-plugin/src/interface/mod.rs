@@ -4,4 +4,5 @@
 pub(crate) mod attach;
 pub(crate) mod bridge;
 pub(crate) mod loopback;
+pub(crate) mod saved;
 pub(crate) mod veth;

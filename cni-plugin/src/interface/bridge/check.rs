@@ -15,8 +15,7 @@ use crate::interface::attach::{self, failed};
 ///
 /// # Errors
 /// The first thing that is missing or different.
-pub(super) fn check(call: &Call, config: &BridgeConfig) -> Result<(), Error> {
-    let (_, mut pod) = attach::open_pod(call)?;
+pub(super) fn check(call: &Call, config: &BridgeConfig, mut pod: Rtnl) -> Result<(), Error> {
     let previous = attach::prev_result(call)?;
     let (position, recorded) = attach::pod_interface(call, previous)?;
     let mut rtnl = Rtnl::open().map_err(failed("netlink on the node"))?;

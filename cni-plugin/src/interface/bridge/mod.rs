@@ -92,10 +92,11 @@ impl Plugin for Bridge {
 
     fn check(&self, call: &Call) -> Result<(), Error> {
         let config = BridgeConfig::resolve(call)?;
+        let pod = attach::open_pod(call)?.1;
         if config.ipam.is_some() {
             Ipam::find(call)?.check(call)?;
         }
-        check::check(call, &config)
+        check::check(call, &config, pod)
     }
 
     fn gc(&self, call: &Call) -> Result<(), Error> {

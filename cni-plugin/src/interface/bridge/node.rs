@@ -13,6 +13,7 @@ use nix::fcntl::{Flock, FlockArg};
 
 use super::config::BridgeConfig;
 use crate::interface::attach::{failed, network};
+use crate::interface::saved::{Saved, forwarding_interfaces};
 use crate::interface::veth::{self, NodeEnd};
 
 /// How long a new port may take to forward: the sum of the reference's waits.
@@ -56,7 +57,11 @@ pub(super) fn ensure_bridge(rtnl: &mut Rtnl, config: &BridgeConfig, undo: &mut U
             up: true,
         };
         match link::add_bridge(rtnl, &wanted) {
-            Ok(()) => made = true,
+            Ok(()) => {
+                made = true;
+                let name = name.to_owned();
+                undo.push("delete the bridge", move || remove_unused_bridge(&name).map_err(|err| err.msg));
+            }
             // Another ADD was quicker: its bridge serves as well.
             Err(err) if err.is_exists() => {}
             Err(err) => return Err(failed(format!("create bridge {name:?}"))(err)),
@@ -69,28 +74,41 @@ pub(super) fn ensure_bridge(rtnl: &mut Rtnl, config: &BridgeConfig, undo: &mut U
     }
     let index = bridge.index;
     if made {
-        undo.push("delete the bridge", move || remove_unused_bridge(index).map_err(|err| err.msg));
         set_alias(rtnl, &mut bridge)?;
     }
-    // Best effort, as in the reference: a node must not take its default route from a pod.
-    let _ = sysctl::ensure(&format!("net/ipv6/conf/{name}/accept_ra"), "0");
+    refuse_router_advertisements(name, undo);
     let change = Change {
         up: (!bridge.up).then_some(true),
         promisc: (config.promisc && !bridge.promisc).then_some(true),
         ..Change::default()
     };
     if change.up.is_some() || change.promisc.is_some() {
-        link::set(rtnl, index, &change).map_err(failed(format!("set bridge {name:?} up")))?;
         if !made {
             let (up, promisc) = (change.up.map(|_| false), change.promisc.map(|_| false));
+            let saved = Saved::of(rtnl, index)?;
             undo.push("set the bridge back", move || {
                 let mut rtnl = Rtnl::open().map_err(|err| err.to_string())?;
                 let back = Change { up, promisc, ..Change::default() };
-                link::set(&mut rtnl, index, &back).map_err(|err| err.to_string())
+                link::set(&mut rtnl, index, &back).map_err(|err| err.to_string())?;
+                if up.is_some() { saved.restore(&mut rtnl) } else { Ok(()) }
             });
         }
+        link::set(rtnl, index, &change).map_err(failed(format!("set bridge {name:?} up")))?;
     }
     Ok(bridge)
+}
+
+/// A node must not take its default route from a pod. Best effort, as in the reference.
+fn refuse_router_advertisements(bridge: &str, undo: &mut Undo) {
+    let key = format!("net/ipv6/conf/{bridge}/accept_ra");
+    let Ok(before) = sysctl::read(&key) else { return };
+    if before != "0" && sysctl::write(&key, "0").is_ok() {
+        undo.push("accept router advertisements again", move || {
+            // Gone with a bridge that this ADD made.
+            let _ = sysctl::write(&key, &before);
+            Ok(())
+        });
+    }
 }
 
 /// Whether the bridge keeps its MAC whatever its ports are.
@@ -132,12 +150,14 @@ pub(super) fn current_mac(rtnl: &mut Rtnl, bridge: &Link) -> Result<Option<Mac>,
 
 /// Deletes a bridge that this ADD made, unless another ADD has plugged into it meanwhile. This ADD's own
 /// port is gone by now.
-fn remove_unused_bridge(index: u32) -> Result<(), Error> {
-    let delete = || {
-        let mut rtnl = Rtnl::open()?;
-        link::delete(&mut rtnl, index)
+fn remove_unused_bridge(name: &str) -> Result<(), Error> {
+    let mut rtnl = Rtnl::open().map_err(failed("netlink on the node"))?;
+    let index = match link::by_name(&mut rtnl, name) {
+        Ok(bridge) => bridge.index,
+        Err(err) if err.is_not_found() => return Ok(()),
+        Err(err) => return Err(failed(format!("find bridge {name:?}"))(err)),
     };
-    unless_others(0, |port| port.master == Some(index), delete)
+    unless_others(0, |port| port.master == Some(index), || link::delete(&mut rtnl, index))
 }
 
 /// Says on the node's end whose it is, gives it its port options, and waits until it carries frames, which the kernel
@@ -193,17 +213,29 @@ pub(super) fn add_gateways(
             any = true;
         }
         if any {
-            let key = if v6 { "net/ipv6/conf/all/forwarding" } else { "net/ipv4/ip_forward" };
-            let written = sysctl::ensure(key, "1").map_err(failed(format!("enable forwarding ({key})")))?;
-            if written {
-                let own = veth.index;
-                undo.push("disable forwarding", move || {
-                    unless_others(own, |_| true, || sysctl::write(key, "0")).map_err(|err| err.msg)
-                });
-            }
+            enable_forwarding(v6, veth.index, undo)?;
         }
     }
     Ok(())
+}
+
+/// Lets the node forward packets of a family; nothing is written when it does.
+fn enable_forwarding(v6: bool, own: u32, undo: &mut Undo) -> Result<(), Error> {
+    let (family, key) =
+        if v6 { ("ipv6", "net/ipv6/conf/all/forwarding") } else { ("ipv4", "net/ipv4/ip_forward") };
+    let what = failed(format!("enable forwarding ({key})"));
+    if sysctl::read(key).map_err(&what)? == "1" {
+        return Ok(());
+    }
+    let before = forwarding_interfaces(family);
+    undo.push("disable forwarding", move || {
+        let back = || {
+            sysctl::write(key, "0")?;
+            before.iter().try_for_each(|key| sysctl::write(key, "1"))
+        };
+        unless_others(own, |_| true, back).map_err(|err| err.msg)
+    });
+    sysctl::write(key, "1").map_err(what)
 }
 
 /// The address is on the bridge. Another IPv4 address, or an overlapping IPv6 one, conflicts: with
@@ -222,6 +254,7 @@ fn ensure_address(
         return Ok(());
     }
     let index = bridge.index;
+    let mut saved = false;
     for other in present.iter().map(|there| there.net) {
         let conflicts = match (other, address) {
             (IpNetwork::V4(_), IpNetwork::V4(_)) => true,
@@ -237,11 +270,20 @@ fn ensure_address(
                  set forceAddress to replace it, or give this network a bridge of its own)"
             )));
         }
-        addr::delete(rtnl, index, other).map_err(failed(format!("delete address {other} of {name:?}")))?;
-        undo.push("put the bridge's address back", move || {
-            let mut rtnl = Rtnl::open().map_err(|err| err.to_string())?;
-            addr::add(&mut rtnl, index, other, &AddrOptions::default()).map_err(|err| err.to_string())
-        });
+        if !saved {
+            let before = Saved::of(rtnl, index)?;
+            undo.push("put the bridge's addresses back", move || {
+                before.restore(&mut Rtnl::open().map_err(|err| err.to_string())?)
+            });
+            saved = true;
+        }
+        match addr::delete(rtnl, index, other) {
+            // A secondary address goes with its primary.
+            Err(err) if !err.is_not_found() => {
+                return Err(failed(format!("delete address {other} of {name:?}"))(err));
+            }
+            _ => {}
+        }
     }
     let options = AddrOptions { nodad: address.is_ipv6() && !config.enable_dad, ..AddrOptions::default() };
     match addr::add(rtnl, index, address, &options) {
