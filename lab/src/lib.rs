@@ -1,1 +1,10 @@
-//! lab
+//! podlab: whole pod networks out of network namespaces on one machine, and the proof on captured packets
+//! of what they do.
+//!
+//! A lab lives in a capsule of namespaces that the kernel removes with its last process. Pods are made by
+//! calling CNI plugins as a runtime does; the library does not link any plugin.
+
+pub mod cluster;
+pub mod exit;
+pub mod packet;
+pub mod topology;

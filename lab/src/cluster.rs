@@ -1,0 +1,129 @@
+//! A running lab as its supervisor holds it: every namespace by file descriptor, every pod with what the
+//! CNI plugins answered and the two processes that run in it.
+//!
+//! Types only; `construct` makes them, `verify` and `trace` use them.
+
+use std::fs::File;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+use std::sync::Mutex;
+
+use ipnetwork::Ipv4Network;
+use kernel::Netns;
+
+use crate::probe::Sidecar;
+
+/// What a namespace stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// The switch and router between the nodes and the world outside.
+    Fabric,
+    /// A machine of the cluster.
+    Node,
+    /// A host outside the cluster.
+    Outside,
+    /// A pod.
+    Pod,
+}
+
+/// A network namespace with a name.
+#[derive(Debug)]
+pub struct Space {
+    /// The name, as on the capsule's /run/netns.
+    pub name: String,
+    /// The namespace.
+    pub netns: Netns,
+    /// The UTS namespace that goes with it, where there is one.
+    pub uts: Option<File>,
+    /// What it stands for.
+    pub role: Role,
+}
+
+/// A node.
+#[derive(Debug)]
+pub struct Node {
+    /// Its namespace.
+    pub space: Space,
+    /// Its address on the fabric.
+    pub address: Ipv4Addr,
+    /// The prefix that its pods get addresses from.
+    pub pod_cidr: Ipv4Network,
+}
+
+/// The two processes of a pod, which share its network namespace.
+#[derive(Debug)]
+pub struct Containers {
+    /// Process id of the HTTP server, as the supervisor sees it.
+    pub kubia_pid: i32,
+    /// Process id of the prober.
+    pub sidecar_pid: i32,
+    /// The prober.
+    pub sidecar: Mutex<Sidecar>,
+    /// What the server logged: one line per request.
+    pub kubia_log: PathBuf,
+}
+
+/// A pod.
+#[derive(Debug)]
+pub struct Pod {
+    /// Its namespace; the name is the pod's.
+    pub space: Space,
+    /// Index of its node in [`Cluster::nodes`].
+    pub node: usize,
+    /// The container id that the plugins were given.
+    pub container_id: String,
+    /// The interface that the plugins made.
+    pub ifname: String,
+    /// The addresses of the CNI result.
+    pub addresses: Vec<IpAddr>,
+    /// The CNI result as the last plugin printed it.
+    pub result: serde_json::Value,
+    /// Its processes.
+    pub containers: Containers,
+}
+
+/// The host outside.
+#[derive(Debug)]
+pub struct Outside {
+    /// Its namespace.
+    pub space: Space,
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// Its processes: the same two as a pod's.
+    pub containers: Containers,
+}
+
+/// A lab.
+#[derive(Debug)]
+pub struct Cluster {
+    /// The lab's name.
+    pub name: String,
+    /// The wires between the nodes.
+    pub fabric: Space,
+    /// The world outside.
+    pub outside: Outside,
+    /// The nodes.
+    pub nodes: Vec<Node>,
+    /// The pods, by node and number.
+    pub pods: Vec<Pod>,
+}
+
+impl Cluster {
+    /// Every namespace: fabric, outside, nodes, pods.
+    pub fn spaces(&self) -> impl Iterator<Item = &Space> {
+        [&self.fabric, &self.outside.space]
+            .into_iter()
+            .chain(self.nodes.iter().map(|node| &node.space))
+            .chain(self.pods.iter().map(|pod| &pod.space))
+    }
+
+    /// The namespace of that name.
+    pub fn space(&self, name: &str) -> Option<&Space> {
+        self.spaces().find(|space| space.name == name)
+    }
+
+    /// The pod of that name.
+    pub fn pod(&self, name: &str) -> Option<&Pod> {
+        self.pods.iter().find(|pod| pod.space.name == name)
+    }
+}

@@ -1,0 +1,286 @@
+//! The topology: what a lab is to be, as written in a file or on the command line, made complete and
+//! checked before anything is made. Names, addresses and MACs follow from it alone, so the same topology
+//! gives the same lab every time.
+
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use ipnetwork::Ipv4Network;
+use kernel::Mac;
+use serde::{Deserialize, Serialize};
+
+use crate::exit::Failure;
+
+/// The name that a topology file's `schema` must have.
+pub const SCHEMA: &str = "podlab.topology/1";
+/// Addresses of the wire between the nodes: .1 is the router, node n is .(10 + n).
+pub const FABRIC: Ipv4Network = prefix(Ipv4Addr::new(192, 0, 2, 0), 24);
+/// The world outside (RFC 5737, TEST-NET-3): .1 is the router, .9 the host.
+pub const OUTSIDE: Ipv4Network = prefix(Ipv4Addr::new(203, 0, 113, 0), 24);
+
+const fn prefix(ip: Ipv4Addr, length: u8) -> Ipv4Network {
+    match Ipv4Network::new_checked(ip, length) {
+        Some(net) => net,
+        None => panic!("a prefix"),
+    }
+}
+
+/// How packets get from node to node.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Each node has a route to every other node's PodCIDR.
+    #[default]
+    Routed,
+}
+
+impl std::str::FromStr for Mode {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "routed" => Ok(Self::Routed),
+            other => Err(format!("no mode {other:?}; there is: routed")),
+        }
+    }
+}
+
+/// A topology as written. Keys that are not known are an error.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub struct Written {
+    /// [`SCHEMA`], if given.
+    pub schema: Option<String>,
+    /// The lab's name.
+    pub name: Option<String>,
+    /// How many nodes.
+    pub nodes: Option<u32>,
+    /// How many pods on each node.
+    pub pods: Option<u32>,
+    /// How packets get from node to node.
+    pub mode: Option<Mode>,
+    /// Where the CNI plugins are.
+    pub cni_bin: Option<Vec<PathBuf>>,
+    /// The network configuration of each node, a file.
+    pub cni_conf: Option<PathBuf>,
+    /// `ipMasq` of the bridge: rewrites the source of what leaves a node.
+    pub ip_masq: Option<bool>,
+}
+
+/// A complete, valid topology.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Topology {
+    /// The lab's name.
+    pub name: String,
+    /// How many nodes, 1 to 200.
+    pub nodes: u32,
+    /// How many pods on each node, 0 to 250.
+    pub pods: u32,
+    /// How packets get from node to node.
+    pub mode: Mode,
+    /// Where the CNI plugins are; empty: the podnet beside podlab.
+    pub cni_bin: Vec<PathBuf>,
+    /// The network configuration, with `${NODE}` and `${POD_CIDR}` still in it.
+    pub cni_conf: String,
+}
+
+impl Written {
+    /// Reads a topology file.
+    ///
+    /// # Errors
+    /// What is not a topology, with line and column.
+    pub fn parse(text: &str, from: &str) -> Result<Self, Failure> {
+        let written: Self =
+            serde_json::from_str(text).map_err(|err| Failure::usage(format!("topology {from}: {err}")))?;
+        match &written.schema {
+            Some(schema) if schema != SCHEMA => {
+                Err(Failure::usage(format!("topology {from}: schema is {schema:?}, this podlab reads {SCHEMA:?}")))
+            }
+            _ => Ok(written),
+        }
+    }
+
+    /// The same with what `other` says instead, where it says something.
+    #[must_use]
+    pub fn overridden_by(self, other: Self) -> Self {
+        Self {
+            schema: self.schema,
+            name: other.name.or(self.name),
+            nodes: other.nodes.or(self.nodes),
+            pods: other.pods.or(self.pods),
+            mode: other.mode.or(self.mode),
+            cni_bin: other.cni_bin.or(self.cni_bin),
+            cni_conf: other.cni_conf.or(self.cni_conf),
+            ip_masq: other.ip_masq.or(self.ip_masq),
+        }
+    }
+
+    /// Makes it complete and checks it; reads the network configuration's file.
+    ///
+    /// # Errors
+    /// What cannot be, before anything was made.
+    pub fn resolve(self) -> Result<Topology, Failure> {
+        let name = self.name.unwrap_or_else(|| "demo".to_owned());
+        let fine = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_' || c == '.';
+        if name.is_empty() || name.len() > 60 || !name.chars().all(fine) {
+            return Err(Failure::usage(format!("lab name {name:?} must be 1 to 60 letters, digits, '-', '_' or '.'")));
+        }
+        let within = |what: &str, value: u32, least: u32, most: u32| match value {
+            _ if (least..=most).contains(&value) => Ok(value),
+            _ => Err(Failure::usage(format!("{what}: {value} is not from {least} to {most}"))),
+        };
+        let nodes = within("nodes", self.nodes.unwrap_or(3), 1, 200)?;
+        let pods = within("pods on a node (its PodCIDR is a /24)", self.pods.unwrap_or(10), 0, 250)?;
+        let cni_conf = match (&self.cni_conf, self.ip_masq.unwrap_or(false)) {
+            (Some(_), true) => {
+                return Err(Failure::usage("ipMasq goes with the built-in network configuration, not with a file"));
+            }
+            (Some(path), false) => std::fs::read_to_string(path).map_err(|err| {
+                Failure::usage(format!("network configuration {}: {err}", path.display()))
+            })?,
+            (None, masq) => built_in(masq),
+        };
+        for dir in self.cni_bin.iter().flatten() {
+            if !dir.is_dir() {
+                return Err(Failure::usage(format!(
+                    "plugin directory {} is not there · try: podnet install {}",
+                    dir.display(),
+                    dir.display()
+                )));
+            }
+        }
+        let topology = Topology {
+            name,
+            nodes,
+            pods,
+            mode: self.mode.unwrap_or_default(),
+            cni_bin: self.cni_bin.unwrap_or_default(),
+            cni_conf,
+        };
+        cni::runtime::Network::parse(topology.network(0).as_bytes())
+            .map_err(|err| Failure::usage(format!("network configuration: {err}")))?;
+        Ok(topology)
+    }
+}
+
+/// The network that each node has unless told otherwise: a bridge with a default gateway.
+fn built_in(masq: bool) -> String {
+    let masq = if masq { "\n      \"ipMasq\": true," } else { "" };
+    format!(
+        r#"{{
+  "cniVersion": "1.0.0",
+  "name": "podlab",
+  "plugins": [
+    {{
+      "type": "bridge",
+      "bridge": "cni0",
+      "isDefaultGateway": true,{masq}
+      "ipam": {{
+        "type": "host-local",
+        "dataDir": "/run/podlab/ipam/${{NODE}}",
+        "ranges": [[{{ "subnet": "${{POD_CIDR}}" }}]]
+      }}
+    }}
+  ]
+}}
+"#
+    )
+}
+
+impl Topology {
+    /// The name of node `index` (from 0).
+    pub fn node_name(index: usize) -> String {
+        format!("node{}", index + 1)
+    }
+
+    /// The address of node `index` on the fabric.
+    pub fn node_address(index: usize) -> Ipv4Addr {
+        let [a, b, c, _] = FABRIC.ip().octets();
+        Ipv4Addr::new(a, b, c, 11 + index as u8)
+    }
+
+    /// The PodCIDR of node `index`.
+    pub fn pod_cidr(index: usize) -> Ipv4Network {
+        prefix(Ipv4Addr::new(10, 244, 1 + index as u8, 0), 24)
+    }
+
+    /// The name of pod `number` (from 0) of node `index`.
+    pub fn pod_name(&self, index: usize, number: usize) -> String {
+        format!("kubia-{}", index * self.pods as usize + number + 1)
+    }
+
+    /// The container id of a pod, as a runtime would make one up; here it follows from the names.
+    pub fn container_id(&self, pod: &str) -> String {
+        format!("{}-{pod}", self.name)
+    }
+
+    /// The network configuration of node `index`.
+    pub fn network(&self, index: usize) -> String {
+        self.cni_conf
+            .replace("${NODE}", &Self::node_name(index))
+            .replace("${POD_CIDR}", &Self::pod_cidr(index).to_string())
+    }
+}
+
+/// The MAC of a wire's end: `02:`, what it belongs to, which one.
+pub fn mac(kind: u8, index: usize) -> Mac {
+    let [high, low] = (index as u16).to_be_bytes();
+    Mac([0x02, 0x00, 0x00, kind, high, low])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_topology_is_the_demo() {
+        let topology = Written::parse("{}", "-").unwrap().resolve().unwrap();
+        assert_eq!((topology.name.as_str(), topology.nodes, topology.pods), ("demo", 3, 10));
+        assert_eq!(topology.pod_name(1, 0), "kubia-11");
+        assert_eq!(Topology::node_address(2).to_string(), "192.0.2.13");
+        assert_eq!(Topology::pod_cidr(2).to_string(), "10.244.3.0/24");
+        assert!(topology.network(1).contains("\"subnet\": \"10.244.2.0/24\""));
+        assert!(topology.network(1).contains("/run/podlab/ipam/node2"));
+        assert!(!topology.network(1).contains("ipMasq"));
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_with_the_key_and_the_limit() {
+        for (text, words) in [
+            (r#"{"nodes":0}"#, "nodes: 0 is not from 1 to 200"),
+            (r#"{"nodes":201}"#, "nodes: 201 is not from 1 to 200"),
+            (r#"{"pods":251}"#, "251 is not from 0 to 250"),
+            (r#"{"name":"a/b"}"#, "lab name \"a/b\""),
+            (r#"{"name":""}"#, "lab name \"\""),
+            (r#"{"cniBin":["/nowhere"]}"#, "plugin directory /nowhere is not there"),
+            (r#"{"cniConf":"/nowhere"}"#, "network configuration /nowhere"),
+            (r#"{"cniConf":"/dev/null"}"#, "network configuration"),
+            (r#"{"cniConf":"/dev/null","ipMasq":true}"#, "ipMasq goes with the built-in"),
+        ] {
+            let failure = Written::parse(text, "-").unwrap().resolve().unwrap_err();
+            assert!(failure.text.contains(words), "{text}: {}", failure.text);
+            assert_eq!(failure.code, 2);
+        }
+    }
+
+    #[test]
+    fn unknown_keys_schemas_and_modes_are_refused_with_their_place() {
+        for (text, words) in [
+            ("{\n  \"node\": 3\n}", "unknown field `node`"),
+            ("{\n  \"node\": 3\n}", "line 2"),
+            (r#"{"schema":"podlab.topology/9"}"#, "this podlab reads"),
+            (r#"{"mode":"teleport"}"#, "unknown variant `teleport`"),
+            ("nodes: 3", "topology x"),
+        ] {
+            assert!(Written::parse(text, "x").unwrap_err().text.contains(words), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_command_line_wins_over_the_file() {
+        let file = Written { nodes: Some(2), pods: Some(1), ..Written::default() };
+        let line = Written { pods: Some(5), ..Written::default() };
+        let both = file.overridden_by(line);
+        assert_eq!((both.nodes, both.pods), (Some(2), Some(5)));
+    }
+}
