@@ -6,5 +6,7 @@
 
 pub mod cluster;
 pub mod exit;
+pub mod kubia;
 pub mod packet;
+pub mod probe;
 pub mod topology;

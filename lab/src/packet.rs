@@ -316,12 +316,9 @@ fn arp_content(arp: &ArpPacketSlice<'_>) -> Content {
     let ip = |bytes: &[u8]| <[u8; 4]>::try_from(bytes).map(Ipv4Addr::from);
     let for_ipv4 = arp.proto_addr_type() == EtherType::IPV4;
     match (mac(arp.sender_hw_addr()), ip(arp.sender_protocol_addr()), ip(arp.target_protocol_addr())) {
-        (Ok(sender_mac), Ok(sender), Ok(target)) if for_ipv4 => Content::Arp(Arp {
-            is_reply: arp.operation() == ArpOperation::REPLY,
-            sender_mac,
-            sender,
-            target,
-        }),
+        (Ok(sender_mac), Ok(sender), Ok(target)) if for_ipv4 => {
+            Content::Arp(Arp { is_reply: arp.operation() == ArpOperation::REPLY, sender_mac, sender, target })
+        }
         _ => Content::Other(ether_type::ARP.0),
     }
 }
