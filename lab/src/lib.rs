@@ -4,9 +4,19 @@
 //! A lab lives in a capsule of namespaces that the kernel removes with its last process. Pods are made by
 //! calling CNI plugins as a runtime does; the library does not link any plugin.
 
+pub mod capsule;
+pub mod capture;
 pub mod cluster;
+pub mod construct;
+pub mod containers;
+pub mod control;
+pub mod doctor;
+pub mod events;
 pub mod exit;
 pub mod kubia;
+pub mod output;
 pub mod packet;
 pub mod probe;
+pub mod sighting;
 pub mod topology;
+pub mod verdict;

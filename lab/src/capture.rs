@@ -1,0 +1,202 @@
+//! Captures: one packet socket in every namespace of a lab, read by one thread.
+//!
+//! Frames are decoded as they come and forgotten unless they are asked for. Nothing is joined or judged here, and
+//! nothing is written to a file. How many frames the kernel had to drop is always told: a capture with holes proves
+//! nothing.
+
+use std::collections::HashMap;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use anyhow::{Context, Result, anyhow};
+use kernel::packet::PacketSocket;
+use kernel::{Rtnl, link};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+
+use crate::cluster::{Role, Space};
+use crate::packet::Packet;
+use crate::sighting::{self, Direction, Sighting, Spot};
+
+/// `PACKET_OTHERHOST`, linux/if_packet.h.
+const OTHERHOST: u8 = 3;
+/// Longer than any frame, those that an offload put together included.
+const LONGEST: usize = 128 * 1024;
+/// Frames read from one socket before the next has its turn.
+const TURN: usize = 256;
+/// Frames are let gather for this long: a wake-up for each would cost the probes more than the frames do.
+const GATHER_MS: u8 = 4;
+/// The event that is no socket.
+const STOP: u64 = u64::MAX;
+
+/// What a capture saw.
+#[derive(Debug, Default)]
+pub struct Recording {
+    /// The packets that were asked for, in order of time.
+    pub sightings: Vec<Sighting>,
+    /// All frames that went by.
+    pub frames: u64,
+    /// Frames that the kernel dropped because they were not read fast enough, by namespace, where there are any.
+    pub drops: HashMap<String, u64>,
+}
+
+/// A capture that runs.
+#[derive(Debug)]
+pub struct Capture {
+    thread: Option<JoinHandle<Result<Recording>>>,
+    stop: Arc<EventFd>,
+}
+
+impl Drop for Capture {
+    /// A capture that nobody asks for its recording ends all the same.
+    fn drop(&mut self) {
+        // Adding to a counter that is far from its end cannot be refused.
+        let _ = self.stop.write(1);
+    }
+}
+
+impl Capture {
+    /// Opens a socket in each of `spaces` and keeps the packets for which `wanted` holds. From the return on no frame
+    /// is missed.
+    pub fn start<'a>(
+        spaces: impl IntoIterator<Item = &'a Space>,
+        wanted: impl Fn(&Packet) -> bool + Send + 'static,
+    ) -> Result<Capture> {
+        let ears = spaces.into_iter().map(Ear::open).collect::<Result<Vec<_>>>()?;
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).context("make an epoll instance")?;
+        let stop = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
+            .context("make an event descriptor")?;
+        let stop = Arc::new(stop);
+        epoll.add(&*stop, EpollEvent::new(EpollFlags::EPOLLIN, STOP)).context("watch an event")?;
+        for (i, ear) in ears.iter().enumerate() {
+            epoll
+                .add(&ear.socket, EpollEvent::new(EpollFlags::EPOLLIN, i as u64))
+                .context("watch a packet socket")?;
+        }
+        let told = stop.clone();
+        let thread = std::thread::Builder::new()
+            .name("capture".into())
+            .spawn(move || Listener { ears, epoll, told, wanted }.listen())
+            .context("start the capture's thread")?;
+        Ok(Capture { thread: Some(thread), stop })
+    }
+
+    /// Ends the capture. Every frame that went by before the call is in the recording: the kernel hands a frame to
+    /// packet sockets before anyone can receive it, and all of them are read until they are empty.
+    pub fn stop(mut self) -> Result<Recording> {
+        self.stop.write(1).context("stop the capture")?;
+        let ended = self.thread.take().map(JoinHandle::join);
+        ended.and_then(Result::ok).unwrap_or_else(|| Err(anyhow!("the capture's thread panicked")))
+    }
+}
+
+/// A socket in one namespace, and what its links are called.
+struct Ear {
+    space: String,
+    role: Role,
+    socket: PacketSocket,
+    spots: HashMap<u32, Arc<Spot>>,
+}
+
+impl Ear {
+    fn open(space: &Space) -> Result<Ear> {
+        let context = || format!("capture in {}", space.name);
+        let socket = PacketSocket::open_in(&space.netns).with_context(context)?;
+        let links =
+            Rtnl::open_in(&space.netns).and_then(|mut rtnl| link::list(&mut rtnl)).with_context(context)?;
+        let name_of = |index: u32| links.iter().find(|l| l.index == index).map(|l| l.name.clone());
+        let spots = links.iter().map(|link| {
+            let spot = Spot {
+                space: space.name.clone(),
+                role: space.role,
+                interface: link.name.clone(),
+                port_of: link.master.and_then(name_of),
+                is_bridge: link.kind.as_deref() == Some("bridge"),
+            };
+            (link.index, Arc::new(spot))
+        });
+        Ok(Ear { space: space.name.clone(), role: space.role, spots: spots.collect(), socket })
+    }
+
+    /// A link that was made after the capture began has a number only.
+    fn spot(&mut self, index: u32) -> Arc<Spot> {
+        let made_later = || Spot {
+            space: self.space.clone(),
+            role: self.role,
+            interface: format!("link {index}"),
+            port_of: None,
+            is_bridge: false,
+        };
+        self.spots.entry(index).or_insert_with(|| Arc::new(made_later())).clone()
+    }
+}
+
+struct Listener<F> {
+    ears: Vec<Ear>,
+    epoll: Epoll,
+    told: Arc<EventFd>,
+    wanted: F,
+}
+
+impl<F: Fn(&Packet) -> bool> Listener<F> {
+    fn listen(mut self) -> Result<Recording> {
+        let mut recording = Recording::default();
+        let mut buffer = vec![0; LONGEST];
+        let mut events = vec![EpollEvent::empty(); self.ears.len() + 1];
+        loop {
+            let ready = match self.epoll.wait(&mut events, EpollTimeout::NONE) {
+                Ok(n) => &events[..n],
+                Err(Errno::EINTR) => continue,
+                Err(e) => return Err(e).context("wait for frames"),
+            };
+            for event in ready.iter().filter(|e| e.data() != STOP) {
+                let ear = &mut self.ears[event.data() as usize];
+                read(ear, &mut buffer, &self.wanted, &mut recording, TURN)?;
+            }
+            let mut told = [PollFd::new(self.told.as_fd(), PollFlags::POLLIN)];
+            match poll(&mut told, PollTimeout::from(GATHER_MS)) {
+                Ok(0) | Err(Errno::EINTR) => {}
+                Ok(_) => break,
+                Err(e) => return Err(e).context("wait for frames"),
+            }
+        }
+        for ear in &mut self.ears {
+            read(ear, &mut buffer, &self.wanted, &mut recording, usize::MAX)?;
+            let stats = ear.socket.stats().with_context(|| format!("capture in {}", ear.space))?;
+            recording.frames += stats.packets;
+            if stats.drops > 0 {
+                recording.drops.insert(ear.space.clone(), stats.drops);
+            }
+        }
+        sighting::sort(&mut recording.sightings);
+        Ok(recording)
+    }
+}
+
+/// Reads up to `most` frames, fewer when there are no more.
+fn read(
+    ear: &mut Ear,
+    buffer: &mut [u8],
+    wanted: &impl Fn(&Packet) -> bool,
+    recording: &mut Recording,
+    most: usize,
+) -> Result<()> {
+    for _ in 0..most {
+        let frame = ear.socket.recv(buffer).with_context(|| format!("capture in {}", ear.space))?;
+        let Some(frame) = frame else { break };
+        let Some(packet) = Packet::decode(&buffer[..frame.len]) else { continue };
+        if wanted(&packet) {
+            recording.sightings.push(Sighting {
+                at: ear.spot(frame.ifindex),
+                direction: if frame.outgoing { Direction::Out } else { Direction::In },
+                stamp_ns: frame.stamp_ns,
+                is_overheard: frame.packet_type == OTHERHOST,
+                packet,
+            });
+        }
+    }
+    Ok(())
+}
