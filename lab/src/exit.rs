@@ -1,5 +1,10 @@
 //! The exit codes of `podlab`, in one place.
 
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+
 /// All good.
 pub const OK: u8 = 0;
 /// A check failed.
@@ -20,6 +25,23 @@ pub const RUN_FAILED: u8 = 125;
 pub const NOT_RUNNABLE: u8 = 126;
 /// `exec` and `run`: the command was not found.
 pub const NOT_FOUND: u8 = 127;
+
+/// The exit code of a command that ended: its own, or 128 and the signal.
+pub fn of_status(status: ExitStatus) -> u8 {
+    let signal = || 128_i32.saturating_add(status.signal().unwrap_or(0));
+    u8::try_from(status.code().unwrap_or_else(signal)).unwrap_or(RUN_FAILED)
+}
+
+/// The failure of a command that could not be started, with the shell's codes.
+pub fn of_spawn(program: &OsStr, err: &io::Error) -> Failure {
+    let code = match err.kind() {
+        io::ErrorKind::NotFound => NOT_FOUND,
+        io::ErrorKind::PermissionDenied => NOT_RUNNABLE,
+        _ if err.raw_os_error() == Some(nix::errno::Errno::ENOEXEC as i32) => NOT_RUNNABLE,
+        _ => RUN_FAILED,
+    };
+    Failure::new(code, format!("{}: {err}", program.to_string_lossy()))
+}
 
 /// An error that knows its exit code.
 #[derive(Debug)]

@@ -93,9 +93,9 @@ impl Written {
         let written: Self =
             serde_json::from_str(text).map_err(|err| Failure::usage(format!("topology {from}: {err}")))?;
         match &written.schema {
-            Some(schema) if schema != SCHEMA => {
-                Err(Failure::usage(format!("topology {from}: schema is {schema:?}, this podlab reads {SCHEMA:?}")))
-            }
+            Some(schema) if schema != SCHEMA => Err(Failure::usage(format!(
+                "topology {from}: schema is {schema:?}, this podlab reads {SCHEMA:?}"
+            ))),
             _ => Ok(written),
         }
     }
@@ -123,7 +123,9 @@ impl Written {
         let name = self.name.unwrap_or_else(|| "demo".to_owned());
         let fine = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_' || c == '.';
         if name.is_empty() || name.len() > 60 || !name.chars().all(fine) {
-            return Err(Failure::usage(format!("lab name {name:?} must be 1 to 60 letters, digits, '-', '_' or '.'")));
+            return Err(Failure::usage(format!(
+                "lab name {name:?} must be 1 to 60 letters, digits, '-', '_' or '.'"
+            )));
         }
         let within = |what: &str, value: u32, least: u32, most: u32| match value {
             _ if (least..=most).contains(&value) => Ok(value),
@@ -133,11 +135,12 @@ impl Written {
         let pods = within("pods on a node (its PodCIDR is a /24)", self.pods.unwrap_or(10), 0, 250)?;
         let cni_conf = match (&self.cni_conf, self.ip_masq.unwrap_or(false)) {
             (Some(_), true) => {
-                return Err(Failure::usage("ipMasq goes with the built-in network configuration, not with a file"));
+                return Err(Failure::usage(
+                    "ipMasq goes with the built-in network configuration, not with a file",
+                ));
             }
-            (Some(path), false) => std::fs::read_to_string(path).map_err(|err| {
-                Failure::usage(format!("network configuration {}: {err}", path.display()))
-            })?,
+            (Some(path), false) => std::fs::read_to_string(path)
+                .map_err(|err| Failure::usage(format!("network configuration {}: {err}", path.display())))?,
             (None, masq) => built_in(masq),
         };
         for dir in self.cni_bin.iter().flatten() {

@@ -1,0 +1,250 @@
+//! The command line: what can be said, and which file does it. One file a verb below `cli/`.
+
+mod doctor;
+mod enter;
+mod inspect;
+mod labs;
+mod prove;
+mod up;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::exit::{self, Failure};
+use crate::output::{Color, Format};
+use crate::topology::Mode;
+use crate::{capsule, containers, supervisor};
+
+/// Pod networks out of network namespaces on this machine, proved on captured packets.
+#[derive(Debug, Parser)]
+#[command(name = "podlab", version, max_term_width = 110, disable_help_subcommand = true)]
+#[command(after_help = "Exit codes: 0 all good, 1 a check failed, 2 wrong use or topology, 4 no check ran, \
+    5 the kernel or a permission lacks something, 6 time-out, 70 a defect of podlab; exec and run: the command's own.")]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+    /// How results are printed.
+    #[arg(short, long, global = true, value_enum, default_value_t, env = "PODLAB_OUTPUT")]
+    output: Format,
+    /// No progress.
+    #[arg(short, long, global = true, env = "PODLAB_QUIET")]
+    quiet: bool,
+    /// When colours are used.
+    #[arg(long, global = true, value_enum, default_value_t, env = "PODLAB_COLOR")]
+    color: Color,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Build a lab and keep it up.
+    Up(UpArgs),
+    /// End a lab: everything of it is gone.
+    Down(DownArgs),
+    /// List the labs that are up.
+    Ls,
+    /// Check the four needs of pod networking on captured packets.
+    Verify(VerifyArgs),
+    /// Follow one packet hop by hop.
+    Trace(TraceArgs),
+    /// Run a command in a pod, node, fabric or outside.
+    Exec(ExecArgs),
+    /// Run a network-namespace script: `ip netns` sees the lab's nodes and pods, or an empty capsule.
+    Run(RunArgs),
+    /// Show what the kernel has in a pod, node, fabric or outside.
+    Inspect(InspectArgs),
+    /// What this machine has and lacks for a lab.
+    Doctor,
+}
+
+#[derive(Debug, Args)]
+struct NameArg {
+    /// The lab.
+    #[arg(short, long, default_value = "demo", env = "PODLAB_NAME")]
+    name: String,
+}
+
+#[derive(Debug, Args)]
+struct UpArgs {
+    /// A topology file in JSON; `-` reads standard input. Options here win over it.
+    #[arg(short, long, value_name = "FILE", env = "PODLAB_UP_TOPOLOGY")]
+    topology: Option<PathBuf>,
+    /// The lab's name [default: demo].
+    #[arg(short, long, env = "PODLAB_NAME")]
+    name: Option<String>,
+    /// How many nodes [default: 3].
+    #[arg(long, env = "PODLAB_UP_NODES")]
+    nodes: Option<u32>,
+    /// How many pods on each node [default: 10].
+    #[arg(long, env = "PODLAB_UP_PODS")]
+    pods: Option<u32>,
+    /// How packets get from node to node [default: routed].
+    #[arg(long, env = "PODLAB_UP_MODE")]
+    mode: Option<Mode>,
+    /// A directory of CNI plugins; may be given again [default: the podnet beside podlab].
+    #[arg(long, value_name = "DIR", env = "PODLAB_UP_CNI_BIN", value_delimiter = ':')]
+    cni_bin: Option<Vec<PathBuf>>,
+    /// The network configuration of each node; ${NODE} and ${POD_CIDR} in it are replaced.
+    #[arg(long, value_name = "FILE", env = "PODLAB_UP_CNI_CONF")]
+    cni_conf: Option<PathBuf>,
+    /// Masquerade at each node's bridge, as many tutorials do; `verify` fails such a cluster.
+    #[arg(long, env = "PODLAB_UP_IP_MASQ")]
+    ip_masq: bool,
+    /// Return when the lab is up, and leave it up.
+    #[arg(short, long, env = "PODLAB_UP_DETACH")]
+    detach: bool,
+    /// Print the topology and the network configuration and make nothing.
+    #[arg(long)]
+    dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+struct DownArgs {
+    #[command(flatten)]
+    lab: NameArg,
+    /// All labs of this user.
+    #[arg(long, conflicts_with = "name")]
+    all: bool,
+    /// Delete every pod by CNI DEL first, and report what does not go.
+    #[arg(long, env = "PODLAB_DOWN_GRACEFUL")]
+    graceful: bool,
+}
+
+#[derive(Debug, Args)]
+struct VerifyArgs {
+    #[command(flatten)]
+    lab: NameArg,
+    /// The checks to run [default: all].
+    checks: Vec<String>,
+    /// Only pods of this node as clients; may be given again.
+    #[arg(long, env = "PODLAB_VERIFY_NODE")]
+    node: Vec<String>,
+    /// List the checks and run none.
+    #[arg(long)]
+    list: bool,
+}
+
+#[derive(Debug, Args)]
+struct TraceArgs {
+    #[command(flatten)]
+    lab: NameArg,
+    /// Where the packet starts: a pod, or `outside`.
+    source: String,
+    /// Where it goes: a pod, `outside` or an address, with `:PORT` if it is not 8080.
+    target: String,
+    /// tcp, udp or icmp.
+    #[arg(long, default_value = "tcp", env = "PODLAB_TRACE_PROTO")]
+    proto: String,
+}
+
+#[derive(Debug, Args)]
+struct ExecArgs {
+    #[command(flatten)]
+    lab: NameArg,
+    /// A pod, a node, fabric or outside.
+    target: String,
+    /// The command and its arguments.
+    #[arg(last = true, required = true)]
+    command: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
+struct RunArgs {
+    /// The lab; without this name an empty capsule of the script's own.
+    #[arg(short, long, env = "PODLAB_RUN_NAME")]
+    name: Option<String>,
+    /// The script.
+    script: PathBuf,
+    /// Its arguments.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    args: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
+struct InspectArgs {
+    #[command(flatten)]
+    lab: NameArg,
+    /// A pod, a node, fabric or outside [default: the lab].
+    target: Option<String>,
+    /// One part only: interfaces, routes, rules, neigh, fdb or events.
+    part: Option<String>,
+}
+
+/// How a verb prints.
+#[derive(Debug, Clone, Copy)]
+struct Style {
+    format: Format,
+    quiet: bool,
+    color: bool,
+}
+
+/// Runs podlab with the arguments after its name; returns the exit code.
+///
+/// The processes of a lab are this executable too. They are told apart here before the command line is
+/// read, as a pod's containers should start quickly.
+pub fn main(args: Vec<OsString>) -> u8 {
+    let words: Vec<&str> = args.iter().skip(1).take(2).filter_map(|arg| arg.to_str()).collect();
+    match words.as_slice() {
+        [containers::CONTAINER, name] => return containers::run(name),
+        [capsule::INIT, ..] => return capsule::init(&args[2..]),
+        [capsule::SUPERVISOR] => return supervisor::run(),
+        _ => {}
+    }
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(err) => {
+            // Help and version are errors to clap; what cannot be printed has no reader.
+            let _ = err.print();
+            return if err.use_stderr() { exit::USAGE } else { exit::OK };
+        }
+    };
+    let style = Style { format: cli.output, quiet: cli.quiet, color: cli.color.wanted() };
+    match dispatch(cli.verb, style) {
+        Ok(code) => code,
+        Err(failure) => {
+            eprintln!("error: {failure}");
+            failure.code
+        }
+    }
+}
+
+fn dispatch(verb: Verb, style: Style) -> Result<u8, Failure> {
+    match verb {
+        Verb::Up(args) => up::up(args, style),
+        Verb::Down(args) => labs::down(&args, style),
+        Verb::Ls => labs::ls(style),
+        Verb::Verify(args) => prove::verify(args, style),
+        Verb::Trace(args) => prove::trace(&args, style),
+        Verb::Exec(args) => enter::exec(&args),
+        Verb::Run(args) => enter::run(&args),
+        Verb::Inspect(args) => inspect::inspect(&args, style),
+        Verb::Doctor => doctor::doctor(style),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn exec_takes_everything_after_the_dashes() {
+        let cli = Cli::try_parse_from(["podlab", "exec", "kubia-1", "--", "ls", "-l"]).unwrap();
+        let Verb::Exec(args) = cli.verb else { panic!("exec") };
+        assert_eq!((args.target.as_str(), args.command.len()), ("kubia-1", 2));
+        assert!(Cli::try_parse_from(["podlab", "exec", "kubia-1"]).is_err());
+    }
+
+    #[test]
+    fn run_hands_options_to_the_script() {
+        let cli = Cli::try_parse_from(["podlab", "run", "t.sh", "-v", "--name", "x"]).unwrap();
+        let Verb::Run(args) = cli.verb else { panic!("run") };
+        assert_eq!((args.args.len(), args.name), (3, None));
+    }
+}

@@ -1,0 +1,68 @@
+//! `podlab exec` and `podlab run`: commands inside a lab, with this terminal and the command's own exit code.
+//!
+//! The client enters the namespaces itself and starts the command from there, so the command is a member of
+//! the lab's PID namespace and cannot outlive it.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+
+use nix::sched::{CloneFlags, setns};
+use nix::unistd::geteuid;
+
+use super::{ExecArgs, RunArgs};
+use crate::control::{Client, NAMESPACES};
+use crate::exit::{self, Failure};
+use crate::capsule;
+
+pub(super) fn exec(args: &ExecArgs) -> Result<u8, Failure> {
+    let namespaces = Client::connect(&args.lab.name)?.enter(Some(&args.target))?;
+    spawn_in(&namespaces, &args.command)
+}
+
+pub(super) fn run(args: &RunArgs) -> Result<u8, Failure> {
+    if !geteuid().is_root() {
+        return Err(Failure::new(exit::LACKING, "a capsule needs root here · try: sudo podlab run"));
+    }
+    // Entering a mount namespace leaves the current directory behind, so the script is named in full.
+    let script = args.script.canonicalize().map_err(|err| exit::of_spawn(args.script.as_os_str(), &err))?;
+    let executable = script.metadata().is_ok_and(|meta| meta.permissions().mode() & 0o111 != 0);
+    let mut command: Vec<OsString> = Vec::new();
+    if !executable {
+        command.push("sh".into());
+    }
+    command.push(script.into());
+    command.extend(args.args.iter().cloned());
+    match &args.name {
+        Some(name) => spawn_in(&Client::connect(name)?.enter(None)?, &command),
+        None => capsule::run_command(&command),
+    }
+}
+
+/// Enters the namespaces, in the order that [`Client::enter`] gives them, and runs the command there.
+fn spawn_in(namespaces: &[File], command: &[OsString]) -> Result<u8, Failure> {
+    let kinds: [CloneFlags; NAMESPACES] = [
+        CloneFlags::CLONE_NEWNS,
+        CloneFlags::CLONE_NEWPID,
+        CloneFlags::CLONE_NEWNET,
+        CloneFlags::CLONE_NEWUTS,
+        CloneFlags::CLONE_NEWIPC,
+    ];
+    if namespaces.len() != NAMESPACES {
+        return Err(Failure::new(exit::RUN_FAILED, "the lab gave no namespaces (it ended?)"));
+    }
+    let directory = std::env::current_dir();
+    for (namespace, kind) in namespaces.iter().zip(kinds) {
+        setns(namespace, kind)
+            .map_err(|errno| Failure::new(exit::RUN_FAILED, format!("enter the lab: {}", errno.desc())))?;
+    }
+    let Some((program, args)) = command.split_first() else { return Err(Failure::usage("no command")) };
+    let mut child = Command::new(program);
+    child.args(args);
+    if let Some(directory) = directory.ok().filter(|directory| directory.is_dir()) {
+        child.current_dir(directory);
+    }
+    let status = child.status().map_err(|err| exit::of_spawn(program, &err))?;
+    Ok(exit::of_status(status))
+}

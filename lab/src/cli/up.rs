@@ -1,0 +1,116 @@
+//! `podlab up`.
+
+use std::io::Read;
+use std::path::Path;
+use std::time::Instant;
+
+use nix::unistd::geteuid;
+use serde_json::json;
+
+use super::{Style, UpArgs};
+use crate::exit::{self, Failure};
+use crate::output::{self, Format, Steps};
+use crate::topology::{Topology, Written};
+use crate::capsule;
+
+/// The schema of the document that describes a lab.
+pub(super) const SCHEMA: &str = "podlab.lab/1";
+
+pub(super) fn up(args: UpArgs, style: Style) -> Result<u8, Failure> {
+    let start = Instant::now();
+    let (detach, dry_run) = (args.detach, args.dry_run);
+    let file = args.topology.as_deref().map(read).transpose()?.unwrap_or_default();
+    let line = Written {
+        schema: None,
+        name: args.name,
+        nodes: args.nodes,
+        pods: args.pods,
+        mode: args.mode,
+        cni_bin: args.cni_bin,
+        cni_conf: args.cni_conf,
+        ip_masq: args.ip_masq.then_some(true),
+    };
+    let mut topology = file.overridden_by(line).resolve()?;
+    for dir in &mut topology.cni_bin {
+        // The capsule has another current directory and another view of some others.
+        *dir = dir.canonicalize().map_err(|err| Failure::usage(format!("{}: {err}", dir.display())))?;
+    }
+    if dry_run {
+        return describe(&topology, style);
+    }
+    if !geteuid().is_root() {
+        return Err(Failure::new(exit::LACKING, "a lab needs root here · try: sudo podlab up, or podlab doctor"));
+    }
+    let steps = Steps::new(style.quiet);
+    let mut lab = capsule::launch(&topology, detach)?;
+    let mut summary = lab.wait_until_up(&mut |text, ms| steps.done(text, ms))?;
+    let ms = start.elapsed().as_millis() as u64;
+    summary["schema"] = SCHEMA.into();
+    summary["ms"] = ms.into();
+    let name = &topology.name;
+    let on = if name == "demo" { String::new() } else { format!(" --name {name}") };
+    match style.format {
+        Format::Json => output::print_json(&summary)?,
+        Format::Table if style.quiet => output::print(&format!("{name}\n"))?,
+        Format::Table => output::print(&format!(
+            "lab {name} is up in {}.{:02} s · podlab verify{on} · podlab down{on}\n",
+            ms / 1000,
+            ms % 1000 / 10
+        ))?,
+    }
+    if !detach {
+        steps.done("until Ctrl-C or podlab down", 0);
+        lab.wait_until_down();
+    }
+    Ok(exit::OK)
+}
+
+fn read(path: &Path) -> Result<Written, Failure> {
+    let name = path.display().to_string();
+    let text = match path.as_os_str() == "-" {
+        true => {
+            let mut text = String::new();
+            std::io::stdin().read_to_string(&mut text).map(|_| text)
+        }
+        false => std::fs::read_to_string(path),
+    };
+    let text = text.map_err(|err| Failure::usage(format!("topology {name}: {err}")))?;
+    Written::parse(&text, &name)
+}
+
+fn describe(topology: &Topology, style: Style) -> Result<u8, Failure> {
+    let nodes = 0..topology.nodes as usize;
+    match style.format {
+        Format::Json => {
+            let nodes: Vec<_> = nodes
+                .map(|node| {
+                    json!({
+                        "name": Topology::node_name(node),
+                        "address": Topology::node_address(node),
+                        "podCIDR": Topology::pod_cidr(node).to_string(),
+                        "network": topology.network(node),
+                    })
+                })
+                .collect();
+            let document = json!({
+                "schema": SCHEMA, "name": topology.name, "mode": topology.mode, "pods": topology.pods, "nodes": nodes,
+            });
+            output::print_json(&document)?;
+        }
+        Format::Table => {
+            let rows: Vec<Vec<String>> = nodes
+                .map(|node| {
+                    vec![
+                        Topology::node_name(node),
+                        Topology::node_address(node).to_string(),
+                        Topology::pod_cidr(node).to_string(),
+                        topology.pods.to_string(),
+                    ]
+                })
+                .collect();
+            output::print(&output::table(&["NODE", "ADDRESS", "PODCIDR", "PODS"], &rows))?;
+            output::print(&format!("\nnetwork configuration of node1:\n{}", topology.network(0)))?;
+        }
+    }
+    Ok(exit::OK)
+}

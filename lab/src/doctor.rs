@@ -1,0 +1,123 @@
+//! What a lab needs of the machine, tried out one by one in namespaces that are gone afterwards.
+//!
+//! Nothing of the machine is read that the answer does not need, and nothing of it is changed.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow};
+use kernel::link::{self, Bridge, Veth};
+use kernel::packet::PacketSocket;
+use kernel::{Netns, Rtnl, sysctl};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use serde::Serialize;
+
+use crate::construct::in_thread;
+
+/// One feature: whether it is there, and what it is for.
+#[derive(Debug, Clone, Serialize)]
+pub struct Finding {
+    /// Its name.
+    pub feature: &'static str,
+    /// What needs it.
+    pub purpose: &'static str,
+    /// Without it there is no lab.
+    pub needed: bool,
+    /// Why it is not there, in the kernel's words; none when it is.
+    pub problem: Option<String>,
+}
+
+type Probe = fn() -> Result<()>;
+
+/// Feature, what needs it, whether a lab is impossible without, how it is tried.
+const FEATURES: [(&str, &str, bool, Probe); 9] = [
+    ("root", "namespaces of a lab, until rootless labs come", true, root),
+    ("network namespace", "nodes, pods, the wires between them", true, network),
+    ("mount namespace", "nothing of a lab is seen by the machine", true, mounts),
+    ("PID namespace", "a lab ends with its supervisor, whatever happens", true, || {
+        unshare_kind(CloneFlags::CLONE_NEWPID)
+    }),
+    ("UTS namespace", "every pod has a host name", true, || unshare_kind(CloneFlags::CLONE_NEWUTS)),
+    ("veth and bridge", "wires and switches", true, wires),
+    ("packet socket", "captures, on which every verdict rests", true, capture),
+    ("writable sysctls", "nodes that forward packets", true, sysctls),
+    (
+        "overlay file system",
+        "plugins may write to /var/lib; without it only to their own directory",
+        false,
+        overlay,
+    ),
+];
+
+/// Tries every feature.
+pub fn examine() -> Vec<Finding> {
+    FEATURES
+        .iter()
+        .map(|(feature, purpose, needed, probe)| Finding {
+            feature,
+            purpose,
+            needed: *needed,
+            // On a thread of its own, which may change its namespaces and is then gone.
+            problem: in_thread(probe).err().map(|err| format!("{err:#}")),
+        })
+        .collect()
+}
+
+fn root() -> Result<()> {
+    match nix::unistd::geteuid().is_root() {
+        true => Ok(()),
+        false => Err(anyhow!("not root")),
+    }
+}
+
+fn unshare_kind(kind: CloneFlags) -> Result<()> {
+    unshare(kind).context("unshare")
+}
+
+fn network() -> Result<()> {
+    Ok(Netns::create().map(drop)?)
+}
+
+fn mounts() -> Result<()> {
+    private_mounts()
+}
+
+fn private_mounts() -> Result<()> {
+    let none: Option<&str> = None;
+    unshare(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNS).context("unshare")?;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).context("make mounts private")?;
+    mount(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::empty(), none).context("mount tmpfs")
+}
+
+fn overlay() -> Result<()> {
+    private_mounts()?;
+    for dir in ["/run/upper", "/run/work"] {
+        std::fs::create_dir(dir)?;
+    }
+    let layers = Some("lowerdir=/var/lib,upperdir=/run/upper,workdir=/run/work");
+    mount(Some("overlay"), "/var/lib", Some("overlay"), MsFlags::empty(), layers).context("mount overlay")
+}
+
+fn wires() -> Result<()> {
+    let netns = Netns::create()?;
+    let mut rtnl = Rtnl::open_in(&netns)?;
+    link::add_bridge(&mut rtnl, &Bridge { name: "br0", up: true, ..Bridge::default() })?;
+    let bridge = link::by_name(&mut rtnl, "br0")?.index;
+    let wire = Veth { name: "a", peer: "b", master: Some(bridge), up: true, ..Veth::default() };
+    link::add_veth(&mut rtnl, &wire)?;
+    let (a, b) = (link::by_name(&mut rtnl, "a")?.index, link::by_name(&mut rtnl, "b")?.index);
+    link::set(&mut rtnl, b, &link::Change { up: Some(true), ..link::Change::default() })?;
+    match link::wait_oper_up(&mut rtnl, a, Duration::from_secs(2))? {
+        true => Ok(()),
+        false => Err(anyhow!("a veth on a bridge carries no frames after 2 s")),
+    }
+}
+
+fn capture() -> Result<()> {
+    Ok(PacketSocket::open_in(&Netns::create()?).map(drop)?)
+}
+
+fn sysctls() -> Result<()> {
+    let netns = Netns::create()?;
+    Ok(netns.run(|| sysctl::write("net/ipv4/ip_forward", "1"))??)
+}

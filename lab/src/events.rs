@@ -1,0 +1,223 @@
+//! What happens to the nodes' links and routes while a lab runs, as the kernel announces it: one rtnetlink
+//! subscription per node, awaited by the supervisor. A lab whose wires were cut says so without being asked
+//! to verify anything.
+//!
+//! Pods' own namespaces are not watched; `verify` looks at those.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use futures_util::StreamExt;
+use rtnetlink::packet_core::NetlinkPayload;
+use rtnetlink::packet_route::RouteNetlinkMessage;
+use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage, State};
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
+use rtnetlink::{MulticastGroup, new_multicast_connection};
+use serde::{Deserialize, Serialize};
+
+use crate::cluster::Node;
+
+/// How many changes are remembered.
+const REMEMBERED: usize = 200;
+/// The links whose state is the node's own: its uplink and its bridge.
+const WATCHED: [&str; 2] = ["eth0", "cni0"];
+
+/// A change of a node.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Change {
+    /// Milliseconds since the lab was up.
+    pub ms: u64,
+    /// The node.
+    pub node: String,
+    /// What changed, in words.
+    pub what: String,
+}
+
+/// What is known: the latest changes, and what is wrong now.
+#[derive(Debug, Default)]
+struct Known {
+    changes: VecDeque<Change>,
+    troubles: BTreeMap<String, String>,
+}
+
+/// The changes since the lab was up; a handle that may be cloned.
+#[derive(Debug, Clone)]
+pub struct Events {
+    since: Instant,
+    known: Arc<Mutex<Known>>,
+}
+
+impl Events {
+    /// Subscribes to every node's links and IPv4 routes. Called inside the runtime that is to await them.
+    ///
+    /// # Errors
+    /// The kernel refuses a subscription.
+    pub fn watch(nodes: &[Node]) -> Result<Self> {
+        let events = Self { since: Instant::now(), known: Arc::default() };
+        for node in nodes {
+            let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Route];
+            // The socket belongs to the namespace it was made in, wherever it is read.
+            let (connection, _handle, mut messages) = node
+                .space
+                .netns
+                .run(|| new_multicast_connection(&groups))?
+                .with_context(|| format!("subscribe to changes of {}", node.space.name))?;
+            tokio::spawn(connection);
+            let (events, name) = (events.clone(), node.space.name.clone());
+            tokio::spawn(async move {
+                // The handle lives as long as the task: without it the connection would end.
+                let _handle = _handle;
+                while let Some((message, _)) = messages.next().await {
+                    if let NetlinkPayload::InnerMessage(message) = message.payload {
+                        events.note(&name, &message);
+                    }
+                }
+            });
+        }
+        Ok(events)
+    }
+
+    /// The latest changes of one node, or of all, oldest first.
+    pub fn changes(&self, node: Option<&str>) -> Vec<Change> {
+        let known = self.known();
+        known.changes.iter().filter(|change| node.is_none_or(|node| node == change.node)).cloned().collect()
+    }
+
+    /// What is wrong now, such as `node2/eth0 is down`.
+    pub fn troubles(&self) -> Vec<String> {
+        self.known().troubles.values().cloned().collect()
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note(&self, node: &str, message: &RouteNetlinkMessage) {
+        let mut known = self.known();
+        let what = match message {
+            RouteNetlinkMessage::NewLink(link) => {
+                let (name, up) = (link_name(link), is_up(link));
+                if WATCHED.contains(&name.as_str()) {
+                    let key = format!("{node}/{name}");
+                    if up {
+                        known.troubles.remove(&key);
+                    } else {
+                        known.troubles.insert(key.clone(), format!("{key} is down"));
+                    }
+                }
+                format!("link {name} is {}", if up { "up" } else { "down" })
+            }
+            RouteNetlinkMessage::DelLink(link) => {
+                let name = link_name(link);
+                if WATCHED.contains(&name.as_str()) {
+                    let key = format!("{node}/{name}");
+                    known.troubles.insert(key.clone(), format!("{key} is gone"));
+                }
+                format!("link {name} is gone")
+            }
+            RouteNetlinkMessage::NewRoute(route) => {
+                let Some(route) = route_words(route) else { return };
+                known.troubles.remove(&format!("{node} {route}"));
+                format!("{route} was added")
+            }
+            RouteNetlinkMessage::DelRoute(route) => {
+                let Some(route) = route_words(route) else { return };
+                known.troubles.insert(format!("{node} {route}"), format!("{node} has lost {route}"));
+                format!("{route} was deleted")
+            }
+            _ => return,
+        };
+        let ms = self.since.elapsed().as_millis() as u64;
+        let same = known.changes.back().is_some_and(|last| last.node == node && last.what == what);
+        if !same {
+            known.changes.push_back(Change { ms, node: node.to_owned(), what });
+        }
+        if known.changes.len() > REMEMBERED {
+            known.changes.pop_front();
+        }
+    }
+}
+
+fn link_name(link: &LinkMessage) -> String {
+    let name = link.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::IfName(name) => Some(name.clone()),
+        _ => None,
+    });
+    name.unwrap_or_else(|| link.header.index.to_string())
+}
+
+fn is_up(link: &LinkMessage) -> bool {
+    link.attributes.iter().any(|attribute| matches!(attribute, LinkAttribute::OperState(State::Up)))
+}
+
+/// `route 10.244.2.0/24 via 192.0.2.12`; `None` for what has no gateway, which follows from links and
+/// addresses.
+fn route_words(route: &RouteMessage) -> Option<String> {
+    let mut to = "0.0.0.0".to_owned();
+    let mut via = None;
+    for attribute in &route.attributes {
+        match attribute {
+            RouteAttribute::Destination(RouteAddress::Inet(address)) => to = address.to_string(),
+            RouteAttribute::Gateway(RouteAddress::Inet(address)) => via = Some(address),
+            _ => {}
+        }
+    }
+    via.map(|via| format!("route {to}/{} via {via}", route.header.destination_prefix_length))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn events() -> Events {
+        Events { since: Instant::now(), known: Arc::default() }
+    }
+
+    fn link(name: &str, state: State) -> LinkMessage {
+        let mut link = LinkMessage::default();
+        link.attributes = vec![LinkAttribute::IfName(name.into()), LinkAttribute::OperState(state)];
+        link
+    }
+
+    #[test]
+    fn an_uplink_that_goes_down_is_a_trouble_until_it_is_back() {
+        let events = events();
+        events.note("node2", &RouteNetlinkMessage::NewLink(link("eth0", State::Down)));
+        assert_eq!(events.troubles(), ["node2/eth0 is down"]);
+        events.note("node2", &RouteNetlinkMessage::NewLink(link("veth1", State::Down)));
+        assert_eq!(events.troubles(), ["node2/eth0 is down"]);
+        events.note("node2", &RouteNetlinkMessage::NewLink(link("eth0", State::Up)));
+        assert!(events.troubles().is_empty());
+        let words: Vec<String> =
+            events.changes(Some("node2")).into_iter().map(|change| change.what).collect();
+        assert_eq!(words, ["link eth0 is down", "link veth1 is down", "link eth0 is up"]);
+        assert!(events.changes(Some("node1")).is_empty());
+    }
+
+    #[test]
+    fn a_lost_route_is_named_until_it_is_back() {
+        let events = events();
+        let mut route = RouteMessage::default();
+        route.header.destination_prefix_length = 24;
+        route.attributes = vec![
+            RouteAttribute::Destination(RouteAddress::Inet([10, 244, 2, 0].into())),
+            RouteAttribute::Gateway(RouteAddress::Inet([192, 0, 2, 12].into())),
+        ];
+        events.note("node1", &RouteNetlinkMessage::DelRoute(route.clone()));
+        assert_eq!(events.troubles(), ["node1 has lost route 10.244.2.0/24 via 192.0.2.12"]);
+        events.note("node1", &RouteNetlinkMessage::NewRoute(route));
+        assert!(events.troubles().is_empty());
+    }
+
+    #[test]
+    fn only_the_latest_changes_are_remembered() {
+        let events = events();
+        for number in 0..REMEMBERED + 50 {
+            events.note("n", &RouteNetlinkMessage::NewLink(link(&format!("v{number}"), State::Up)));
+        }
+        assert_eq!(events.changes(None).len(), REMEMBERED);
+        assert_eq!(events.changes(None)[0].what, "link v50 is up");
+    }
+}

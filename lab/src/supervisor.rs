@@ -1,0 +1,208 @@
+//! The supervisor: holds a lab and answers for it until it is told to end.
+//!
+//! It awaits connections and the nodes' changes on one thread; what takes long runs on threads of its own,
+//! one request at a time where packets are captured.
+
+use std::io::{BufReader, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use serde_json::{Value, json};
+
+use crate::cluster::{Cluster, Space};
+use crate::control::{self, Event, Request};
+use crate::events::Events;
+use crate::exit::{self, Failure};
+use crate::topology::Topology;
+use crate::{capsule, construct, inspect, trace, verify};
+
+/// A running lab.
+#[derive(Debug)]
+pub struct Lab {
+    /// What it was made from.
+    pub topology: Topology,
+    /// What was made.
+    pub cluster: Cluster,
+    /// What has happened since.
+    pub events: Events,
+    /// Held by the one that probes and captures.
+    probing: Mutex<()>,
+}
+
+/// Runs as the supervisor; returns the exit code of the lab.
+pub fn run() -> u8 {
+    match supervise() {
+        Ok(()) => exit::OK,
+        Err(failure) => {
+            capsule::tell(&Event::error(&failure));
+            failure.code
+        }
+    }
+}
+
+fn supervise() -> Result<(), Failure> {
+    let (topology, listener) = capsule::inherited()?;
+    allow_many_descriptors()?;
+    let mut progress = |text: &str, took: Duration| {
+        capsule::tell(&Event::Progress { text: text.to_owned(), ms: took.as_millis() as u64 });
+    };
+    let cluster = construct::construct(&topology, &mut progress)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .build()
+        .context("start the supervisor's runtime")
+        .map_err(Failure::from)?;
+    runtime.block_on(async {
+        let events = Events::watch(&cluster.nodes)?;
+        let lab = Arc::new(Lab { topology, cluster, events, probing: Mutex::new(()) });
+        capsule::tell(&Event::Result { value: summary(&lab) });
+        serve(lab, listener).await
+    })?;
+    Ok(())
+}
+
+/// A pod needs half a dozen descriptors, more than the usual 1024 allow a lab of some size.
+fn allow_many_descriptors() -> Result<(), Failure> {
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).context("limit of open files").map_err(Failure::from)?;
+    setrlimit(Resource::RLIMIT_NOFILE, most, most).context("limit of open files").map_err(Failure::from)
+}
+
+async fn serve(lab: Arc<Lab>, listener: UnixListener) -> Result<()> {
+    listener.set_nonblocking(true)?;
+    let listener = tokio::net::UnixListener::from_std(listener)?;
+    loop {
+        let Ok((stream, _)) = listener.accept().await else { continue };
+        let stream = stream.into_std()?;
+        stream.set_nonblocking(false)?;
+        let lab = Arc::clone(&lab);
+        std::thread::spawn(move || answer(&lab, stream));
+    }
+}
+
+/// Answers the requests of one client. A client that goes away ends its thread, nothing else.
+fn answer(lab: &Lab, mut stream: UnixStream) {
+    let own = nix::unistd::geteuid().as_raw();
+    if !control::peer_uid(&stream).is_ok_and(|uid| uid == 0 || uid == own) {
+        return;
+    }
+    let Ok(reader) = stream.try_clone() else { return };
+    let mut reader = BufReader::new(reader);
+    while let Ok(Some(request)) = control::receive::<Request>(&mut reader) {
+        if let Request::Down { graceful } = request {
+            end(lab, graceful, &mut stream);
+        }
+        let space = match &request {
+            Request::Enter { what } => Some(what.clone()),
+            _ => None,
+        };
+        let event = match handle(lab, request, &mut stream) {
+            Ok(value) => Event::Result { value },
+            Err(failure) => Event::error(&failure),
+        };
+        let entered = matches!(event, Event::Result { .. });
+        if control::send(&mut stream, &event).is_err() {
+            return;
+        }
+        if let Some(what) = space.filter(|_| entered) {
+            let handed = namespaces(lab, what.as_deref())
+                .and_then(|descriptors| Ok(control::send_descriptors(&stream, &descriptors)?));
+            if handed.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+fn handle(lab: &Lab, request: Request, stream: &mut UnixStream) -> Result<Value, Failure> {
+    match request {
+        Request::Summary => Ok(summary(lab)),
+        Request::Inspect { what } => inspect::inspect(lab, what.as_deref()),
+        Request::Verify { checks, nodes } => {
+            let _probing = lab.probing.lock().unwrap_or_else(PoisonError::into_inner);
+            let options = verify::VerifyOptions { checks, nodes };
+            let mut progress = |text: &str, took: Duration| {
+                let event = Event::Progress { text: text.to_owned(), ms: took.as_millis() as u64 };
+                // The client may have gone; the checks go on and are dropped.
+                let _ = control::send(stream, &event);
+            };
+            document(&verify::run(&lab.cluster, &options, &mut progress)?)
+        }
+        Request::Trace { source, target, port, protocol } => {
+            let _probing = lab.probing.lock().unwrap_or_else(PoisonError::into_inner);
+            let options = trace::TraceOptions::parse(&source, &target, port, &protocol)?;
+            document(&trace::run(&lab.cluster, &options)?)
+        }
+        Request::Enter { what } => find(lab, what.as_deref()).map(|_| Value::Null),
+        Request::Down { .. } => Ok(Value::Null),
+    }
+}
+
+fn document(value: &impl serde::Serialize) -> Result<Value, Failure> {
+    serde_json::to_value(value).map_err(|err| Failure::new(exit::BUG, format!("answer as JSON: {err}")))
+}
+
+/// The space of that name; `None` for the capsule itself.
+fn find<'l>(lab: &'l Lab, what: Option<&str>) -> Result<Option<&'l Space>, Failure> {
+    let Some(name) = what else { return Ok(None) };
+    lab.cluster.space(name).map(Some).ok_or_else(|| unknown(lab, name))
+}
+
+/// The failure for a name that is no namespace of the lab.
+pub fn unknown(lab: &Lab, name: &str) -> Failure {
+    let pods = match lab.cluster.pods.len() {
+        0 => String::new(),
+        count => format!(", kubia-1 to kubia-{count}"),
+    };
+    Failure::usage(format!(
+        "lab {:?} has no node or pod {name:?} · there are: fabric, outside, node1 to node{}{pods}",
+        lab.cluster.name,
+        lab.cluster.nodes.len()
+    ))
+}
+
+/// Mount, PID, network, UTS and IPC namespaces of a space; those that it has not of its own are the
+/// capsule's.
+fn namespaces(lab: &Lab, what: Option<&str>) -> Result<Vec<OwnedFd>> {
+    let own = |kind: &str| -> Result<OwnedFd> {
+        Ok(std::fs::File::open(format!("/proc/self/ns/{kind}"))?.into())
+    };
+    let space = find(lab, what)?;
+    let network = match space {
+        Some(space) => space.netns.as_fd().try_clone_to_owned()?,
+        None => own("net")?,
+    };
+    let uts = match space.and_then(|space| space.uts.as_ref()) {
+        Some(uts) => uts.as_fd().try_clone_to_owned()?,
+        None => own("uts")?,
+    };
+    Ok(vec![own("mnt")?, own("pid")?, network, uts, own("ipc")?])
+}
+
+/// One line of state.
+fn summary(lab: &Lab) -> Value {
+    let troubles = lab.events.troubles();
+    json!({
+        "name": lab.cluster.name,
+        "mode": lab.topology.mode,
+        "nodes": lab.cluster.nodes.len(),
+        "pods": lab.cluster.pods.len(),
+        "state": if troubles.is_empty() { "up" } else { "degraded" },
+        "troubles": troubles,
+    })
+}
+
+/// Ends the lab: the process, and with it everything.
+fn end(lab: &Lab, graceful: bool, stream: &mut UnixStream) -> ! {
+    let failed = match graceful {
+        true => construct::delete_pods(&lab.topology, &lab.cluster).unwrap_or_else(|err| vec![format!("{err:#}")]),
+        false => Vec::new(),
+    };
+    let value = json!({ "name": lab.cluster.name, "deleted": if graceful { lab.cluster.pods.len() } else { 0 }, "failed": failed });
+    // Nobody may be listening any more; the lab ends all the same.
+    let _ = control::send(stream, &Event::Result { value }).and_then(|()| stream.flush());
+    std::process::exit(i32::from(exit::OK));
+}
