@@ -3,10 +3,12 @@
 //! An HTTP server and a UDP echo on one port, on one thread. It routes nothing, keeps no state and speaks no TLS; the
 //! name and the greeting are those of the seed document's own container.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::rc::Rc;
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
@@ -27,12 +29,18 @@ pub const REMOTE_HEADER: &str = "podlab-remote";
 /// Serves [`PORT`] on all addresses of the calling thread's namespace until the process ends. `ready` is called when
 /// both sockets listen; the log, one line per request, goes to standard output before the answer is sent.
 pub fn run(host: &str, ready: impl FnOnce()) -> io::Result<Infallible> {
+    serve(host, io::stdout(), ready)
+}
+
+/// As [`run`], with the log going elsewhere.
+pub fn serve(host: &str, log: impl Write + 'static, ready: impl FnOnce()) -> io::Result<Infallible> {
+    let log = Log(Rc::new(RefCell::new(log)));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     runtime.block_on(async {
         let tcp = on_all_addresses(TcpListener::bind).await?;
         let udp = on_all_addresses(UdpSocket::bind).await?;
         ready();
-        let (web, echo) = tokio::join!(serve_http(tcp, host), serve_udp(udp, host));
+        let (web, echo) = tokio::join!(serve_http(tcp, host, log.clone()), serve_udp(udp, host, log));
         web.and(echo)
     })
 }
@@ -47,8 +55,8 @@ async fn on_all_addresses<T, F: Future<Output = io::Result<T>>>(
     }
 }
 
-async fn serve_http(listener: TcpListener, host: &str) -> io::Result<Infallible> {
-    let host: std::rc::Rc<str> = host.into();
+async fn serve_http(listener: TcpListener, host: &str, log: Log) -> io::Result<Infallible> {
+    let host: Rc<str> = host.into();
     let local = tokio::task::LocalSet::new();
     local
         .run_until(async {
@@ -58,9 +66,9 @@ async fn serve_http(listener: TcpListener, host: &str) -> io::Result<Infallible>
                     tokio::task::yield_now().await;
                     continue;
                 };
-                let host = host.clone();
+                let (host, log) = (host.clone(), log.clone());
                 let answer = service_fn(move |request: Request<Incoming>| {
-                    let response = answer(&host, from, &request);
+                    let response = answer(&host, from, &request, &log);
                     async move { response }
                 });
                 tokio::task::spawn_local(async move {
@@ -72,10 +80,19 @@ async fn serve_http(listener: TcpListener, host: &str) -> io::Result<Infallible>
         .await
 }
 
-fn answer(host: &str, from: SocketAddr, request: &Request<Incoming>) -> io::Result<Response<Full<Bytes>>> {
+fn answer(
+    host: &str,
+    from: SocketAddr,
+    request: &Request<Incoming>,
+    log: &Log,
+) -> io::Result<Response<Full<Bytes>>> {
     let remote = from.ip().to_canonical();
     let path = request.uri().path();
-    log(format_args!("Received request from {remote} port {} {} {path}", from.port(), request.method()))?;
+    log.line(format_args!(
+        "Received request from {remote} port {} {} {path}",
+        from.port(),
+        request.method()
+    ))?;
     let mut response = Response::new(Full::new(Bytes::from(format!("You've hit {host}\n"))));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
@@ -91,23 +108,29 @@ fn answer(host: &str, from: SocketAddr, request: &Request<Incoming>) -> io::Resu
     Ok(response)
 }
 
-async fn serve_udp(socket: UdpSocket, host: &str) -> io::Result<Infallible> {
+async fn serve_udp(socket: UdpSocket, host: &str, log: Log) -> io::Result<Infallible> {
     let mut buffer = [0; 2048];
     loop {
         // An ICMP error about an earlier answer is reported here; the next datagram is not concerned.
         let Ok((n, from)) = socket.recv_from(&mut buffer).await else { continue };
         let remote = from.ip().to_canonical();
         let nonce = Nonce::find(&buffer[..n]).map(Nonce::marked).unwrap_or_default();
-        log(format_args!("Received datagram from {remote} port {} {nonce}", from.port()))?;
+        log.line(format_args!("Received datagram from {remote} port {} {nonce}", from.port()))?;
         let _ = socket.send_to(format!("You've hit {host}\n{nonce}\n{remote}\n").as_bytes(), from).await;
     }
 }
 
-/// One line, one write: readers of the log never see half of it.
-fn log(line: std::fmt::Arguments<'_>) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    out.write_all(format!("{line}\n").as_bytes())?;
-    out.flush()
+/// Where requests are logged, by every connection of the one thread.
+#[derive(Clone)]
+struct Log(Rc<RefCell<dyn Write>>);
+
+impl Log {
+    /// One line, one write: readers of the log never see half of it.
+    fn line(&self, line: std::fmt::Arguments<'_>) -> io::Result<()> {
+        let mut out = self.0.borrow_mut();
+        out.write_all(format!("{line}\n").as_bytes())?;
+        out.flush()
+    }
 }
 
 /// Who kubia says a request came from.

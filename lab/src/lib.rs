@@ -20,3 +20,4 @@ pub mod probe;
 pub mod sighting;
 pub mod topology;
 pub mod verdict;
+pub mod verify;

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -121,8 +122,8 @@ impl Flow<'_> {
     }
 }
 
-/// What identifies a connection attempt: the namespace of the client and its port.
-type Caller<'a> = (&'a str, u16);
+/// What identifies a connection attempt: the namespace of the client, its port, and the target.
+type Caller<'a> = (&'a str, u16, SocketAddr);
 
 /// Finds the flow of a probe among many sightings.
 #[derive(Debug, Default)]
@@ -146,7 +147,7 @@ impl<'a> Flows<'a> {
                 Some(&Tcp { is_syn: true, is_ack: false, source, seq, .. }) => {
                     flows.by_number.entry(seq).or_default().knock.push(s);
                     if s.direction == Direction::Out {
-                        flows.numbers.insert((&s.at.space, source), seq);
+                        flows.numbers.insert((&s.at.space, source, ip.to()), seq);
                     }
                 }
                 Some(&Tcp { is_syn: true, is_ack: true, ack, .. }) => {
@@ -158,10 +159,10 @@ impl<'a> Flows<'a> {
         flows
     }
 
-    /// The flow of the probe with this nonce, which the namespace `client` sent from `port`.
-    pub fn get(&self, nonce: Nonce, client: &str, port: Option<u16>) -> Flow<'a> {
+    /// The flow of the probe with this nonce, which the namespace `client` sent from `port` to `target`.
+    pub fn get(&self, nonce: Nonce, client: &str, port: Option<u16>, target: SocketAddr) -> Flow<'a> {
         let mut flow = self.by_nonce.get(&nonce).cloned().unwrap_or_default();
-        let number = port.and_then(|port| self.numbers.get(&(client, port)));
+        let number = port.and_then(|port| self.numbers.get(&(client, port, target)));
         if let Some(start) = number.and_then(|n| self.by_number.get(n)) {
             (flow.knock, flow.welcome) = (start.knock.clone(), start.welcome.clone());
         }
@@ -187,8 +188,6 @@ pub fn one_transmission<'a>(sightings: &[&'a Sighting]) -> Vec<&'a Sighting> {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use std::net::SocketAddr;
-
     use kernel::Mac;
 
     use super::*;
@@ -306,14 +305,14 @@ pub(crate) mod tests {
             seen("node1/eth0 in", 6, SERVER, "192.0.2.11:1024", 63, &answer),
             seen("kubia-1/eth0 out", 7, CLIENT, SERVER, 64, "podlab/0000000000000000000000000000beef"),
         ];
-        let flows = Flows::of(&list);
-        let flow = flows.get(nonce, "kubia-1", Some(40000));
+        let (flows, server) = (Flows::of(&list), SERVER.parse().unwrap());
+        let flow = flows.get(nonce, "kubia-1", Some(40000), server);
         assert_eq!(flow.knock, [&list[0], &list[1]]);
         assert_eq!(flow.welcome, [&list[2]]);
         assert_eq!(flow.request, [&list[3], &list[4]]);
         assert_eq!(flow.reply, [&list[5]]);
-        assert!(flows.get(Nonce(1), "kubia-2", Some(40000)).is_empty());
-        assert!(flows.get(nonce, "kubia-1", None).knock.is_empty());
+        assert!(flows.get(Nonce(1), "kubia-2", Some(40000), server).is_empty());
+        assert!(flows.get(nonce, "kubia-1", None, server).knock.is_empty());
     }
 
     #[test]

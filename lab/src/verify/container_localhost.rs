@@ -1,0 +1,24 @@
+//! Need 2: the containers of a pod reach each other over localhost, and not one frame leaves the pod for it.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use super::scene::Scene;
+use super::{Aim, Check, Plan, Task};
+use crate::kubia::PORT;
+use crate::verdict::Localhost;
+
+pub(super) const CHECK: Check = Check {
+    name: "container-localhost",
+    title: "container to container over localhost",
+    plan: Plan::Probes(plan),
+};
+
+fn plan<'c>(scene: &Scene<'c>) -> Vec<Task<'c>> {
+    let target = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), PORT);
+    let tasks = scene.chosen().map(|pod| {
+        let expected = Localhost { pod: pod.name().into(), strangers: pod.strangers.clone() };
+        let aim = Aim::Localhost(expected, target);
+        Task { subject: format!("{} sidecar > kubia", pod.name()), client: pod.end(), server: pod.end(), aim }
+    });
+    tasks.collect()
+}

@@ -1,0 +1,22 @@
+//! Need 4, outwards: a pod reaches the host outside. Its source may stay, or become the node's address at the node's
+//! uplink: both are how clusters are run.
+
+use super::scene::{Scene, task};
+use super::{Check, Plan, Task, paths};
+use crate::verdict::Journey;
+
+pub(super) const CHECK: Check = Check { name: "egress", title: "pod to outside", plan: Plan::Probes(plan) };
+
+fn plan<'c>(scene: &Scene<'c>) -> Vec<Task<'c>> {
+    let (fabric, outside) = (&scene.cluster.fabric, &scene.cluster.outside);
+    let tasks = scene.chosen().map(|pod| {
+        let there = paths::out((pod.pod, pod.node), fabric, outside);
+        let back = paths::into(outside, fabric, (pod.pod, pod.node));
+        let server = (scene.outside(), Ok(outside.address.into()));
+        task((pod.end(), pod.address()), server, (there, back), |journey| Journey {
+            may_become: Some(pod.node.address.into()),
+            ..journey
+        })
+    });
+    tasks.collect()
+}

@@ -1,0 +1,19 @@
+//! Need 4, inwards: the app in a pod is reached from the host outside, over a route to the PodCIDR, and sees the
+//! address of who came.
+
+use super::scene::{Scene, task};
+use super::{Check, Plan, Task, paths};
+
+pub(super) const CHECK: Check =
+    Check { name: "ingress", title: "outside to pod, by route", plan: Plan::Probes(plan) };
+
+fn plan<'c>(scene: &Scene<'c>) -> Vec<Task<'c>> {
+    let (fabric, outside) = (&scene.cluster.fabric, &scene.cluster.outside);
+    let tasks = scene.chosen().map(|pod| {
+        let there = paths::into(outside, fabric, (pod.pod, pod.node));
+        let back = paths::out((pod.pod, pod.node), fabric, outside);
+        let client = (scene.outside(), Ok(outside.address.into()));
+        task(client, (pod.end(), pod.address()), (there, back), |journey| journey)
+    });
+    tasks.collect()
+}

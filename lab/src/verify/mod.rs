@@ -1,0 +1,253 @@
+//! `verify`: the four needs of pod networking, checked with real packets.
+//!
+//! A check plans probes with the journey that each has to take; all probes of all checks then run under one capture;
+//! and the judges of [`crate::verdict`] say what was seen. Nothing is repeated until it works, and the lab is not
+//! changed.
+
+mod container_localhost;
+mod cross_node;
+mod egress;
+mod ingress;
+mod paths;
+mod probing;
+mod same_node;
+mod scene;
+mod unique_address;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use crate::cluster::{Cluster, Containers};
+use crate::exit::Failure;
+use crate::sighting::{Flow, Flows, Sighting};
+use crate::verdict::{
+    CheckReport, Evidence, Finding, Journey, Judgement, Localhost, Point, Report, Ruling, SCHEMA, Verdict,
+    judge, judge_localhost,
+};
+use probing::Probed;
+use scene::Scene;
+
+pub use paths::UPLINK;
+
+/// What to verify.
+#[derive(Debug, Clone, Default)]
+pub struct VerifyOptions {
+    /// Names of checks; empty means all.
+    pub checks: Vec<String>,
+    /// Only what starts at a pod on these nodes (for ingress: what ends there); empty means all.
+    pub nodes: Vec<String>,
+}
+
+/// A check that can be asked for.
+#[derive(Debug, Clone, Copy)]
+pub struct Check {
+    /// Its name on the command line.
+    pub name: &'static str,
+    /// What it shows, for people.
+    pub title: &'static str,
+    plan: Plan,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Plan {
+    /// Judged from what the kernel says about the pods.
+    State(fn(&Scene<'_>) -> Vec<Verdict>),
+    /// Judged from packets.
+    Probes(for<'c> fn(&Scene<'c>) -> Vec<Task<'c>>),
+}
+
+/// All checks, in the order of the report.
+pub const CHECKS: [Check; 6] = [
+    unique_address::CHECK,
+    container_localhost::CHECK,
+    same_node::CHECK,
+    cross_node::CHECK,
+    ingress::CHECK,
+    egress::CHECK,
+];
+
+/// One probe to send and what it has to show.
+struct Task<'c> {
+    subject: String,
+    client: End<'c>,
+    server: End<'c>,
+    aim: Aim,
+}
+
+/// One end of a probe: where it is and what runs there.
+#[derive(Clone, Copy)]
+struct End<'c> {
+    name: &'c str,
+    containers: &'c Containers,
+}
+
+enum Aim {
+    Journey(Box<Journey>),
+    Localhost(Localhost, SocketAddr),
+    /// There is nothing to send, because of this.
+    Impossible(String),
+}
+
+impl Aim {
+    fn target(&self) -> Option<SocketAddr> {
+        match self {
+            Aim::Journey(journey) => Some(journey.server),
+            Aim::Localhost(_, target) => Some(*target),
+            Aim::Impossible(_) => None,
+        }
+    }
+}
+
+/// Runs the checks. An error means that nothing could be checked at all: an unknown name (a [`Failure`] of wrong
+/// usage), a namespace that cannot be entered.
+pub fn run(
+    cluster: &Cluster,
+    options: &VerifyOptions,
+    progress: &mut dyn FnMut(&str, Duration),
+) -> Result<Report> {
+    let checks = chosen(&options.checks)?;
+    let nodes = nodes_named(cluster, &options.nodes)?;
+    let began = Instant::now();
+    let scene = Scene::read(cluster, nodes)?;
+    let mut tasks = Vec::new();
+    let mut spans = Vec::new();
+    for check in &checks {
+        if let Plan::Probes(plan) = check.plan {
+            let planned = plan(&scene);
+            spans.push((check.name, tasks.len()..tasks.len() + planned.len()));
+            tasks.extend(planned);
+        }
+    }
+    progress(&format!("{} probes planned", tasks.len()), began.elapsed());
+    let start = Instant::now();
+    let probed = probing::run(cluster, &tasks)?;
+    progress(
+        &format!("{} probes, {} frames captured", tasks.len(), probed.recording.frames),
+        start.elapsed(),
+    );
+
+    let start = Instant::now();
+    let flows = Flows::of(&probed.recording.sightings);
+    let mut reports = Vec::new();
+    for check in &checks {
+        let verdicts = match check.plan {
+            Plan::State(state) => state(&scene),
+            Plan::Probes(_) => {
+                let span = spans.iter().find(|(name, _)| *name == check.name).map(|(_, span)| span.clone());
+                let span = span.unwrap_or_default();
+                span.map(|i| verdict(&tasks[i], i, &probed, &flows)).collect()
+            }
+        };
+        reports.push(CheckReport { name: check.name.into(), title: check.title.into(), verdicts });
+    }
+    let report = report(cluster, reports, &probed, began.elapsed());
+    progress(&format!("{} verdicts", report.passed + report.failed), start.elapsed());
+    Ok(report)
+}
+
+fn report(cluster: &Cluster, checks: Vec<CheckReport>, probed: &Probed, took: Duration) -> Report {
+    let sum = |count: fn(&CheckReport) -> usize| checks.iter().map(count).sum::<usize>();
+    let passed = sum(|c| c.count(Ruling::Pass));
+    let between_pods =
+        |c: &&CheckReport| [same_node::CHECK.name, cross_node::CHECK.name].contains(&c.name.as_str());
+    Report {
+        schema: SCHEMA.into(),
+        lab: cluster.name.clone(),
+        seconds: took.as_secs_f64(),
+        pairs: checks.iter().filter(between_pods).map(|c| c.verdicts.len()).sum(),
+        frames: probed.recording.frames,
+        drops: probed.recording.drops.values().sum(),
+        passed,
+        failed: sum(|c| c.verdicts.len()) - passed,
+        checks,
+    }
+}
+
+fn chosen(names: &[String]) -> Result<Vec<Check>> {
+    let is_known = |name: &&String| CHECKS.iter().any(|c| c.name == name.as_str());
+    if let Some(unknown) = names.iter().find(|name| !is_known(name)) {
+        let known: Vec<_> = CHECKS.iter().map(|c| c.name).collect();
+        let text = format!("no check {unknown:?} · there are: {}", known.join(", "));
+        return Err(Failure::usage(text).into());
+    }
+    let is_chosen = |c: &Check| names.is_empty() || names.iter().any(|name| name == c.name);
+    Ok(CHECKS.into_iter().filter(is_chosen).collect())
+}
+
+/// The indices of the named nodes; of all when none is named.
+fn nodes_named(cluster: &Cluster, names: &[String]) -> Result<Vec<usize>> {
+    if names.is_empty() {
+        return Ok((0..cluster.nodes.len()).collect());
+    }
+    let find = |name: &String| {
+        let found = cluster.nodes.iter().position(|n| n.space.name == *name);
+        let text = || format!("no node {name:?} · there are: node1 to node{}", cluster.nodes.len());
+        found.ok_or_else(|| Failure::usage(text()).into())
+    };
+    names.iter().map(find).collect()
+}
+
+/// Judges the task with number `i`.
+fn verdict(task: &Task<'_>, i: usize, probed: &Probed, flows: &Flows<'_>) -> Verdict {
+    let outcome = match (&task.aim, &probed.outcomes[i]) {
+        (Aim::Impossible(reason), _) | (_, Err(reason)) => {
+            let finding = Finding::NotProbed { reason: reason.clone() };
+            return without_packets(task.subject.clone(), Judgement::only(finding));
+        }
+        (_, Ok(outcome)) => outcome,
+    };
+    let target = task.aim.target().unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0)));
+    let flow = flows.get(outcome.nonce, task.client.name, outcome.local.map(|a| a.port()), target);
+    let visit = probed.visits.get(&outcome.nonce).copied();
+    let (request, reply) = points(&flow);
+    let judgement = match &task.aim {
+        Aim::Journey(journey) => {
+            let drops = drops_on(journey, &probed.recording.drops);
+            judge(journey, &Evidence { outcome, flow, visit, drops })
+        }
+        Aim::Localhost(expected, _) => {
+            let drops = probed.recording.drops.get(task.client.name).copied().unwrap_or(0);
+            judge_localhost(expected, &Evidence { outcome, flow, visit, drops })
+        }
+        Aim::Impossible(reason) => Judgement::only(Finding::NotProbed { reason: reason.clone() }),
+    };
+    Verdict {
+        outcome: Some(outcome.clone()),
+        logged: visit.map(|v| v.remote),
+        request,
+        reply,
+        ..without_packets(task.subject.clone(), judgement)
+    }
+}
+
+fn without_packets(subject: String, judgement: Judgement) -> Verdict {
+    Verdict {
+        subject,
+        ruling: judgement.ruling(),
+        evidence: judgement.evidence,
+        findings: judgement.findings,
+        outcome: None,
+        logged: None,
+        request: Vec::new(),
+        reply: Vec::new(),
+    }
+}
+
+/// The sightings for the report: of the packets with the nonce, or of the handshake when there are none.
+fn points(flow: &Flow<'_>) -> (Vec<Point>, Vec<Point>) {
+    let either = |first: &[&Sighting], second: &[&Sighting]| {
+        let chosen = if first.is_empty() { second } else { first };
+        chosen.iter().filter_map(|s| Point::of(s)).collect()
+    };
+    (either(&flow.request, &flow.knock), either(&flow.reply, &flow.welcome))
+}
+
+fn drops_on(journey: &Journey, drops: &HashMap<String, u64>) -> u64 {
+    let is_on = |path: &crate::verdict::Path, space: &str| path.0.iter().any(|stage| stage.space == space);
+    let of_path =
+        drops.iter().filter(|(space, _)| is_on(&journey.there, space) || is_on(&journey.back, space));
+    of_path.map(|(_, frames)| frames).sum()
+}

@@ -1,0 +1,154 @@
+//! Sending the probes of all checks under one capture, and collecting what came of them.
+//!
+//! Each client's probes go to its sidecar as one request; several sidecars work at once. The capture starts before the
+//! first probe and is read to its end after the last outcome.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+
+use anyhow::{Context, Result};
+
+use super::{End, Task};
+use crate::capture::{Capture, Recording};
+use crate::cluster::Cluster;
+use crate::kubia::{self, Visit};
+use crate::packet::{Nonce, Packet};
+use crate::probe::{ProbeOutcome, ProbeRequest, Protocol};
+
+/// How long a probe waits for its answer, in milliseconds.
+const TIMEOUT_MS: u64 = 1000;
+/// Sidecars at work at once, for each processor.
+const PER_PROCESSOR: usize = 2;
+
+/// What came of the probes.
+pub(super) struct Probed {
+    /// By the number of the task; or why there is none.
+    pub(super) outcomes: Vec<Result<ProbeOutcome, String>>,
+    pub(super) recording: Recording,
+    pub(super) visits: HashMap<Nonce, Visit>,
+}
+
+/// Makes nonces that no other run makes: half random for the run, half a number.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct NonceMaker {
+    run: u64,
+}
+
+impl NonceMaker {
+    pub(crate) fn new() -> Result<NonceMaker> {
+        let mut bytes = [0; 8];
+        let mut source = File::open("/dev/urandom").context("open the random source")?;
+        source.read_exact(&mut bytes).context("read the random source")?;
+        Ok(NonceMaker { run: u64::from_ne_bytes(bytes) })
+    }
+
+    pub(crate) fn nonce(self, number: usize) -> Nonce {
+        Nonce(u128::from(self.run) << 64 | number as u128)
+    }
+
+    /// The packet belongs to a probe of this run, or begins a connection.
+    pub(crate) fn is_ours(self, packet: &Packet) -> bool {
+        let begins = packet.tcp().is_some_and(|tcp| tcp.is_syn);
+        begins || packet.nonce().is_some_and(|n| (n.0 >> 64) as u64 == self.run)
+    }
+}
+
+/// Sends the probe of every task.
+pub(super) fn run(cluster: &Cluster, tasks: &[Task<'_>]) -> Result<Probed> {
+    let nonces = NonceMaker::new()?;
+    let logs = Logs::open(tasks)?;
+    let capture = Capture::start(cluster.spaces(), move |packet| nonces.is_ours(packet))?;
+    let outcomes = send(tasks, nonces);
+    let recording = capture.stop()?;
+    Ok(Probed { outcomes, recording, visits: logs.read()? })
+}
+
+/// The numbers of the tasks of one client.
+struct Round<'c> {
+    client: End<'c>,
+    tasks: Vec<usize>,
+}
+
+fn rounds<'c>(tasks: &[Task<'c>]) -> Vec<Round<'c>> {
+    let mut rounds: Vec<Round<'c>> = Vec::new();
+    let mut index = HashMap::new();
+    for (i, task) in tasks.iter().enumerate().filter(|(_, t)| t.aim.target().is_some()) {
+        let at = *index.entry(task.client.name).or_insert_with(|| {
+            rounds.push(Round { client: task.client, tasks: Vec::new() });
+            rounds.len() - 1
+        });
+        rounds[at].tasks.push(i);
+    }
+    rounds
+}
+
+fn send(tasks: &[Task<'_>], nonces: NonceMaker) -> Vec<Result<ProbeOutcome, String>> {
+    let outcomes = Mutex::new(vec![Err("nothing was sent".to_owned()); tasks.len()]);
+    let queue = Mutex::new(rounds(tasks).into_iter());
+    let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let work = || {
+        while let Some(round) = next() {
+            let sent = one_round(&round, tasks, nonces);
+            let mut all = outcomes.lock().unwrap_or_else(PoisonError::into_inner);
+            for (n, &task) in round.tasks.iter().enumerate() {
+                all[task] = match &sent {
+                    Ok(list) => Ok(list[n].clone()),
+                    Err(e) => Err(format!("{}: {e:#}", round.client.name)),
+                };
+            }
+        }
+    };
+    let processors = thread::available_parallelism().map_or(1, usize::from);
+    thread::scope(|scope| {
+        for _ in 0..processors * PER_PROCESSOR {
+            scope.spawn(work);
+        }
+    });
+    outcomes.into_inner().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn one_round(round: &Round<'_>, tasks: &[Task<'_>], nonces: NonceMaker) -> Result<Vec<ProbeOutcome>> {
+    let request = |&i: &usize| {
+        Some(ProbeRequest {
+            nonce: nonces.nonce(i),
+            protocol: Protocol::Tcp,
+            target: tasks[i].aim.target()?,
+            timeout_ms: TIMEOUT_MS,
+        })
+    };
+    let requests = round.tasks.iter().filter_map(request).collect();
+    // A panic while another batch was under way leaves the sidecar's pipes as usable as before: answers are numbered.
+    let mut sidecar = round.client.containers.sidecar.lock().unwrap_or_else(PoisonError::into_inner);
+    sidecar.probe(requests)
+}
+
+/// The logs of the servers, from where they end now.
+struct Logs(Vec<File>);
+
+impl Logs {
+    fn open(tasks: &[Task<'_>]) -> Result<Logs> {
+        let mut paths: Vec<&Path> = tasks.iter().map(|t| t.server.containers.kubia_log.as_path()).collect();
+        paths.sort_unstable();
+        paths.dedup();
+        let open = |path: &Path| -> Result<File> {
+            let mut file = File::open(path).with_context(|| format!("open {}", path.display()))?;
+            file.seek(SeekFrom::End(0))?;
+            Ok(file)
+        };
+        paths.into_iter().map(open).collect::<Result<_>>().map(Logs)
+    }
+
+    fn read(self) -> Result<HashMap<Nonce, Visit>> {
+        let mut visits = HashMap::new();
+        for mut file in self.0 {
+            let mut text = String::new();
+            file.read_to_string(&mut text).context("read kubia's log")?;
+            visits.extend(kubia::visits(&text));
+        }
+        Ok(visits)
+    }
+}

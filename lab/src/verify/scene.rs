@@ -1,0 +1,132 @@
+//! The scene: what the kernel says about every pod before the first probe.
+//!
+//! Addresses are read from the namespaces, not taken from CNI results: whether the two agree is itself a check.
+
+use std::fs;
+use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::MetadataExt;
+
+use anyhow::{Context, Result};
+use kernel::{Mac, Rtnl, addr, link};
+
+use super::{End, Task, paths};
+use crate::cluster::{Cluster, Node, Pod};
+use crate::kubia::PORT;
+use crate::verdict::{Journey, Path};
+
+/// `RT_SCOPE_UNIVERSE`: an address that others can use.
+const GLOBAL: u8 = 0;
+
+/// A cluster and what was read of it.
+pub(super) struct Scene<'c> {
+    pub(super) cluster: &'c Cluster,
+    pub(super) pods: Vec<PodFacts<'c>>,
+    /// Indices of the nodes whose pods are asked for.
+    nodes: Vec<usize>,
+}
+
+/// A pod and what the kernel says about it.
+pub(super) struct PodFacts<'c> {
+    pub(super) pod: &'c Pod,
+    pub(super) node: &'c Node,
+    /// The global addresses of its interface; empty when there is no such interface.
+    pub(super) addresses: Vec<IpAddr>,
+    pub(super) mac: Option<Mac>,
+    /// Containers whose process is in another network namespace, or gone.
+    pub(super) strangers: Vec<String>,
+}
+
+impl<'c> Scene<'c> {
+    pub(super) fn read(cluster: &'c Cluster, nodes: Vec<usize>) -> Result<Scene<'c>> {
+        let facts = |pod: &'c Pod| {
+            PodFacts::read(pod, &cluster.nodes[pod.node])
+                .with_context(|| format!("look into {}", pod.space.name))
+        };
+        Ok(Scene { cluster, pods: cluster.pods.iter().map(facts).collect::<Result<_>>()?, nodes })
+    }
+
+    /// The pods on the nodes that are asked for.
+    pub(super) fn chosen(&self) -> impl Iterator<Item = &PodFacts<'c>> {
+        self.pods.iter().filter(|p| self.nodes.contains(&p.pod.node))
+    }
+
+    /// Ordered pairs of two pods, the first one a chosen one.
+    pub(super) fn pairs(&self) -> impl Iterator<Item = (&PodFacts<'c>, &PodFacts<'c>)> {
+        let is_another = |a: &PodFacts<'_>, b: &PodFacts<'_>| a.pod.space.name != b.pod.space.name;
+        self.chosen()
+            .flat_map(move |a| self.pods.iter().filter(move |b| is_another(a, b)).map(move |b| (a, b)))
+    }
+
+    pub(super) fn outside(&self) -> End<'c> {
+        let outside = &self.cluster.outside;
+        End { name: &outside.space.name, containers: &outside.containers }
+    }
+}
+
+impl<'c> PodFacts<'c> {
+    fn read(pod: &'c Pod, node: &'c Node) -> Result<PodFacts<'c>> {
+        let mut rtnl = Rtnl::open_in(&pod.space.netns)?;
+        let (mut addresses, mut mac) = (Vec::new(), None);
+        match link::by_name(&mut rtnl, &pod.ifname) {
+            Ok(link) => {
+                mac = link.mac;
+                let all = addr::list(&mut rtnl, Some(link.index))?;
+                addresses.extend(all.iter().filter(|a| a.scope == GLOBAL).map(|a| a.net.ip()));
+            }
+            Err(e) if e.is_not_found() => {}
+            Err(e) => return Err(e.into()),
+        }
+        let own = pod.space.netns.id()?;
+        let is_here = |pid: i32| {
+            let meta = fs::metadata(format!("/proc/{pid}/ns/net"));
+            meta.is_ok_and(|m| (m.dev(), m.ino()) == own)
+        };
+        let containers = [("kubia", pod.containers.kubia_pid), ("sidecar", pod.containers.sidecar_pid)];
+        let strangers = containers.iter().filter(|(_, pid)| !is_here(*pid)).map(|(name, _)| (*name).into());
+        Ok(PodFacts { pod, node, addresses, mac, strangers: strangers.collect() })
+    }
+
+    pub(super) fn name(&self) -> &'c str {
+        &self.pod.space.name
+    }
+
+    pub(super) fn end(&self) -> End<'c> {
+        End { name: self.name(), containers: &self.pod.containers }
+    }
+
+    /// The address that probes use: the first of the CNI result that the interface has, else its first one.
+    pub(super) fn address(&self) -> Result<IpAddr, String> {
+        let told = self.pod.addresses.iter().find(|a| self.addresses.contains(a));
+        told.or(self.addresses.first()).copied().ok_or_else(|| format!("{} has no address", self.name()))
+    }
+}
+
+/// A task between two ends, if both addresses are known and of one family.
+pub(super) fn task<'c>(
+    client: (End<'c>, Result<IpAddr, String>),
+    server: (End<'c>, Result<IpAddr, String>),
+    (there, back): (Path, Path),
+    more: impl FnOnce(Journey) -> Journey,
+) -> Task<'c> {
+    let journey = || -> Result<Journey, String> {
+        let (from, to) = (client.1?, server.1?);
+        if from.is_ipv4() != to.is_ipv4() {
+            return Err(format!("{from} and {to} are not of one IP version"));
+        }
+        Ok(Journey {
+            client_name: client.0.name.into(),
+            client: from,
+            server: SocketAddr::new(to, PORT),
+            server_name: server.0.name.into(),
+            there,
+            back,
+            macs: None,
+            may_become: None,
+        })
+    };
+    let aim = match journey() {
+        Ok(journey) => super::Aim::Journey(Box::new(more(journey))),
+        Err(reason) => super::Aim::Impossible(reason),
+    };
+    Task { subject: paths::subject(client.0.name, server.0.name), client: client.0, server: server.0, aim }
+}
