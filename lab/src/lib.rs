@@ -19,5 +19,6 @@ pub mod packet;
 pub mod probe;
 pub mod sighting;
 pub mod topology;
+pub mod trace;
 pub mod verdict;
 pub mod verify;

@@ -27,6 +27,7 @@ use crate::verdict::{
     CheckReport, Evidence, Finding, Journey, Judgement, Localhost, Point, Report, Ruling, SCHEMA, Verdict,
     judge, judge_localhost,
 };
+pub(crate) use probing::NonceMaker;
 use probing::Probed;
 use scene::Scene;
 

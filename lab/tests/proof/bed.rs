@@ -1,7 +1,6 @@
 //! A small cluster made by hand: namespaces held by descriptor, containers as threads, logs in memory.
 
 use std::fs::File;
-use std::io::pipe;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::PathBuf;
@@ -14,8 +13,9 @@ use kernel::addr::{self, AddrOptions};
 use kernel::link::{self, Bridge, Change, Veth};
 use kernel::route::{self, Route};
 use kernel::{Netns, Rtnl, sysctl};
+use nix::fcntl::OFlag;
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::unistd::{getpid, gettid};
+use nix::unistd::{getpid, gettid, pipe2};
 use podlab::cluster::{Cluster, Containers, Node, Outside, Pod, Role, Space};
 use podlab::probe::{Sidecar, serve_sidecar};
 use podlab::{kubia, verdict, verify};
@@ -138,8 +138,8 @@ pub(crate) fn remove_route(space: &Space, to: &str, gateway: &str) {
 fn containers(space: &Space) -> Containers {
     let log = File::from(memfd_create(c"kubia", MFdFlags::MFD_CLOEXEC).unwrap());
     let kubia_log = PathBuf::from(format!("/proc/{}/fd/{}", getpid(), log.as_raw_fd()));
-    let (stdin, requests) = pipe().unwrap();
-    let (answers, stdout) = pipe().unwrap();
+    let (stdin, requests) = pipe2(OFlag::O_CLOEXEC).unwrap();
+    let (answers, stdout) = pipe2(OFlag::O_CLOEXEC).unwrap();
     let (tell, told) = mpsc::channel();
     let enter = || Netns::from(space.netns.as_fd().try_clone_to_owned().unwrap());
 
@@ -153,7 +153,7 @@ fn containers(space: &Space) -> Containers {
     thread::spawn(move || {
         let serve = || {
             tell.send(gettid().as_raw()).unwrap();
-            serve_sidecar(stdin, stdout)
+            serve_sidecar(File::from(stdin), File::from(stdout))
         };
         netns.run(serve).unwrap().unwrap();
     });

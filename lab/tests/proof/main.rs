@@ -14,4 +14,5 @@
 mod bed;
 mod capture;
 mod faults;
+mod trace;
 mod verify;

@@ -1,0 +1,245 @@
+//! `trace`: one packet's walk through the lab, interface by interface, there and back.
+//!
+//! One probe is sent under a capture of the whole lab. The walk is what was seen; the reasons beside it come from the
+//! route tables and bridges of the namespaces it passed. Nothing is predicted, and nothing is changed.
+
+mod render;
+mod walk;
+mod why;
+
+use std::net::{IpAddr, SocketAddr};
+
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+
+use crate::capture::Capture;
+use crate::cluster::{Cluster, Containers};
+use crate::exit::{FAILED, Failure, OK};
+use crate::packet::{Arp, Content, Packet, Transport};
+use crate::probe::{ProbeOutcome, ProbeRequest, Protocol, Word};
+use crate::sighting::{Direction, Flow, Flows, Sighting, one_transmission};
+use crate::verdict::{Ruling, Way};
+use crate::verify::NonceMaker;
+
+pub use render::render_trace;
+pub use walk::{Change, Hop, Walk};
+
+/// The name of the JSON document's form.
+pub const SCHEMA: &str = "podlab.trace/1";
+
+/// How long the probe waits for its answer, in milliseconds.
+const TIMEOUT_MS: u64 = 1000;
+
+/// Which packet to follow.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TraceOptions {
+    /// Where it starts: a pod's name or `outside`.
+    pub source: String,
+    /// Where it goes: the name of a pod or node, `outside`, or an address.
+    pub target: String,
+    /// The port; means nothing to ICMP.
+    pub port: u16,
+    /// What it is made of.
+    pub protocol: Protocol,
+}
+
+impl TraceOptions {
+    /// From words as they come from the command line; wrong usage when the protocol is not known.
+    pub fn parse(source: &str, target: &str, port: u16, protocol: &str) -> Result<TraceOptions, Failure> {
+        let protocol = match protocol {
+            "tcp" => Protocol::Tcp,
+            "udp" => Protocol::Udp,
+            "icmp" => Protocol::Icmp,
+            other => {
+                return Err(Failure::usage(format!("no protocol {other:?} · there are: tcp, udp, icmp")));
+            }
+        };
+        Ok(TraceOptions { source: source.into(), target: target.into(), port, protocol })
+    }
+}
+
+/// An ARP message, seen once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArpPoint {
+    /// Namespace and interface.
+    pub at: String,
+    /// Which way.
+    pub direction: Direction,
+    /// Nanoseconds since 1970.
+    pub stamp_ns: u64,
+    /// `who has 10.244.1.1, asks 10.244.1.2` or `10.244.1.1 is at 02:…`.
+    pub text: String,
+}
+
+/// One probe's packets, followed through the lab.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trace {
+    /// [`SCHEMA`].
+    pub schema: String,
+    /// The lab's name.
+    pub lab: String,
+    /// Where the probe started.
+    pub source: String,
+    /// Where it was to go.
+    pub target: String,
+    /// The target's address and port.
+    pub address: SocketAddr,
+    /// What it is made of.
+    pub protocol: Protocol,
+    /// How it ended for its client.
+    pub outcome: ProbeOutcome,
+    /// PASS when an answer came and nothing was rewritten, FAIL when not, ERROR when nothing was seen.
+    pub ruling: Ruling,
+    /// The verdict in words: `no NAT (5-tuple identical at 20 sightings)`.
+    pub verdict: String,
+    /// The packets, in the order in which they were sent.
+    pub walks: Vec<Walk>,
+    /// The ARP messages meanwhile.
+    pub arp: Vec<ArpPoint>,
+    /// ICMP errors meanwhile: who refused what.
+    pub errors: Vec<String>,
+    /// Frames that the capture lost.
+    pub drops: u64,
+}
+
+impl Trace {
+    /// 0 when an answer came, also a rewritten one; else 1.
+    pub fn exit_code(&self) -> u8 {
+        match (self.outcome.word, self.ruling) {
+            (Word::Ok, Ruling::Pass | Ruling::Fail) => OK,
+            _ => FAILED,
+        }
+    }
+}
+
+/// Sends the probe and follows it. An error is a [`Failure`] of wrong usage for a name that the lab does not have;
+/// else something that stopped the capture or the sidecar.
+pub fn run(cluster: &Cluster, options: &TraceOptions) -> Result<Trace> {
+    let containers = sender(cluster, &options.source)?;
+    let address = SocketAddr::new(address_of(cluster, &options.target)?, options.port);
+    let nonces = NonceMaker::new()?;
+    let wanted = move |packet: &Packet| nonces.is_ours(packet) || is_arp(packet) || is_icmp_error(packet);
+    let capture = Capture::start(cluster.spaces(), wanted)?;
+    let request = ProbeRequest {
+        nonce: nonces.nonce(0),
+        protocol: options.protocol,
+        target: address,
+        timeout_ms: TIMEOUT_MS,
+    };
+    // A panic of another thread leaves the sidecar's pipes as usable as before: answers are numbered.
+    let sent =
+        containers.sidecar.lock().unwrap_or_else(std::sync::PoisonError::into_inner).probe(vec![request]);
+    let recording = capture.stop()?;
+    let outcome = sent?.remove(0);
+
+    let flows = Flows::of(&recording.sightings);
+    let flow = flows.get(outcome.nonce, &options.source, outcome.local.map(|a| a.port()), address);
+    let tables = why::Tables::read(cluster, &flow)?;
+    let walks: Vec<Walk> = walks_of(&flow, options.protocol)
+        .into_iter()
+        .filter(|(_, _, sightings)| !sightings.is_empty())
+        .map(|(name, way, sightings)| Walk::of(name, way, &sightings, &tables))
+        .collect();
+    let drops = recording.drops.values().sum();
+    let (ruling, verdict) = walk::judge(&outcome, &walks, drops);
+    Ok(Trace {
+        schema: SCHEMA.into(),
+        lab: cluster.name.clone(),
+        source: options.source.clone(),
+        target: options.target.clone(),
+        address,
+        protocol: options.protocol,
+        outcome,
+        ruling,
+        verdict,
+        walks,
+        arp: recording.sightings.iter().filter_map(arp_point).collect(),
+        errors: recording.sightings.iter().filter_map(icmp_error).collect(),
+        drops,
+    })
+}
+
+/// The packets of a flow by name, each in one transmission.
+fn walks_of<'a>(flow: &Flow<'a>, protocol: Protocol) -> Vec<(&'static str, Way, Vec<&'a Sighting>)> {
+    let (request, reply) = match protocol {
+        Protocol::Tcp => ("HTTP request", "HTTP answer"),
+        Protocol::Udp => ("datagram", "answer"),
+        Protocol::Icmp => ("echo request", "echo reply"),
+    };
+    vec![
+        ("SYN", Way::Request, one_transmission(&flow.knock)),
+        ("SYN-ACK", Way::Reply, one_transmission(&flow.welcome)),
+        (request, Way::Request, one_transmission(&flow.request)),
+        (reply, Way::Reply, one_transmission(&flow.reply)),
+    ]
+}
+
+/// The containers of the place that the packet starts from.
+fn sender<'c>(cluster: &'c Cluster, name: &str) -> Result<&'c Containers, Failure> {
+    if name == cluster.outside.space.name {
+        return Ok(&cluster.outside.containers);
+    }
+    cluster.pod(name).map(|pod| &pod.containers).ok_or_else(|| {
+        let what = if cluster.space(name).is_some() { "sends no probes" } else { "is not in the lab" };
+        Failure::usage(format!("{name:?} {what} · a packet starts at a pod or at outside"))
+    })
+}
+
+fn address_of(cluster: &Cluster, name: &str) -> Result<IpAddr, Failure> {
+    if let Ok(address) = name.parse() {
+        return Ok(address);
+    }
+    if name == cluster.outside.space.name {
+        return Ok(cluster.outside.address.into());
+    }
+    if let Some(node) = cluster.nodes.iter().find(|node| node.space.name == name) {
+        return Ok(node.address.into());
+    }
+    let unknown = || {
+        Failure::usage(format!(
+            "{name:?} is not in the lab · a packet goes to a pod, a node, outside or an address"
+        ))
+    };
+    let pod = cluster.pod(name).ok_or_else(unknown)?;
+    pod.addresses.first().copied().ok_or_else(|| Failure::new(FAILED, format!("{name} has no address")))
+}
+
+fn is_arp(packet: &Packet) -> bool {
+    matches!(packet.content, Content::Arp(_))
+}
+
+/// Destination unreachable or time exceeded, of either IP version.
+fn is_icmp_error(packet: &Packet) -> bool {
+    packet.ip().is_some_and(|ip| error_words(ip).is_some())
+}
+
+/// RFC 792 and RFC 4443; the same numbers mean other things in the two.
+fn error_words(ip: &crate::packet::Ip) -> Option<&'static str> {
+    let Transport::Icmp { kind, code, .. } = ip.transport else { return None };
+    match (ip.source.is_ipv4(), kind, code) {
+        (true, 3, 0) => Some("network unreachable"),
+        (true, 3, 1) => Some("host unreachable"),
+        (true, 3, 3) | (false, 1, 4) => Some("port unreachable"),
+        (true, 3, 4) | (false, 2, _) => Some("packet too big"),
+        (true, 3, _) | (false, 1, _) => Some("destination unreachable"),
+        (true, 11, _) | (false, 3, _) => Some("time exceeded"),
+        _ => None,
+    }
+}
+
+/// Each error once: where the one who found it sent it from.
+fn icmp_error(s: &Sighting) -> Option<String> {
+    let ip = s.ip()?;
+    let words = error_words(ip)?;
+    let is_origin = s.direction == Direction::Out && s.at.port_of.is_none();
+    is_origin.then(|| format!("{} told {} by ICMP: {words} ({})", s.at, ip.target, ip.source))
+}
+
+fn arp_point(s: &Sighting) -> Option<ArpPoint> {
+    let Content::Arp(Arp { is_reply, sender_mac, sender, target }) = &s.packet.content else { return None };
+    let text = match is_reply {
+        true => format!("{sender} is at {sender_mac}"),
+        false => format!("who has {target}, asks {sender}"),
+    };
+    Some(ArpPoint { at: s.at.to_string(), direction: s.direction, stamp_ns: s.stamp_ns, text })
+}

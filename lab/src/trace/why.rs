@@ -1,0 +1,190 @@
+//! Why a packet is where it is: the route that sent it there, the bridge that passed it on.
+//!
+//! From the main route table of each namespace by longest prefix, read after the packet has passed. Rules, other
+//! tables and firewalls are not looked at: where they decide, the reason given here is the one that they overruled.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use anyhow::{Context, Result};
+use kernel::route::{self, Family, KIND_UNICAST, Route, TABLE_LOCAL, TABLE_MAIN};
+use kernel::{Rtnl, link};
+
+use crate::cluster::Cluster;
+use crate::sighting::{Direction, Flow, Sighting};
+
+/// `RTN_LOCAL`: the address is this host's.
+const KIND_LOCAL: u8 = 2;
+
+/// The routes of the namespaces that a flow passed.
+#[derive(Debug, Default)]
+pub(super) struct Tables {
+    spaces: HashMap<String, Table>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    routes: Vec<Route>,
+    names: HashMap<u32, String>,
+}
+
+impl Tables {
+    pub(super) fn read(cluster: &Cluster, flow: &Flow<'_>) -> Result<Tables> {
+        let mut tables = Tables::default();
+        let all = [&flow.knock, &flow.welcome, &flow.request, &flow.reply].into_iter().flatten();
+        for s in all {
+            let name = &s.at.space;
+            if tables.spaces.contains_key(name) {
+                continue;
+            }
+            let Some(space) = cluster.space(name) else { continue };
+            let mut rtnl = Rtnl::open_in(&space.netns)?;
+            let mut read = || -> kernel::Result<Table> {
+                let mut routes = route::list(&mut rtnl, Family::V4)?;
+                routes.extend(route::list(&mut rtnl, Family::V6)?);
+                let links = link::list(&mut rtnl)?;
+                Ok(Table { routes, names: links.into_iter().map(|l| (l.index, l.name)).collect() })
+            };
+            let table = read().with_context(|| format!("read the routes of {name}"))?;
+            tables.spaces.insert(name.clone(), table);
+        }
+        Ok(tables)
+    }
+
+    /// Why the walk's sighting `i` is there or where it goes from there.
+    pub(super) fn why(&self, walk: &[&Sighting], i: usize) -> String {
+        let s = walk[i];
+        let next = walk.get(i + 1).filter(|next| next.at.space == s.at.space);
+        match (s.direction, &s.at.port_of) {
+            (Direction::Out, Some(bridge)) => format!("bridge {bridge}"),
+            (Direction::Out, None) => self.route(s),
+            (Direction::In, Some(bridge)) => match next {
+                Some(next) if next.at.interface == *bridge => format!("bridge {bridge}, to host"),
+                Some(next) => format!("bridge {bridge}, to {}", next.at.interface),
+                None => format!("bridge {bridge}, no further"),
+            },
+            (Direction::In, None) if s.is_overheard => "for another MAC: ignored".into(),
+            (Direction::In, None) => match next {
+                Some(_) => "not its address: forwarded".into(),
+                None => self.end(s),
+            },
+        }
+    }
+
+    /// The route that a packet going out took.
+    fn route(&self, s: &Sighting) -> String {
+        let (Some(table), Some(ip)) = (self.spaces.get(&s.at.space), s.ip()) else { return String::new() };
+        match table.lookup(ip.target) {
+            Some(route) => table.words(route),
+            None if table.is_local(ip.target) => "its own address".into(),
+            None => format!("no route to {} in the main table", ip.target),
+        }
+    }
+
+    /// What became of a packet that was not seen going on.
+    fn end(&self, s: &Sighting) -> String {
+        let (Some(table), Some(ip)) = (self.spaces.get(&s.at.space), s.ip()) else { return String::new() };
+        match table.lookup(ip.target) {
+            _ if table.is_local(ip.target) => "its own address: delivered".into(),
+            Some(route) => format!("no further, though there is {}", table.words(route)),
+            None => format!("no route to {}: dropped", ip.target),
+        }
+    }
+}
+
+impl Table {
+    /// The best route of the main table: the longest prefix, then the lowest metric.
+    fn lookup(&self, target: IpAddr) -> Option<&Route> {
+        let of_main = |r: &&Route| r.table_id() == TABLE_MAIN && r.family() == Family::of(target);
+        let fitting = self.routes.iter().filter(of_main).filter(|r| r.destination().contains(target));
+        fitting.min_by_key(|r| (u8::MAX - r.destination().prefix(), r.priority.unwrap_or(0)))
+    }
+
+    fn is_local(&self, target: IpAddr) -> bool {
+        let of_local = |r: &&Route| r.table_id() == TABLE_LOCAL && r.kind == KIND_LOCAL;
+        self.routes.iter().filter(of_local).any(|r| r.destination().contains(target))
+    }
+
+    /// `route 10.244.2.0/24 via 192.0.2.12`, `default via 10.244.1.1`, `route 10.244.1.0/24 on cni0`.
+    fn words(&self, route: &Route) -> String {
+        let destination = route.destination();
+        let what = match destination.prefix() {
+            0 => "default".to_owned(),
+            _ => format!("route {destination}"),
+        };
+        let link = route.oif.and_then(|index| self.names.get(&index));
+        match (route.kind, route.gateway, link) {
+            (KIND_UNICAST, Some(gateway), _) => format!("{what} via {gateway}"),
+            (KIND_UNICAST, None, Some(name)) => format!("{what} on {name}"),
+            (KIND_UNICAST, None, None) => what,
+            (kind, ..) => format!("{what} (kind {kind}: refused)"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sighting::tests::seen;
+
+    fn route(dst: &str, gateway: Option<&str>, oif: u32) -> Route {
+        Route {
+            dst: Some(dst.parse().unwrap()),
+            gateway: gateway.map(|g| g.parse().unwrap()),
+            oif: Some(oif),
+            table: Some(TABLE_MAIN),
+            ..Route::default()
+        }
+    }
+
+    fn node1() -> Tables {
+        let own = Route { table: Some(TABLE_LOCAL), kind: KIND_LOCAL, ..route("10.244.1.1/32", None, 2) };
+        let table = Table {
+            routes: vec![
+                route("0.0.0.0/0", Some("192.0.2.1"), 3),
+                Route { priority: Some(100), ..route("10.244.2.0/24", Some("192.0.2.99"), 3) },
+                route("10.244.2.0/24", Some("192.0.2.12"), 3),
+                route("10.244.1.0/24", None, 2),
+                Route { kind: route::KIND_BLACKHOLE, ..route("10.66.0.0/16", None, 3) },
+                own,
+            ],
+            names: HashMap::from([(2, "cni0".into()), (3, "eth0".into())]),
+        };
+        Tables { spaces: HashMap::from([("node1".into(), table)]) }
+    }
+
+    fn why(place: &str, to: &str) -> String {
+        let s = seen(place, 1, "10.244.1.2:40000", to, 64, "");
+        node1().why(&[&s], 0)
+    }
+
+    #[test]
+    fn packet_going_out_names_the_best_route() {
+        assert_eq!(why("node1/eth0 out", "10.244.2.2:8080"), "route 10.244.2.0/24 via 192.0.2.12");
+        assert_eq!(why("node1/cni0 out", "10.244.1.3:8080"), "route 10.244.1.0/24 on cni0");
+        assert_eq!(why("node1/eth0 out", "203.0.113.9:8080"), "default via 192.0.2.1");
+        assert_eq!(why("node1/veth2 out", "10.244.1.3:8080"), "bridge cni0");
+        assert_eq!(why("node1/eth0 out", "10.66.0.1:80"), "route 10.66.0.0/16 (kind 6: refused)");
+    }
+
+    #[test]
+    fn packet_coming_in_tells_where_it_goes_next() {
+        let tables = node1();
+        let at = |place: &str| seen(place, 1, "10.244.1.2:40000", "10.244.2.2:8080", 64, "");
+        let (veth, bridge, other) = (at("node1/veth1 in"), at("node1/cni0 in"), at("node1/veth2 out"));
+        assert_eq!(tables.why(&[&veth, &bridge], 0), "bridge cni0, to host");
+        assert_eq!(tables.why(&[&veth, &other], 0), "bridge cni0, to veth2");
+        assert_eq!(tables.why(&[&veth], 0), "bridge cni0, no further");
+        assert_eq!(tables.why(&[&bridge, &at("node1/eth0 out")], 0), "not its address: forwarded");
+        let flooded = Sighting { is_overheard: true, ..at("kubia-9/eth0 in") };
+        assert_eq!(tables.why(&[&flooded], 0), "for another MAC: ignored");
+    }
+
+    #[test]
+    fn packet_that_ends_is_delivered_or_lost() {
+        assert_eq!(why("node1/cni0 in", "10.244.1.1:8080"), "its own address: delivered");
+        let text = "no further, though there is route 10.244.2.0/24 via 192.0.2.12";
+        assert_eq!(why("node1/cni0 in", "10.244.2.2:8080"), text);
+        assert_eq!(why("node1/cni0 in", "[fd00::1]:80"), "no route to fd00::1: dropped");
+    }
+}
