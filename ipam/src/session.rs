@@ -145,7 +145,7 @@ impl Session {
 
     /// The addresses that are reserved, by name only.
     pub(crate) fn listing(&self) -> Result<HashSet<IpAddr>> {
-        Ok(self.network.names()?.iter().filter_map(|file| index::parse(file)).collect())
+        reserved(&self.network)
     }
 
     /// Whether an address is held by nothing but an empty file.
@@ -174,6 +174,19 @@ impl Session {
         }
         self.all = Some(all);
         Ok(())
+    }
+
+    /// Removes empty files, found without reading any; whether there were some.
+    pub(crate) fn reclaim_all(&mut self) -> Result<bool> {
+        let before = self.reclaimed.len();
+        for file in self.network.names()? {
+            if let Some(address) = index::parse(&file).filter(|_| self.network.is_empty_file(&file)) {
+                // Its link, of when it was not empty, is wrong now.
+                self.indexed = false;
+                self.reclaim(&file, address);
+            }
+        }
+        Ok(self.reclaimed.len() > before)
     }
 
     fn reclaim(&mut self, file: &OsStr, address: IpAddr) {
@@ -207,10 +220,10 @@ impl Session {
         self.drafts()?.create_anew(OsStr::new(DRAFT), content)
     }
 
-    /// Removes the draft; one that stays behind is removed by the next.
+    /// Removes the draft; one that stays behind makes the index one that is to be tidied.
     pub(crate) fn discard_draft(&mut self) {
-        if let Ok(drafts) = self.drafts() {
-            let _ = drafts.unlink(OsStr::new(DRAFT));
+        if self.drafts().and_then(|drafts| drafts.unlink(OsStr::new(DRAFT))).is_err() {
+            self.indexed = false;
         }
     }
 
@@ -244,6 +257,8 @@ impl Session {
         }
         if let Err(err) = self.write_last(set_index, address) {
             let _ = self.remove(&reservation);
+            // The draft may have stayed behind.
+            self.indexed = false;
             return Err(err);
         }
         Ok(reservation)
@@ -302,10 +317,17 @@ fn open_locked(path: &Path, access: Access) -> Result<Option<(Directory, Option<
             Ok(_) => {}
             Err(err) if err.errno() == Some(Errno::ENOENT as i32) => {}
             Err(_) if access == Access::Read => return Ok(Some((directory, None))),
+            // After an ADD that found no room even for the lock, DEL has nothing to do.
+            Err(_) if access == Access::Change && reserved(&directory)?.is_empty() => return Ok(None),
             Err(err) => return Err(err),
         }
     }
     Err(Error::Io { action: "lock", path: path.join(LOCK), errno: Errno::ESTALE })
+}
+
+/// The addresses that files of the directory are named by.
+fn reserved(directory: &Directory) -> Result<HashSet<IpAddr>> {
+    Ok(directory.names()?.iter().filter_map(|file| index::parse(file)).collect())
 }
 
 fn take_lock(directory: &Directory) -> Result<Flock<OwnedFd>> {

@@ -343,14 +343,21 @@ fn reserve(
 }
 
 fn next_free<'a>(
-    session: &Session,
+    session: &mut Session,
     set_index: usize,
     set: &'a RangeSet,
     content: &[u8],
 ) -> Result<Candidate<'a>> {
-    let take = |address| session.take(address, content);
-    decide::choose(set, session.last_reserved(set_index), take, || session.listing())?
-        .ok_or_else(|| Error::Exhausted { set: set.to_string() })
+    loop {
+        let take = |address| session.take(address, content);
+        let chosen = decide::choose(set, session.last_reserved(set_index), take, || session.listing())?;
+        match chosen {
+            Some(candidate) => return Ok(candidate),
+            // The last resort: files that someone emptied while the index was believed.
+            None if session.reclaim_all()? => {}
+            None => return Err(Error::Exhausted { set: set.to_string() }),
+        }
+    }
 }
 
 /// Removes all it can. Errors come on top of those that stood before.

@@ -1,8 +1,8 @@
-//! Routing policy rules, listed for those who want to see why a route is not used. Nothing here changes one.
+//! Routing policy rules: listed for those who want to see why a route is not used, and added. Nothing here deletes one.
 
 use ipnetwork::IpNetwork;
-use netlink_packet_core::Emitable;
-use netlink_packet_route::rule::{RuleHeader, RuleMessage};
+use netlink_packet_core::{Emitable, NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::rule::{RuleAttribute, RuleHeader, RuleMessage};
 
 use crate::error::{Cause, Result};
 use crate::route::Family;
@@ -53,6 +53,27 @@ pub fn list(rtnl: &mut Rtnl, family: Family) -> Result<Vec<Rule>> {
         Ok(())
     })
     .map_err(|c| c.about("list rules"))
+}
+
+/// Adds a rule by source, destination, incoming and outgoing link that has packets look in `table`; mark and other
+/// actions are not sent. `is_exists()` when there is the same one.
+pub fn add(rtnl: &mut Rtnl, rule: &Rule) -> Result<()> {
+    let mut m = RuleMessage::default();
+    m.header.family = rule.family.number();
+    m.header.action = rule.action.into();
+    m.attributes = vec![RuleAttribute::Priority(rule.priority), RuleAttribute::Table(rule.table)];
+    m.attributes.extend(rule.iif.clone().map(RuleAttribute::Iifname));
+    m.attributes.extend(rule.oif.clone().map(RuleAttribute::Oifname));
+    if let Some(src) = rule.src {
+        m.header.src_len = src.prefix();
+        m.attributes.push(RuleAttribute::Source(src.ip()));
+    }
+    if let Some(dst) = rule.dst {
+        m.header.dst_len = dst.prefix();
+        m.attributes.push(RuleAttribute::Destination(dst.ip()));
+    }
+    rtnl.change(libc::RTM_NEWRULE, NLM_F_CREATE | NLM_F_EXCL, &m)
+        .map_err(|c| c.about(format!("add rule {} to table {}", rule.priority, rule.table)))
 }
 
 fn read(payload: &[u8]) -> std::result::Result<Option<Rule>, Cause> {

@@ -17,7 +17,8 @@ use cni::runtime::{Added, Attachment, Network, Runtime, Transcript};
 use ipnetwork::{IpNetwork, Ipv4Network};
 use kernel::addr::{self, AddrOptions};
 use kernel::link::{self, Bridge, Change, Veth};
-use kernel::route::{self, Route};
+use kernel::route::{self, Family, Route};
+use kernel::rule::{self, Rule};
 use kernel::{Netns, Rtnl, packet, sysctl};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
@@ -31,6 +32,12 @@ use crate::topology::{FABRIC, OUTSIDE, Topology, mac};
 pub const IFNAME: &str = "eth0";
 /// The bridge of the fabric.
 const SWITCH: &str = "lan0";
+/// The fabric's link to the host outside.
+const WAN: &str = "wan0";
+/// The fabric's routes to pods, for packets from outside.
+const INGRESS_TABLE: u32 = 100;
+/// `FR_ACT_TO_TBL` of linux/fib_rules.h.
+const TO_TABLE: u8 = 1;
 /// How long a plugin may take before it is killed.
 const PLUGIN_LIMIT: Duration = Duration::from_secs(60);
 /// How long a wire may take to carry frames.
@@ -176,11 +183,25 @@ fn wire(fabric: &Space, outside: &Space, nodes: &[Node]) -> Result<()> {
     let router = host(FABRIC, 1);
     addr::add(&mut rtnl, lan, with_prefix(router, FABRIC)?, &AddrOptions::default()).context("fabric")?;
 
-    let wan = plug(&mut rtnl, "wan0", None, (mac(0xfa, 2), mac(0x0f, 9)), outside)?;
+    let wan = plug(&mut rtnl, WAN, None, (mac(0xfa, 2), mac(0x0f, 9)), outside)?;
     addr::add(&mut rtnl, wan, with_prefix(host(OUTSIDE, 1), OUTSIDE)?, &AddrOptions::default())
         .context("fabric")?;
     attach(outside, host(OUTSIDE, 9), OUTSIDE, host(OUTSIDE, 1))?;
 
+    // The router knows the way to pods for those outside only. Between nodes it does not help: a node without
+    // its route to another's pods does not reach them, as on any LAN whose router knows nothing of pods.
+    let from_outside = Rule {
+        family: Family::V4,
+        priority: 100,
+        src: None,
+        dst: None,
+        iif: Some(WAN.to_owned()),
+        oif: None,
+        mark: None,
+        action: TO_TABLE,
+        table: INGRESS_TABLE,
+    };
+    rule::add(&mut rtnl, &from_outside).context("fabric")?;
     let mut ports = vec![wan];
     for (index, node) in nodes.iter().enumerate() {
         let macs = (mac(0xfb, index + 1), mac(0x0e, index + 1));
@@ -189,7 +210,13 @@ fn wire(fabric: &Space, outside: &Space, nodes: &[Node]) -> Result<()> {
         for other in nodes.iter().filter(|other| other.address != node.address) {
             add_route(&mut own, other.pod_cidr, other.address).with_context(|| node.space.name.clone())?;
         }
-        add_route(&mut rtnl, node.pod_cidr, node.address).context("fabric")?;
+        let way_in = Route {
+            dst: Some(IpNetwork::V4(node.pod_cidr)),
+            gateway: Some(node.address.into()),
+            table: Some(INGRESS_TABLE),
+            ..Route::default()
+        };
+        route::add(&mut rtnl, &way_in).context("fabric")?;
     }
     for space in [fabric].into_iter().chain(nodes.iter().map(|node| &node.space)) {
         space

@@ -49,16 +49,20 @@ pub struct Steps {
     mark: &'static str,
 }
 
+/// Whether the locale (LC_ALL, LC_CTYPE, LANG) is UTF-8.
+pub fn is_utf8() -> bool {
+    let locale = ["LC_ALL", "LC_CTYPE", "LANG"]
+        .into_iter()
+        .find_map(|name| std::env::var(name).ok().filter(|value| !value.is_empty()))
+        .unwrap_or_default()
+        .to_ascii_lowercase();
+    locale.contains("utf-8") || locale.contains("utf8")
+}
+
 impl Steps {
     /// Lines with a tick, or with `ok` where the locale is not UTF-8; none when `quiet`.
     pub fn new(quiet: bool) -> Self {
-        let locale = ["LC_ALL", "LC_CTYPE", "LANG"]
-            .into_iter()
-            .find_map(|name| std::env::var(name).ok().filter(|value| !value.is_empty()))
-            .unwrap_or_default()
-            .to_ascii_lowercase();
-        let utf8 = locale.contains("utf-8") || locale.contains("utf8");
-        Self { quiet, mark: if utf8 { "✓" } else { "ok" } }
+        Self { quiet, mark: if is_utf8() { "✓" } else { "ok" } }
     }
 
     /// One step is done.

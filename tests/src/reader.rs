@@ -1,7 +1,7 @@
 //! Reads one network namespace into [`Facts`]: links, addresses, routes, rules and sysctls, through `ip`, `bridge` and
 //! /proc/sys, never through our own decoder.
 //!
-//! Left out because they depend on the moment and not on the plugin: carrier flags, bridge timers and learned state,
+//! Left out because they depend on the moment and not on the plugin: carrier flags, bridge timers and port states and learned state,
 //! ifindexes, `tentative`, the kernel's own IPv6 link-local addresses with their routes, IPv6 routes of the local table
 //! (the kernel adds them when duplicate address detection ends). Random names and MACs become symbols.
 
@@ -203,7 +203,6 @@ fn read_link(link: &Value, all: &[Value], names: &Names, reading: &mut Reading) 
     }
     if text(&link["linkinfo"], "info_slave_kind") == "bridge" {
         let port = &link["linkinfo"]["info_slave_data"];
-        facts.put(format!("{at}/port/state"), plain(&port["state"]));
         for (key, value) in port.as_object().into_iter().flatten() {
             if value.is_boolean() {
                 facts.put(format!("{at}/port/{key}"), value.to_string());

@@ -30,7 +30,7 @@ pub fn facts(world: &World, snapshot: &Snapshot, outcome: &Outcome) -> Facts {
 
 fn sentences(world: &World, mut error: Value) -> Value {
     for key in ["msg", "details"] {
-        if let Some(text) = error[key].as_str() {
+        if let Some(text) = error.get(key).and_then(Value::as_str) {
             let text = anonymous(world, text);
             error[key] = Value::String(text);
         }
@@ -48,7 +48,7 @@ fn anonymous(world: &World, text: &str) -> String {
 }
 
 fn normalise(world: &World, snapshot: &Snapshot, result: &mut Value) {
-    for interface in result["interfaces"].as_array_mut().into_iter().flatten() {
+    for interface in result.get_mut("interfaces").and_then(Value::as_array_mut).into_iter().flatten() {
         let name = world.names.link(interface["name"].as_str().unwrap_or_default());
         let pod = (0..world.pods.len()).find(|&pod| interface["sandbox"] == world.netns(pod));
         let macs = match pod {

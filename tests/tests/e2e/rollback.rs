@@ -73,7 +73,7 @@ fn a_result_that_the_version_cannot_express_is_undone() -> Result<()> {
 fn a_bridge_that_was_there_gets_back_what_was_changed() -> Result<()> {
     let world = World::new(Side::Podnet, 1)?;
     world.host_ip(&[
-        "link add cni0 type bridge",
+        "link add cni0 address 02:00:00:00:00:b0 type bridge",
         "addr add 10.9.9.1/24 dev cni0",
         "addr add 2001:db8:1::9/64 dev cni0 nodad",
     ])?;
@@ -87,7 +87,7 @@ fn a_bridge_that_was_there_gets_back_what_was_changed() -> Result<()> {
 fn an_address_that_forceaddress_took_comes_back_with_its_routes() -> Result<()> {
     let world = World::new(Side::Podnet, 1)?;
     world.host_ip(&[
-        "link add cni0 type bridge",
+        "link add cni0 address 02:00:00:00:00:b0 type bridge",
         "addr add 10.9.9.1/24 dev cni0",
         "addr add 10.9.9.2/24 dev cni0",
         "link set cni0 up",

@@ -178,7 +178,7 @@ fn node() -> Vec<Bad> {
             .says(999, "\"lo\" already exists but is not a bridge"),
         conf("bridge", "the bridge has another IPv4 address", GATEWAY)
             .prepare(|world| {
-                world.host_ip(&["link add cni0 type bridge", "addr add 10.9.9.1/24 dev cni0", "link set cni0 up"])
+                world.host_ip(&["link add cni0 address 02:00:00:00:00:b0 type bridge", "addr add 10.9.9.1/24 dev cni0", "link set cni0 up"])
             })
             .says(999, "\"cni0\" already has an IP address different from 10.1.2.1/24"),
         conf(
@@ -187,7 +187,7 @@ fn node() -> Vec<Bad> {
             r#"{"isGateway":true,"ipam":{"type":"host-local","dataDir":"@DATA@","subnet":"2001:db8:1::/64"}}"#,
         )
         .prepare(|world| {
-            world.host_ip(&["link add cni0 type bridge", "addr add 2001:db8:1::9/64 dev cni0 nodad", "link set cni0 up"])
+            world.host_ip(&["link add cni0 address 02:00:00:00:00:b0 type bridge", "addr add 2001:db8:1::9/64 dev cni0 nodad", "link set cni0 up"])
         })
         .says(999, "\"cni0\" already has an IP address different from 2001:db8:1::1/64"),
         conf(

@@ -175,7 +175,7 @@ fn namespaces() -> Vec<Bad> {
         );
     }
     cases.push(
-        conf("bridge", "CNI_NETNS is a plain file", IPAM)
+        conf("bridge", "CNI_NETNS is a plain file", r#"{"ipam":{"type":"static"}}"#)
             .verb("CHECK")
             .env("CNI_NETNS", "/etc/hostname")
             .says(8, "unknown FS magic on")

@@ -199,10 +199,14 @@ impl Bad {
     }
 }
 
-/// The network's own directory, its lock and its cursor may stay after a failed ADD: they reserve nothing.
+/// The network's own directory, its lock and its cursor may stay after a failed ADD, and so may our index of the
+/// reservations: they reserve nothing.
 fn kept(facts: &Facts) -> Facts {
     facts.filtered(|path| {
         let Some(file) = path.strip_prefix("data/") else { return true };
+        if file.starts_with(".podnet/") {
+            return false;
+        }
         !(file.is_empty()
             || file == "testnet/"
             || file.starts_with("testnet/lock/")

@@ -48,7 +48,8 @@ pub(super) fn cases() -> Vec<Bad> {
         ("a route is nonsense", r#""routes":[{"dst":"nonsense"}]"#, "nonsense"),
         ("dns is a text", r#""dns":"10.1.2.1""#, "dns"),
     ] {
-        cases.push(fixed(name, rest).says(6, says).other_words());
+        let code = if name == "gateway is nonsense" { 7 } else { 6 };
+        cases.push(fixed(name, rest).says(code, says).other_words());
     }
     cases
 }

@@ -93,7 +93,7 @@ fn gateways() -> Vec<Case> {
         bridge(
             "routes with and without gateway",
             r#"{"isGateway":true,"ipam":{"type":"host-local","dataDir":"@DATA@","subnet":"10.1.2.0/24",
-                "routes":[{"dst":"0.0.0.0/0"},{"dst":"192.168.0.0/16","gw":"10.1.2.9"},{"dst":"172.16.5.3/12"}]}}"#,
+                "routes":[{"dst":"0.0.0.0/0"},{"dst":"192.168.0.0/16","gw":"10.1.2.9"},{"dst":"172.16.0.0/12"}]}}"#,
         ),
         bridge(
             "routes of both families",
@@ -129,7 +129,7 @@ fn gateways() -> Vec<Case> {
                 {"address":"10.1.2.30/24","gateway":"10.1.2.1"},{"address":"2001:db8:1::30/64","gateway":"2001:db8:1::1"}]}}"#,
         ),
         Case {
-            args: "IP=10.1.2.40/24,2001:db8:1::40/64;GATEWAY=10.1.2.1,2001:db8:1::1",
+            args: "IP=10.1.2.40/24,2001:db8:1::40/64;GATEWAY=10.1.2.1,2001:db8:1::1;IgnoreUnknown=1",
             ..bridge("static addresses from CNI_ARGS", r#"{"isGateway":true,"ipam":{"type":"static"}}"#)
         },
     ]
@@ -138,8 +138,8 @@ fn gateways() -> Vec<Case> {
 /// Links, ports, flags.
 fn ports() -> Vec<Case> {
     vec![
-        bridge("L2 only", "{}"),
-        bridge("L2 only with an empty ipam", r#"{"ipam":{},"mtu":1300}"#),
+        Case { since: "0.3.0", ..bridge("L2 only", "{}") },
+        Case { since: "0.3.0", ..bridge("L2 only with an empty ipam", r#"{"ipam":{},"mtu":1300}"#) },
         bridge(
             "mtu",
             r#"{"mtu":1400,"isGateway":true,"ipam":{"type":"host-local","dataDir":"@DATA@","subnet":"10.1.2.0/24"}}"#,
@@ -248,7 +248,7 @@ fn ports() -> Vec<Case> {
 fn requests() -> Vec<Case> {
     vec![
         Case {
-            args: "MAC=02:00:00:00:00:01",
+            args: "MAC=02:00:00:00:00:01;IgnoreUnknown=1",
             ..bridge(
                 "MAC of CNI_ARGS",
                 r#"{"ipam":{"type":"host-local","dataDir":"@DATA@","subnet":"10.1.2.0/24"}}"#,
@@ -265,7 +265,8 @@ fn requests() -> Vec<Case> {
                 "ipam":{"type":"host-local","dataDir":"@DATA@","subnet":"10.1.2.0/24"}}"#,
         ),
         Case {
-            args: "MAC=02:00:00:00:00:01",
+            since: "0.3.0",
+            args: "MAC=02:00:00:00:00:01;IgnoreUnknown=1",
             ..bridge(
                 "MAC of all three",
                 r#"{"runtimeConfig":{"mac":"02:00:00:00:00:03"},"args":{"cni":{"mac":"02:00:00:00:00:02"}}}"#,

@@ -27,10 +27,13 @@ fn host_local() -> Vec<Case> {
                     {"subnet":"10.1.2.0/24","rangeStart":"10.1.2.9","rangeEnd":"10.1.2.9"},{"subnet":"10.1.3.0/24"}]]}}"#,
             )
         },
-        local(
-            "host-local: two sets of one family",
-            r#"{"ipam":{"type":"host-local","dataDir":"@DATA@","subnet":"10.1.2.0/24","ranges":[[{"subnet":"10.1.3.0/24"}]]}}"#,
-        ),
+        Case {
+            since: "0.3.0",
+            ..local(
+                "host-local: two sets of one family",
+                r#"{"ipam":{"type":"host-local","dataDir":"@DATA@","subnet":"10.1.2.0/24","ranges":[[{"subnet":"10.1.3.0/24"}]]}}"#,
+            )
+        },
         local(
             "host-local: routes and gateway",
             r#"{"ipam":{"type":"host-local","dataDir":"@DATA@","subnet":"10.1.2.0/25","gateway":"10.1.2.100",

@@ -1,0 +1,179 @@
+//! The machine is the same before, during and after a lab, and after `kill -9` at any moment.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::{Lab, command, podlab, text};
+
+/// How many times a lab is killed.
+const KILLS: u32 = 20;
+/// How long the kernel may take to remove a killed lab.
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// Everything of this machine's network that a lab could disturb, by the function that the demo uses too.
+fn fingerprint() -> Result<String> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/lib.sh");
+    let output = Command::new("bash")
+        .args(["-c", ". \"$0\"; fingerprint"])
+        .arg(script)
+        .output()
+        .context("run scripts/lib.sh")?;
+    ensure!(output.status.success(), "fingerprint: {}", text(&output));
+    ensure!(output.stdout.len() > 10_000, "the fingerprint saw next to nothing: {}", text(&output));
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// The first line in which two fingerprints differ.
+fn difference(before: &str, after: &str) -> Option<String> {
+    let (old, new): (BTreeSet<&str>, BTreeSet<&str>) = (before.lines().collect(), after.lines().collect());
+    let mut lines = old.symmetric_difference(&new);
+    lines.next().map(|line| format!("{}: {line}", if old.contains(line) { "gone" } else { "new" }))
+}
+
+#[test]
+fn a_difference_of_the_machine_is_seen() {
+    assert_eq!(difference("a\nb", "a\nb"), None);
+    assert_eq!(difference("a\nb", "a").as_deref(), Some("gone: b"));
+    assert_eq!(difference("a", "a\nc").as_deref(), Some("new: c"));
+}
+
+#[test]
+fn the_machine_is_the_same_before_during_and_after_a_lab() -> Result<()> {
+    let before = fingerprint()?;
+    let lab = Lab::up("same", &["--nodes", "2", "--pods", "3"])?;
+    ensure!(lab.exec("node1", &["ip", "-br", "link"])?.contains("cni0"), "the lab has no bridge");
+    let during = fingerprint()?;
+    let down = lab.podlab("down", &[])?;
+    ensure!(down.status.success(), "{}", text(&down));
+    let after = fingerprint()?;
+    assert_eq!(difference(&before, &during), None, "while the lab was up");
+    assert_eq!(difference(&before, &after), None, "after it was down");
+    Ok(())
+}
+
+/// A number below `most`, new each time.
+fn random(state: &mut u64, most: u64) -> u64 {
+    *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    (*state >> 33) % most
+}
+
+/// The processes of the lab that the launcher left on their own: init and supervisor carry its topology.
+fn processes(name: &str) -> Vec<(i32, String)> {
+    let wanted = format!("\"name\":\"{name}\"");
+    let own = |pid: &i32| {
+        let environ = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        String::from_utf8_lossy(&environ).contains(&wanted)
+    };
+    let role = |pid: i32| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        (pid, String::from_utf8_lossy(&line).replace('\0', " "))
+    };
+    pids().filter(own).map(role).filter(|(_, line)| line.contains("__")).collect()
+}
+
+fn pids() -> impl Iterator<Item = i32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+fn pid_namespace(pid: i32) -> Option<u64> {
+    fs::metadata(format!("/proc/{pid}/ns/pid")).ok().map(|meta| meta.ino())
+}
+
+#[test]
+fn a_lab_killed_at_any_moment_leaves_nothing() -> Result<()> {
+    let before = fingerprint()?;
+    let seed = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_nanos() as u64;
+    let mut state = seed;
+    let mut victims = BTreeSet::new();
+    for round in 0..KILLS {
+        let name = format!("e2e-kill-{}-{round}", std::process::id());
+        let moment = Duration::from_millis(random(&mut state, 400));
+        let (victim, namespaces) = kill_once(&name, moment, random(&mut state, 3))
+            .with_context(|| format!("round {round}, seed {seed}"))?;
+        let deadline = Instant::now() + LIMIT;
+        let left = |pid: &i32| pid_namespace(*pid).is_some_and(|inode| namespaces.contains(&inode));
+        while pids().any(|pid| left(&pid)) || !processes(&name).is_empty() {
+            ensure!(
+                Instant::now() < deadline,
+                "processes of the lab are left after {LIMIT:?}: {:?} (round {round}, {victim} after {moment:?}, seed {seed})",
+                processes(&name)
+            );
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        victims.insert(victim);
+    }
+    assert_eq!(difference(&before, &fingerprint()?), None, "seed {seed}");
+    ensure!(victims.len() >= 2, "only {victims:?} was killed in {KILLS} rounds (seed {seed})");
+    Ok(())
+}
+
+/// Starts a lab in the foreground, sets it to work when it is up, and kills one of its three processes: the
+/// victim's role and the PID namespaces that must become empty.
+fn kill_once(name: &str, moment: Duration, which: u64) -> Result<(String, BTreeSet<u64>)> {
+    let mut launcher = command(&["up", "--name", name, "--nodes", "2", "--pods", "4", "-q"])?
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()?;
+    let begin = Instant::now();
+    let mut workers = Vec::new();
+    // The lab is up after a fraction of the longest moment; from then on it is busy with one verb after another.
+    while begin.elapsed() < moment {
+        std::thread::sleep(Duration::from_millis(10).min(moment.saturating_sub(begin.elapsed())));
+        if workers.is_empty() && begin.elapsed() > moment / 2 {
+            for verb in [&["verify"][..], &["trace", "kubia-1", "kubia-5"], &["down"]] {
+                let mut args = vec![verb[0], "--name", name];
+                args.extend(&verb[1..]);
+                let worker = command(&args)?.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+                // `down` joins in every other time only, or nothing would be left to kill.
+                if verb[0] != "down" || which == 2 {
+                    workers.push(worker?);
+                }
+            }
+        }
+    }
+    let mut candidates = vec![(launcher.id() as i32, "launcher".to_owned())];
+    candidates.extend(processes(name).into_iter().map(|(pid, line)| {
+        (pid, if line.contains("__supervisor") { "supervisor".to_owned() } else { "init".to_owned() })
+    }));
+    let own = pid_namespace(std::process::id() as i32);
+    let namespaces: BTreeSet<u64> =
+        candidates.iter().filter_map(|(pid, _)| pid_namespace(*pid)).filter(|inode| Some(*inode) != own).collect();
+    let (pid, role) = candidates.swap_remove(which as usize % candidates.len());
+    // It may have come to its end by itself.
+    let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+    if role != "launcher" {
+        // The launcher ends when the lab does.
+        let deadline = Instant::now() + LIMIT;
+        while launcher.try_wait()?.is_none() {
+            ensure!(Instant::now() < deadline, "the launcher outlives its lab ({role} killed)");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+    launcher.wait()?;
+    for mut worker in workers {
+        worker.wait()?;
+    }
+    Ok((role, namespaces))
+}
+
+#[test]
+fn two_labs_with_the_same_addresses_do_not_meet() -> Result<()> {
+    let first = Lab::up("twin-a", &["--nodes", "2", "--pods", "1"])?;
+    let second = Lab::up("twin-b", &["--nodes", "2", "--pods", "1"])?;
+    second.exec("node1", &["ip", "link", "del", "cni0"])?;
+    ensure!(first.exec("node1", &["ip", "-br", "link"])?.contains("cni0"), "a lab lost the other's bridge");
+    let listed = podlab(&["ls", "-q"])?;
+    let names = String::from_utf8_lossy(&listed.stdout).into_owned();
+    ensure!(names.contains(&first.name) && names.contains(&second.name), "podlab ls: {}", text(&listed));
+    Ok(())
+}

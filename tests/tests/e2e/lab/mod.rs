@@ -1,0 +1,90 @@
+//! The lab as a person uses it: the program `podlab`, from outside. Each test has labs of its own name and takes them
+//! down, also when it fails.
+
+mod cleanliness;
+mod command_line;
+mod verdicts;
+
+use std::ffi::OsStr;
+use std::process::{Command, Output, Stdio};
+
+use anyhow::{Context, Result, ensure};
+use podnet_tests::plugins;
+use serde_json::Value;
+
+/// A lab that ends with this value.
+struct Lab {
+    name: String,
+}
+
+impl Lab {
+    /// Brings a detached lab up.
+    fn up(name: &str, options: &[&str]) -> Result<Lab> {
+        let lab = Lab { name: format!("e2e-{name}-{}", std::process::id()) };
+        let mut args = vec!["up", "--detach", "--name", &lab.name];
+        args.extend(options);
+        let output = podlab(&args)?;
+        ensure!(output.status.success(), "podlab {args:?}: {}", text(&output));
+        Ok(lab)
+    }
+
+    /// Runs a verb on it.
+    fn podlab(&self, verb: &str, rest: &[&str]) -> Result<Output> {
+        let mut args = vec![verb, "--name", &self.name];
+        args.extend(rest);
+        podlab(&args)
+    }
+
+    /// Runs a command in one of its namespaces; an exit code other than 0 is an error.
+    fn exec(&self, target: &str, command: &[&str]) -> Result<String> {
+        let mut rest = vec![target, "--"];
+        rest.extend(command);
+        let output = self.podlab("exec", &rest)?;
+        ensure!(output.status.success(), "{command:?} in {target}: {}", text(&output));
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Verifies it: the exit code and the report.
+    fn verify(&self, checks: &[&str]) -> Result<(i32, Value)> {
+        let mut rest = vec!["-o", "json"];
+        rest.extend(checks);
+        let output = self.podlab("verify", &rest)?;
+        let report = serde_json::from_slice(&output.stdout).with_context(|| text(&output))?;
+        Ok((output.status.code().unwrap_or(-1), report))
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        // It may be down already.
+        let _ = self.podlab("down", &["-q"]);
+    }
+}
+
+/// Runs `podlab` and waits for it.
+fn podlab(args: &[impl AsRef<OsStr>]) -> Result<Output> {
+    let mut command = command(args)?;
+    command.stdin(Stdio::null()).output().context("start podlab")
+}
+
+/// `podlab` with these arguments and none of this environment's settings for it.
+fn command(args: &[impl AsRef<OsStr>]) -> Result<Command> {
+    let mut command = Command::new(plugins::podlab()?);
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("PODLAB_") {
+            command.env_remove(name);
+        }
+    }
+    command.args(args);
+    Ok(command)
+}
+
+/// What a program said, for errors.
+fn text(output: &Output) -> String {
+    format!(
+        "{}: {}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
+}
