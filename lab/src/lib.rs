@@ -6,6 +6,7 @@
 
 pub mod capsule;
 pub mod capture;
+pub mod cli;
 pub mod cluster;
 pub mod construct;
 pub mod containers;
@@ -13,11 +14,13 @@ pub mod control;
 pub mod doctor;
 pub mod events;
 pub mod exit;
+pub mod inspect;
 pub mod kubia;
 pub mod output;
 pub mod packet;
 pub mod probe;
 pub mod sighting;
+pub mod supervisor;
 pub mod topology;
 pub mod trace;
 pub mod verdict;

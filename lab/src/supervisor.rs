@@ -67,7 +67,8 @@ fn supervise() -> Result<(), Failure> {
 
 /// A pod needs half a dozen descriptors, more than the usual 1024 allow a lab of some size.
 fn allow_many_descriptors() -> Result<(), Failure> {
-    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).context("limit of open files").map_err(Failure::from)?;
+    let (_, most) =
+        getrlimit(Resource::RLIMIT_NOFILE).context("limit of open files").map_err(Failure::from)?;
     setrlimit(Resource::RLIMIT_NOFILE, most, most).context("limit of open files").map_err(Failure::from)
 }
 
@@ -167,9 +168,8 @@ pub fn unknown(lab: &Lab, name: &str) -> Failure {
 /// Mount, PID, network, UTS and IPC namespaces of a space; those that it has not of its own are the
 /// capsule's.
 fn namespaces(lab: &Lab, what: Option<&str>) -> Result<Vec<OwnedFd>> {
-    let own = |kind: &str| -> Result<OwnedFd> {
-        Ok(std::fs::File::open(format!("/proc/self/ns/{kind}"))?.into())
-    };
+    let own =
+        |kind: &str| -> Result<OwnedFd> { Ok(std::fs::File::open(format!("/proc/self/ns/{kind}"))?.into()) };
     let space = find(lab, what)?;
     let network = match space {
         Some(space) => space.netns.as_fd().try_clone_to_owned()?,
@@ -198,7 +198,9 @@ fn summary(lab: &Lab) -> Value {
 /// Ends the lab: the process, and with it everything.
 fn end(lab: &Lab, graceful: bool, stream: &mut UnixStream) -> ! {
     let failed = match graceful {
-        true => construct::delete_pods(&lab.topology, &lab.cluster).unwrap_or_else(|err| vec![format!("{err:#}")]),
+        true => {
+            construct::delete_pods(&lab.topology, &lab.cluster).unwrap_or_else(|err| vec![format!("{err:#}")])
+        }
         false => Vec::new(),
     };
     let value = json!({ "name": lab.cluster.name, "deleted": if graceful { lab.cluster.pods.len() } else { 0 }, "failed": failed });

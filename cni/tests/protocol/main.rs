@@ -9,7 +9,9 @@
 extern crate podnet_cni as cni;
 
 mod delegate;
+mod network;
 mod plugin;
 mod random;
+mod runtime;
 
 mod scripts;

@@ -190,7 +190,8 @@ fn check_needs_0_4_0_and_can_be_disabled() {
     let prev = json!({"cniVersion": "1.0.0"});
     let old = error(runtime.check_list(&network("0.3.1"), &attachment(), Some(&prev)));
     assert_eq!(old, Error::new(1, "configuration version \"0.3.1\" does not support CHECK"));
-    let disabled = Network { disable_check: true, ..network("1.0.0") };
+    let mut disabled = network("1.0.0");
+    disabled.disable_check = true;
     assert_eq!(runtime.check_list(&disabled, &attachment(), Some(&prev)).outcome, Ok(()));
     assert_eq!(scripts.log(), [""; 0]);
     assert_eq!(runtime.check_list(&network("0.4.0"), &attachment(), Some(&prev)).outcome, Ok(()));
@@ -208,7 +209,8 @@ fn gc_sends_both_lists_or_none() {
     let scripts = Scripts::new();
     let runtime = two(&scripts);
     assert_eq!(runtime.gc_list(&network("1.0.0"), Some(&[])).outcome, Ok(()));
-    let disabled = Network { disable_gc: true, ..network("1.1.0") };
+    let mut disabled = network("1.1.0");
+    disabled.disable_gc = true;
     assert_eq!(runtime.gc_list(&disabled, Some(&[])).outcome, Ok(()));
     assert_eq!(scripts.log(), [""; 0]);
 

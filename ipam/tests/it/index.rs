@@ -6,6 +6,9 @@ use std::path::Path;
 use crate::support::{NETWORK, Place, assert_index_agrees, index_claims_to_be_complete, ip, owner, set};
 use crate::worker;
 
+/// A name and what is done to the store's directory.
+type Damage = (&'static str, fn(&Path));
+
 #[test]
 fn each_operation_of_ours_leaves_a_complete_index() {
     let place = Place::new();
@@ -88,7 +91,7 @@ fn empty_files_are_reclaimed() {
 
 #[test]
 fn a_damaged_index_is_mended() {
-    let damages: [(&str, fn(&Path)); 7] = [
+    let damages: [Damage; 7] = [
         ("removed", |index| fs::remove_dir_all(index).expect("remove")),
         ("removed with its parent", |index| {
             fs::remove_dir_all(index.parent().expect("a parent")).expect("remove")

@@ -12,9 +12,9 @@ use nix::sched::{CloneFlags, setns};
 use nix::unistd::geteuid;
 
 use super::{ExecArgs, RunArgs};
+use crate::capsule;
 use crate::control::{Client, NAMESPACES};
 use crate::exit::{self, Failure};
-use crate::capsule;
 
 pub(super) fn exec(args: &ExecArgs) -> Result<u8, Failure> {
     let namespaces = Client::connect(&args.lab.name)?.enter(Some(&args.target))?;

@@ -28,7 +28,9 @@ pub(super) fn inspect(args: &InspectArgs, style: Style) -> Result<u8, Failure> {
     match (style.format, part) {
         (Format::Json, None) => output::print_json(&document)?,
         (Format::Json, Some(part)) => {
-            output::print_json(&json!({ "schema": document["schema"], "name": document["name"], part: document[part] }))?;
+            output::print_json(
+                &json!({ "schema": document["schema"], "name": document["name"], part: document[part] }),
+            )?;
         }
         (Format::Table, part) => output::print(&tables(&document, part))?,
     }

@@ -40,7 +40,8 @@ fn row(lab: &Value) -> Vec<String> {
         [] => text(&lab["state"]),
         troubles => format!("{}: {}", text(&lab["state"]), troubles.join(", ")),
     };
-    let mut cells: Vec<String> = ["name", "mode", "nodes", "pods"].iter().map(|key| text(&lab[*key])).collect();
+    let mut cells: Vec<String> =
+        ["name", "mode", "nodes", "pods"].iter().map(|key| text(&lab[*key])).collect();
     cells.push(state);
     cells
 }

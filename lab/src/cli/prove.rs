@@ -29,13 +29,17 @@ pub(super) fn verify(args: VerifyArgs, style: Style) -> Result<u8, Failure> {
 fn list(style: Style) -> Result<u8, Failure> {
     match style.format {
         Format::Json => {
-            let checks: Vec<Value> =
-                verify::CHECKS.iter().map(|check| json!({ "name": check.name, "title": check.title })).collect();
+            let checks: Vec<Value> = verify::CHECKS
+                .iter()
+                .map(|check| json!({ "name": check.name, "title": check.title }))
+                .collect();
             output::print_json(&json!({ "schema": verdict::SCHEMA, "checks": checks }))?;
         }
         Format::Table => {
-            let rows: Vec<Vec<String>> =
-                verify::CHECKS.iter().map(|check| vec![check.name.to_owned(), check.title.to_owned()]).collect();
+            let rows: Vec<Vec<String>> = verify::CHECKS
+                .iter()
+                .map(|check| vec![check.name.to_owned(), check.title.to_owned()])
+                .collect();
             output::print(&output::table(&["CHECK", "WHAT IT SHOWS"], &rows))?;
         }
     }
@@ -67,7 +71,10 @@ pub(super) fn trace(args: &TraceArgs, style: Style) -> Result<u8, Failure> {
 
 fn decode<T: serde::de::DeserializeOwned>(document: &Value) -> Result<T, Failure> {
     T::deserialize(document).map_err(|err| {
-        Failure::new(exit::BUG, format!("answer of the lab: {err} · try: the podlab that the lab was made with"))
+        Failure::new(
+            exit::BUG,
+            format!("answer of the lab: {err} · try: the podlab that the lab was made with"),
+        )
     })
 }
 

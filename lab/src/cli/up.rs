@@ -8,10 +8,10 @@ use nix::unistd::geteuid;
 use serde_json::json;
 
 use super::{Style, UpArgs};
+use crate::capsule;
 use crate::exit::{self, Failure};
 use crate::output::{self, Format, Steps};
 use crate::topology::{Topology, Written};
-use crate::capsule;
 
 /// The schema of the document that describes a lab.
 pub(super) const SCHEMA: &str = "podlab.lab/1";
@@ -39,7 +39,10 @@ pub(super) fn up(args: UpArgs, style: Style) -> Result<u8, Failure> {
         return describe(&topology, style);
     }
     if !geteuid().is_root() {
-        return Err(Failure::new(exit::LACKING, "a lab needs root here · try: sudo podlab up, or podlab doctor"));
+        return Err(Failure::new(
+            exit::LACKING,
+            "a lab needs root here · try: sudo podlab up, or podlab doctor",
+        ));
     }
     let steps = Steps::new(style.quiet);
     let mut lab = capsule::launch(&topology, detach)?;

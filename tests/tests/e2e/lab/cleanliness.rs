@@ -133,7 +133,8 @@ fn kill_once(name: &str, moment: Duration, which: u64) -> Result<(String, BTreeS
             for verb in [&["verify"][..], &["trace", "kubia-1", "kubia-5"], &["down"]] {
                 let mut args = vec![verb[0], "--name", name];
                 args.extend(&verb[1..]);
-                let worker = command(&args)?.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+                let worker =
+                    command(&args)?.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
                 // `down` joins in every other time only, or nothing would be left to kill.
                 if verb[0] != "down" || which == 2 {
                     workers.push(worker?);
@@ -146,8 +147,11 @@ fn kill_once(name: &str, moment: Duration, which: u64) -> Result<(String, BTreeS
         (pid, if line.contains("__supervisor") { "supervisor".to_owned() } else { "init".to_owned() })
     }));
     let own = pid_namespace(std::process::id() as i32);
-    let namespaces: BTreeSet<u64> =
-        candidates.iter().filter_map(|(pid, _)| pid_namespace(*pid)).filter(|inode| Some(*inode) != own).collect();
+    let namespaces: BTreeSet<u64> = candidates
+        .iter()
+        .filter_map(|(pid, _)| pid_namespace(*pid))
+        .filter(|inode| Some(*inode) != own)
+        .collect();
     let (pid, role) = candidates.swap_remove(which as usize % candidates.len());
     // It may have come to its end by itself.
     let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);

@@ -78,7 +78,9 @@ fn a_script_sees_the_labs_namespaces_or_an_empty_capsule() -> Result<()> {
     let inside = podlab(&["run", "--name", &lab.name, &path, "x"])?;
     ensure!(inside.status.code() == Some(9), "{}", text(&inside));
     assert_eq!(String::from_utf8_lossy(&inside.stdout), "fabric kubia-1 node1 x\n");
-    ensure!(!std::path::Path::new("/var/lib/cni/left").exists() && !std::path::Path::new("/run/left").exists());
+    ensure!(
+        !std::path::Path::new("/var/lib/cni/left").exists() && !std::path::Path::new("/run/left").exists()
+    );
     Ok(())
 }
 

@@ -13,7 +13,8 @@ const SMALL: [&str; 4] = ["--nodes", "2", "--pods", "2"];
 /// The verdicts of a check.
 fn verdicts<'r>(report: &'r Value, check: &str) -> Result<&'r Vec<Value>> {
     let checks = report["checks"].as_array().context("no checks")?;
-    let found = checks.iter().find(|entry| entry["name"] == check).with_context(|| format!("no check {check}"))?;
+    let found =
+        checks.iter().find(|entry| entry["name"] == check).with_context(|| format!("no check {check}"))?;
     found["verdicts"].as_array().context("no verdicts")
 }
 
@@ -48,7 +49,12 @@ fn all_pass() -> Vec<(String, String, usize)> {
 }
 
 fn kinds(verdict: &Value) -> Vec<&str> {
-    verdict["findings"].as_array().into_iter().flatten().filter_map(|finding| finding["kind"].as_str()).collect()
+    verdict["findings"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|finding| finding["kind"].as_str())
+        .collect()
 }
 
 #[test]
@@ -127,10 +133,12 @@ fn fault(name: &str, target: &str, command: &[&str], check: &str, kind: &str) ->
 
 #[test]
 fn a_removed_route_fails_reachability_and_names_the_last_place() -> Result<()> {
-    let report = fault("route", "node1", &["ip", "route", "del", "10.244.2.0/24"], "cross-node", "unreachable")?;
+    let report =
+        fault("route", "node1", &["ip", "route", "del", "10.244.2.0/24"], "cross-node", "unreachable")?;
     let across = verdicts(&report, "cross-node")?;
     ensure!(across.iter().all(|verdict| verdict["ruling"] == "FAIL"), "{:?}", rulings(&report));
-    let there = across.iter().find(|verdict| verdict["subject"] == "kubia-1 > kubia-3").context("no verdict")?;
+    let there =
+        across.iter().find(|verdict| verdict["subject"] == "kubia-1 > kubia-3").context("no verdict")?;
     ensure!(there["evidence"].as_str().is_some_and(|words| words.contains("last seen")), "{there}");
     for check in ["unique-address", "container-localhost", "same-node", "ingress", "egress"] {
         ensure!(verdicts(&report, check)?.iter().all(|verdict| verdict["ruling"] == "PASS"), "{check}");
@@ -147,7 +155,13 @@ fn each_check_has_a_fault_that_turns_it_red() -> Result<()> {
     let detach = ["sh", "-c", "ip link set $(ls /sys/class/net | grep veth | head -n 1) nomaster"];
     let inside = format!("mount -t sysfs sys /sys; {}", detach[2]);
     fault("detached", "node1", &["sh", "-c", &inside], "same-node", "unreachable")?;
-    fault("ttl", "node1", &["sh", "-c", "echo 0 > /proc/sys/net/ipv4/ip_forward"], "cross-node", "unreachable")?;
+    fault(
+        "ttl",
+        "node1",
+        &["sh", "-c", "echo 0 > /proc/sys/net/ipv4/ip_forward"],
+        "cross-node",
+        "unreachable",
+    )?;
     fault("way-in", "fabric", &["ip", "route", "flush", "table", "100"], "ingress", "unreachable")?;
     fault("way-out", "outside", &["ip", "link", "set", "eth0", "down"], "egress", "unreachable")?;
     Ok(())
@@ -200,8 +214,14 @@ fn a_trace_shows_every_hop_and_says_no_nat() -> Result<()> {
         let output = lab.podlab("trace", &["kubia-1", "kubia-3", "--proto", proto])?;
         let walk = String::from_utf8_lossy(&output.stdout).into_owned();
         ensure!(output.status.success(), "{proto}: {}", text(&output));
-        for words in ["kubia-1/eth0", "node1/eth0", "node2/eth0", "kubia-3/eth0", "10.244.2.0/24 via 192.0.2.12", "no NAT"]
-        {
+        for words in [
+            "kubia-1/eth0",
+            "node1/eth0",
+            "node2/eth0",
+            "kubia-3/eth0",
+            "10.244.2.0/24 via 192.0.2.12",
+            "no NAT",
+        ] {
             ensure!(walk.contains(words), "{proto}: no {words:?} in\n{walk}");
         }
     }
