@@ -3,7 +3,7 @@
 //! It gives no meaning to names or contents and takes no lock. Nothing is flushed to the medium (see [`crate::store`]).
 
 use std::ffi::OsStr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -223,7 +223,7 @@ impl Directory {
 }
 
 /// Whether the open file is the one that the path leads to now.
-pub(crate) fn is_at(fd: &OwnedFd, path: &Path) -> bool {
+pub(crate) fn is_at(fd: impl AsFd, path: &Path) -> bool {
     let identity = |stat: FileStat| (stat.st_dev, stat.st_ino);
     matches!((fstat(fd), stat(path)), (Ok(held), Ok(found)) if identity(held) == identity(found))
 }

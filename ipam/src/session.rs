@@ -5,14 +5,14 @@
 
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::hash::{BuildHasher, Hasher};
+use std::io::ErrorKind;
 use std::net::IpAddr;
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
 use nix::sys::stat::Mode;
 
 use crate::directory::{Content, Directory, Stamp, is_at, name};
@@ -57,7 +57,7 @@ pub(crate) struct Session {
     unread: Vec<Error>,
     /// Addresses of empty files that were removed.
     reclaimed: Vec<IpAddr>,
-    lock: Option<Flock<OwnedFd>>,
+    lock: Option<File>,
 }
 
 impl Session {
@@ -302,7 +302,7 @@ impl Session {
 }
 
 /// Opens the directory and takes its lock; without a lock only to read, where it cannot be opened.
-fn open_locked(path: &Path, access: Access) -> Result<Option<(Directory, Option<Flock<OwnedFd>>)>> {
+fn open_locked(path: &Path, access: Access) -> Result<Option<(Directory, Option<File>)>> {
     for _ in 0..LOCK_TRIES {
         let Some(directory) = Directory::open(path)? else {
             if access == Access::Create {
@@ -330,14 +330,18 @@ fn reserved(directory: &Directory) -> Result<HashSet<IpAddr>> {
     Ok(directory.names()?.iter().filter_map(|file| index::parse(file)).collect())
 }
 
-fn take_lock(directory: &Directory) -> Result<Flock<OwnedFd>> {
+/// Holds flock(2) until the file is closed; a descriptor is closed also where the kernel would refuse to unlock it.
+fn take_lock(directory: &Directory) -> Result<File> {
     let name = OsStr::new(LOCK);
-    let mut fd = directory.open_lock(name, LOCK_MODE)?;
+    let file = File::from(directory.open_lock(name, LOCK_MODE)?);
     loop {
-        match Flock::lock(fd, FlockArg::LockExclusive) {
-            Ok(lock) => return Ok(lock),
-            Err((back, Errno::EINTR)) => fd = back,
-            Err((_, errno)) => return Err(directory.error("lock", name, errno)),
+        match file.lock() {
+            Ok(()) => return Ok(file),
+            Err(err) if err.kind() == ErrorKind::Interrupted => {}
+            Err(err) => {
+                let errno = err.raw_os_error().map_or(Errno::UnknownErrno, Errno::from_raw);
+                return Err(directory.error("lock", name, errno));
+            }
         }
     }
 }

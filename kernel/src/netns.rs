@@ -99,7 +99,9 @@ struct Home(Netns);
 
 impl Drop for Home {
     fn drop(&mut self) {
-        if let Err(e) = setns(self.0.fd.as_fd(), CloneFlags::CLONE_NEWNET) {
+        let back = || setns(self.0.fd.as_fd(), CloneFlags::CLONE_NEWNET);
+        // A moment's lack of memory is no reason to die half-way through a change.
+        if let Err(e) = back().or_else(|_| back()) {
             eprintln!("return to the netns of origin: {e}");
             std::process::abort();
         }

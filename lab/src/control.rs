@@ -55,6 +55,12 @@ pub enum Request {
         /// The namespace's name; none means the capsule itself.
         what: Option<String>,
     },
+    /// The namespaces themselves, asked for once [`Request::Enter`] said that they are there: descriptors must not arrive
+    /// together with a line, as the reader of lines would drop them. Answered by descriptors alone.
+    Handover {
+        /// The namespace's name; none means the capsule itself.
+        what: Option<String>,
+    },
     /// The end of the lab.
     Down {
         /// Deletes every pod by CNI DEL first.
@@ -198,7 +204,10 @@ impl Client {
     /// # Errors
     /// There is no such namespace.
     pub fn enter(mut self, what: Option<&str>) -> Result<Vec<File>, Failure> {
-        self.ask(&Request::Enter { what: what.map(str::to_owned) }, &mut |_, _| {})?;
+        let what = what.map(str::to_owned);
+        self.ask(&Request::Enter { what: what.clone() }, &mut |_, _| {})?;
+        send(&mut self.stream, &Request::Handover { what })
+            .map_err(|err| Failure::new(exit::FAILED, format!("ask the lab: {err}")))?;
         receive_descriptors(&self.stream)
             .map_err(|err| Failure::new(exit::FAILED, format!("namespaces of the lab: {err}")))
     }

@@ -96,24 +96,20 @@ fn answer(lab: &Lab, mut stream: UnixStream) {
         if let Request::Down { graceful } = request {
             end(lab, graceful, &mut stream);
         }
-        let space = match &request {
-            Request::Enter { what } => Some(what.clone()),
-            _ => None,
-        };
-        let event = match handle(lab, request, &mut stream) {
-            Ok(value) => Event::Result { value },
-            Err(failure) => Event::error(&failure),
-        };
-        let entered = matches!(event, Event::Result { .. });
-        if control::send(&mut stream, &event).is_err() {
-            return;
-        }
-        if let Some(what) = space.filter(|_| entered) {
+        if let Request::Handover { what } = &request {
             let handed = namespaces(lab, what.as_deref())
                 .and_then(|descriptors| Ok(control::send_descriptors(&stream, &descriptors)?));
             if handed.is_err() {
                 return;
             }
+            continue;
+        }
+        let event = match handle(lab, request, &mut stream) {
+            Ok(value) => Event::Result { value },
+            Err(failure) => Event::error(&failure),
+        };
+        if control::send(&mut stream, &event).is_err() {
+            return;
         }
     }
 }
@@ -138,7 +134,7 @@ fn handle(lab: &Lab, request: Request, stream: &mut UnixStream) -> Result<Value,
             document(&trace::run(&lab.cluster, &options)?)
         }
         Request::Enter { what } => find(lab, what.as_deref()).map(|_| Value::Null),
-        Request::Down { .. } => Ok(Value::Null),
+        Request::Handover { .. } | Request::Down { .. } => Ok(Value::Null),
     }
 }
 

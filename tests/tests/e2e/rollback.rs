@@ -14,9 +14,13 @@ use podnet_tests::{Outcome, Side, World};
 const DUAL: &str = r#"{"isDefaultGateway":true,"hairpinMode":true,"mtu":1400,"ipam":{"type":"host-local","dataDir":"@DATA@",
     "ranges":[[{"subnet":"10.1.2.0/24"}],[{"subnet":"2001:db8:1::/64"}]],"routes":[{"dst":"192.168.0.0/16"}]}}"#;
 
-/// The network's own directory, lock, cursor and whatever else reserves nothing may stay.
+/// The network's own directory, lock, cursor and whatever else reserves nothing may stay. So may the queue that the
+/// kernel gives a link when it is first set up: setting it down again does not take it away.
 fn essence(facts: &Facts) -> Facts {
     facts.filtered(|path| {
+        if path.ends_with("/qdisc") {
+            return false;
+        }
         let file = path.strip_prefix(&format!("data/{NETWORK}/"));
         match file.and_then(|file| file.split('/').next()) {
             Some(file) => podnet_tests::world::is_reservation(file),
@@ -243,7 +247,11 @@ fn each_file_that_cannot_be_written_is_undone() -> Result<()> {
 
 #[test]
 fn each_socket_or_namespace_that_cannot_be_had_is_undone() -> Result<()> {
-    let failed = inject("socket,bind,setns", "EMFILE", DUAL)?;
+    // One call at a time: strace counts each kind by itself, and a taking back that fails too is another matter.
+    let mut failed = 0;
+    for call in ["socket", "bind", "setns"] {
+        failed += inject(call, "EMFILE", DUAL)?;
+    }
     ensure!(failed >= 3, "only {failed} calls of ADD could be made to fail");
     Ok(())
 }

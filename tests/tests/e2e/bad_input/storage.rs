@@ -38,7 +38,7 @@ pub(super) fn cases() -> Vec<Bad> {
             .other_words(),
             conf(plugin, "dataDir is a loop of links", IPAM)
                 .prepare(|world| Ok(std::os::unix::fs::symlink(world.data(), world.data())?))
-                .says(5, "evels of symbolic links")
+                .says(5, "ymbolic links")
                 .other_words(),
             Bad {
                 through: WITHOUT_OVERRIDE,
