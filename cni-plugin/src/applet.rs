@@ -60,7 +60,7 @@ pub(crate) fn find(name: &str) -> Option<&'static Applet> {
     APPLETS.iter().find(|applet| applet.name == name)
 }
 
-/// Runs what `program` (argv[0]) or the first of `args` names; returns the process's exit code.
+/// Runs what `program` (the name it was started under) or the first of `args` names; returns the process's exit code.
 pub(crate) fn run(program: &OsStr, args: Vec<OsString>) -> u8 {
     let base = Path::new(program).file_name().and_then(OsStr::to_str).unwrap_or_default();
     if let Some(applet) = find(base) {

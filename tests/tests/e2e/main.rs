@@ -8,4 +8,5 @@ mod matrix;
 mod migration;
 mod parallel;
 mod rollback;
+mod specification;
 mod verbs;
