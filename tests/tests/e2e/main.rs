@@ -1,5 +1,6 @@
 //! End-to-end tests, one module per topic. Each runs the real programs in network namespaces of its own; they need root
-//! (a missing privilege fails), `ip`, `strace`, `setpriv`, and Debian's package `containernetworking-plugins`.
+//! (a missing privilege fails), `ip`, `nft`, `iptables`, `strace`, `setpriv`, and Debian's package
+//! `containernetworking-plugins`.
 
 mod bad_input;
 mod lab;
@@ -8,5 +9,6 @@ mod matrix;
 mod migration;
 mod parallel;
 mod rollback;
+mod rules;
 mod specification;
 mod verbs;

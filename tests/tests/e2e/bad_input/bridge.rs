@@ -86,16 +86,14 @@ fn values() -> Vec<Bad> {
         conf("bridge", "hairpin and promisc", r#"{"hairpinMode":true,"promiscMode":true}"#)
             .says(7, "cannot set hairpin mode and promiscuous mode at the same time")
             .same_words(),
-        conf("bridge", "ipMasq", with("ipMasq", "true")).says(2, "ipMasq").ours_alone(),
-        conf("bridge", "ipMasq on STATUS", with("ipMasq", "true"))
+        conf("bridge", "ipMasqBackend", r#"{"ipMasq":true,"ipMasqBackend":"pf"}"#)
+            .says(7, "unknown ipmasq backend \"pf\"")
+            .ours_alone(),
+        conf("bridge", "ipMasqBackend on STATUS", r#"{"ipMasq":true,"ipMasqBackend":"pf"}"#)
             .verb("STATUS")
             .version("1.1.0")
-            .says(2, "ipMasq")
+            .says(7, "unknown ipmasq backend \"pf\"")
             .ours_alone(),
-        conf("bridge", "ipMasqBackend", with("ipMasqBackend", "\"nftables\""))
-            .says(2, "ipMasqBackend")
-            .ours_alone(),
-        conf("bridge", "macspoofchk", with("macspoofchk", "true")).says(2, "macspoofchk").ours_alone(),
         conf("bridge", "vlan and its value", with("vlan", "5")).says(2, "5").other_words(),
         conf("bridge", "vlanTrunk", with("vlanTrunk", r#"[{"id":5}]"#)).says(2, "vlanTrunk").ours_alone(),
         conf("bridge", "preserveDefaultVlan", with("preserveDefaultVlan", "true"))
