@@ -98,11 +98,12 @@ fn lab_address(lab: &Lab, pod: &str) -> Result<String> {
     Ok(links[0]["addr_info"][0]["local"].as_str().context("no address")?.to_owned())
 }
 
-#[test]
-fn masquerade_at_the_nodes_fails_the_no_nat_verdict_though_everything_answers() -> Result<()> {
+/// With the plugins in `plugins`, or ours.
+fn masquerade_fails_the_no_nat_verdict(name: &str, plugins: Option<&str>) -> Result<()> {
     let mut options = SMALL.to_vec();
-    options.extend(["--ip-masq", "--cni-bin", DEBIAN]);
-    let lab = Lab::up("masq", &options)?;
+    options.push("--ip-masq");
+    options.extend(plugins.iter().flat_map(|dir| ["--cni-bin", *dir]));
+    let lab = Lab::up(name, &options)?;
     let (code, report) = lab.verify(&[])?;
     assert_eq!(code, 1);
     for verdict in verdicts(&report, "cross-node")? {
@@ -114,6 +115,16 @@ fn masquerade_at_the_nodes_fails_the_no_nat_verdict_though_everything_answers() 
         ensure!(verdicts(&report, check)?.iter().all(|verdict| verdict["ruling"] == "PASS"), "{check}");
     }
     Ok(())
+}
+
+#[test]
+fn masquerade_at_the_nodes_fails_the_no_nat_verdict_though_everything_answers() -> Result<()> {
+    masquerade_fails_the_no_nat_verdict("masq", Some(DEBIAN))
+}
+
+#[test]
+fn masquerade_of_ours_fails_the_no_nat_verdict_too() -> Result<()> {
+    masquerade_fails_the_no_nat_verdict("masq-own", None)
 }
 
 /// Brings a small lab up, spoils it, and expects this check alone to fail, with this kind of finding.

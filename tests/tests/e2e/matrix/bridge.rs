@@ -16,7 +16,29 @@ pub(super) fn cases() -> Vec<Case> {
     cases.extend(ports());
     cases.extend(requests());
     cases.extend(spelling());
+    cases.extend(rules());
     cases
+}
+
+/// What rules come with. The rules themselves are compared in `rules`: the reference's backend here is iptables.
+fn rules() -> Vec<Case> {
+    vec![
+        bridge(
+            "masquerade",
+            r#"{"isDefaultGateway":true,"ipMasq":true,"ipam":{"type":"host-local","dataDir":"@DATA@",
+                "ranges":[[{"subnet":"10.1.2.0/24"}],[{"subnet":"2001:db8:1::/64"}]]}}"#,
+        ),
+        Case {
+            pods: 2,
+            ..bridge(
+                "MAC spoof check",
+                r#"{"isGateway":true,"macspoofchk":true,
+                    "ipam":{"type":"host-local","dataDir":"@DATA@","subnet":"10.1.2.0/24"}}"#,
+            )
+        },
+        // An older result holds no attachment without addresses.
+        Case { since: "0.3.0", ..bridge("rules without addresses", r#"{"ipMasq":true,"macspoofchk":true}"#) },
+    ]
 }
 
 /// Gateways, addresses, routes.
