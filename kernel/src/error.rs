@@ -30,6 +30,8 @@ pub(crate) enum Cause {
     NotNetns { magic: u64 },
     /// A dump was interrupted (NLM_F_DUMP_INTR) this many times in a row.
     Interrupted { tries: u32 },
+    /// The kernel was built without what the request needs: its name and the option that switches it on.
+    Lacks(String),
     /// The kernel's answer does not have the shape that linux/rtnetlink.h promises.
     Malformed(String),
 }
@@ -81,6 +83,7 @@ impl fmt::Display for Cause {
             Cause::Interrupted { tries } => {
                 write!(f, "the dump was interrupted by changes {tries} times in a row")
             }
+            Cause::Lacks(feature) => write!(f, "kernel lacks {feature}"),
             Cause::Malformed(what) => write!(f, "unusable answer: {what}"),
         }
     }
@@ -109,6 +112,14 @@ impl Error {
     /// A dump kept being interrupted by changes (NLM_F_DUMP_INTR), so no consistent answer could be had.
     pub fn is_interrupted(&self) -> bool {
         matches!(self.cause, Cause::Interrupted { .. })
+    }
+
+    /// The kernel lacks what the request needs; the name of it, with the option that switches it on.
+    pub fn lacks(&self) -> Option<&str> {
+        match &self.cause {
+            Cause::Lacks(feature) => Some(feature),
+            _ => None,
+        }
     }
 
     /// The errno, when the kernel gave one.

@@ -9,12 +9,15 @@
 
 pub mod addr;
 pub mod batch;
+mod channel;
 mod error;
 pub mod ethtool;
 pub mod link;
 mod mac;
 pub mod neigh;
 pub mod netns;
+mod nfnl;
+pub mod nft;
 pub mod packet;
 pub mod route;
 pub mod rtnl;
@@ -28,5 +31,6 @@ pub use error::{Error, Result};
 pub use ipnetwork::IpNetwork;
 pub use mac::{Mac, ParseMacError};
 pub use netns::Netns;
+pub use nfnl::Nfnl;
 pub use route::Family;
 pub use rtnl::Rtnl;

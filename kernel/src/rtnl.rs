@@ -1,76 +1,45 @@
-//! One rtnetlink socket: send a request, read its answer, and nothing that belongs to another request.
+//! One rtnetlink socket: a [`Channel`] of NETLINK_ROUTE, and the sending of batches.
 //!
-//! It knows messages and sequence numbers, not what they mean; the verbs are in [`crate::link`], [`crate::addr`],
-//! [`crate::route`] and their neighbours.
+//! The verbs are in [`crate::link`], [`crate::addr`], [`crate::route`] and their neighbours.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Instant;
 
-use netlink_packet_core::{Emitable, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE};
-use netlink_packet_core::{NLMSG_ERROR, NLMSG_OVERRUN};
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use netlink_packet_core::Emitable;
+use netlink_sys::protocols::NETLINK_ROUTE;
 
 use crate::batch::Batch;
+use crate::channel::{Answer, BUFFER, Channel};
 use crate::error::{Cause, Result};
 use crate::netns::Netns;
-use crate::wire::{self, Message, Messages};
+use crate::wire::Message;
 
-/// The kernel makes the parts of a dump as big as the buffer they are read into, up to this (af_netlink.c).
-const BUFFER: usize = 32 * 1024;
 /// Messages in one send of a batch: the acks of all of them wait in the socket's receive buffer (208 KiB).
 const BURST: usize = 64;
-/// How often a dump is asked for before it counts as interrupted.
-const TRIES: u32 = 5;
-
-/// What an ack says.
-type Answer = std::result::Result<(), Cause>;
 
 /// A NETLINK_ROUTE socket: blocking, with extended acks, capped acks and strict checks of what is asked.
 ///
 /// It keeps acting in the namespace in which it was opened, wherever the thread goes.
+#[derive(Debug)]
 pub struct Rtnl {
-    socket: Socket,
-    port: u32,
-    seq: u32,
-    out: Vec<u8>,
-    buffer: Box<[u8]>,
-}
-
-impl std::fmt::Debug for Rtnl {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Rtnl").field("port", &self.port).field("seq", &self.seq).finish_non_exhaustive()
-    }
+    channel: Channel,
 }
 
 impl AsFd for Rtnl {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+        self.channel.as_fd()
     }
 }
 
 impl Rtnl {
     /// Opens a socket in the calling thread's namespace.
     pub fn open() -> Result<Rtnl> {
-        let open = || -> std::io::Result<(Socket, u32)> {
-            let mut socket = Socket::new(NETLINK_ROUTE)?;
-            socket.set_ext_ack(true)?;
-            socket.set_cap_ack(true)?;
-            socket.set_netlink_get_strict_chk(true)?;
-            let port = socket.bind_auto()?.port_number();
-            // Connected to the kernel, the socket takes no message from another process.
-            socket.connect(&SocketAddr::new(0, 0))?;
-            Ok((socket, port))
+        let open = || {
+            let channel = Channel::open(NETLINK_ROUTE)?;
+            channel.socket.set_netlink_get_strict_chk(true)?;
+            Ok(Rtnl { channel })
         };
-        let (socket, port) = open().map_err(|e| Cause::from(e).about("open rtnetlink socket"))?;
-        Ok(Rtnl {
-            socket,
-            port,
-            seq: 0,
-            out: Vec::with_capacity(512),
-            buffer: vec![0; BUFFER].into_boxed_slice(),
-        })
+        open().map_err(|c: Cause| c.about("open rtnetlink socket"))
     }
 
     /// Opens a socket in `ns`; the thread is back in its own namespace afterwards.
@@ -82,7 +51,7 @@ impl Rtnl {
     /// itself: one that is refused does not stop those after it. The outer error means that the answers were lost.
     pub fn send(&mut self, batch: Batch) -> Result<Vec<Result<()>>> {
         let Batch { mut bytes, requests } = batch;
-        let first = self.take_seq(requests.len() as u32);
+        let first = self.channel.take_seq(requests.len() as u32);
         for (i, (start, _)) in requests.iter().enumerate() {
             let seq = first.wrapping_add(i as u32);
             bytes[start + 8..start + 12].copy_from_slice(&seq.to_ne_bytes());
@@ -95,8 +64,8 @@ impl Rtnl {
             while to < requests.len() && to - from < BURST && start(to + 1) - start(from) <= BUFFER {
                 to += 1;
             }
-            self.put(&bytes[start(from)..start(to)]).map_err(|c| c.about("send a batch"))?;
-            let acks = self.acks(first.wrapping_add(from as u32), to - from);
+            self.channel.put(&bytes[start(from)..start(to)]).map_err(|c| c.about("send a batch"))?;
+            let acks = self.channel.acks(first.wrapping_add(from as u32), to - from);
             let acks = acks.map_err(|c| c.about("read the answers to a batch"))?;
             let named = acks.into_iter().zip(&requests[from..to]);
             results.extend(named.map(|(ack, (_, subject))| ack.map_err(|c| c.about(subject.as_str()))));
@@ -104,218 +73,49 @@ impl Rtnl {
         Ok(results)
     }
 
-    /// Reads the acks of `count` requests numbered from `first` on.
-    fn acks(&mut self, first: u32, count: usize) -> std::result::Result<Vec<Answer>, Cause> {
-        let mut acks = vec![None; count];
-        let mut missing = count;
-        while missing > 0 {
-            let n = self.fill()?;
-            for m in Messages(&self.buffer[..n]).filter(|m| m.port == self.port && m.kind == NLMSG_ERROR) {
-                let slot = acks.get_mut(m.seq.wrapping_sub(first) as usize);
-                if let Some(slot @ None) = slot {
-                    *slot = Some(wire::ack(&m));
-                    missing -= 1;
-                }
-            }
-        }
-        Ok(acks.into_iter().flatten().collect())
-    }
-
-    /// Asks for a change and waits for its ack.
+    /// As [`Channel::change`].
     pub(crate) fn change(&mut self, kind: u16, flags: u16, body: &dyn Emitable) -> Answer {
-        let seq = self.ask(kind, flags | NLM_F_ACK, body)?;
-        loop {
-            let n = self.fill()?;
-            if let Some(m) =
-                Messages(&self.buffer[..n]).find(|m| self.answers(m, seq) && m.kind == NLMSG_ERROR)
-            {
-                return wire::ack(&m);
-            }
-        }
+        self.channel.change(kind, flags, body)
     }
 
-    /// Asks for one object; `read` gets the payload of the message that answers.
+    /// As [`Channel::get`].
     pub(crate) fn get<T>(
         &mut self,
         kind: u16,
         body: &dyn Emitable,
         read: impl Fn(&[u8]) -> std::result::Result<T, Cause>,
     ) -> std::result::Result<T, Cause> {
-        for _ in 0..TRIES {
-            let seq = self.ask(kind, 0, body)?;
-            loop {
-                let n = match self.fill() {
-                    Ok(n) => n,
-                    // Events that overflowed took the answer with them; asking again changes nothing.
-                    Err(c) if lost(&c) => break,
-                    Err(c) => return Err(c),
-                };
-                if let Some(m) = Messages(&self.buffer[..n]).find(|m| self.answers(m, seq)) {
-                    return match m.kind {
-                        NLMSG_ERROR => wire::ack(&m).and(Err(wire::malformed("an ack without an answer"))),
-                        _ => read(m.payload),
-                    };
-                }
-            }
-        }
-        Err(Cause::errno(libc::ENOBUFS))
+        self.channel.get(kind, body, read)
     }
 
-    /// Asks for all objects of a kind; `read` appends what it finds in each message's payload. Asked again, up to
-    /// five times, when the kernel says that changes interrupted the dump.
+    /// As [`Channel::dump`].
     pub(crate) fn dump<T>(
         &mut self,
         kind: u16,
         body: &dyn Emitable,
-        mut read: impl FnMut(&[u8], &mut Vec<T>) -> Answer,
+        read: impl FnMut(&[u8], &mut Vec<T>) -> Answer,
     ) -> std::result::Result<Vec<T>, Cause> {
-        let mut all = Vec::new();
-        for _ in 0..TRIES {
-            all.clear();
-            if self.dump_once(kind, body, &mut |payload| read(payload, &mut all))? {
-                return Ok(all);
-            }
-        }
-        Err(Cause::Interrupted { tries: TRIES })
+        self.channel.dump(kind, body, read)
     }
 
-    /// True when the dump is complete and consistent.
-    fn dump_once(
-        &mut self,
-        kind: u16,
-        body: &dyn Emitable,
-        each: &mut dyn FnMut(&[u8]) -> Answer,
-    ) -> std::result::Result<bool, Cause> {
-        let seq = self.ask(kind, NLM_F_DUMP, body)?;
-        let mut whole = true;
-        // The dump is read to its end also after an unusable part: until then the socket takes no other.
-        let mut unusable = Ok(());
-        loop {
-            let n = self.fill()?;
-            for m in Messages(&self.buffer[..n]).filter(|m| self.answers(m, seq)) {
-                whole &= m.flags & NLM_F_DUMP_INTR == 0;
-                match m.kind {
-                    NLMSG_DONE => return wire::done(&m).and(unusable).map(|()| whole),
-                    NLMSG_ERROR => return wire::ack(&m).and(unusable).map(|()| whole),
-                    NLMSG_OVERRUN => whole = false,
-                    _ if unusable.is_ok() => unusable = each(m.payload),
-                    _ => {}
-                }
-            }
-        }
-    }
-
-    /// Joins a multicast group (`RTNLGRP_*`, linux/rtnetlink.h).
+    /// As [`Channel::join`].
     pub(crate) fn join(&mut self, group: u32) -> Answer {
-        Ok(self.socket.add_membership(group)?)
+        self.channel.join(group)
     }
 
-    /// Leaves a multicast group and forgets the events that are still waiting.
+    /// As [`Channel::leave`].
     pub(crate) fn leave(&mut self, group: u32) -> Answer {
-        self.socket.drop_membership(group)?;
-        self.drain()
+        self.channel.leave(group)
     }
 
-    /// Waits for the next datagram until `deadline` and hands its messages to `each`; false when the time is over.
-    /// ENOBUFS says that events were lost.
+    /// As [`Channel::events`].
     pub(crate) fn events(
         &mut self,
         deadline: Instant,
-        mut each: impl FnMut(&Message<'_>),
+        each: impl FnMut(&Message<'_>),
     ) -> std::result::Result<bool, Cause> {
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            // Rounded up, or the last millisecond would spin.
-            let millis = left.as_nanos().div_ceil(1_000_000);
-            let timeout = PollTimeout::try_from(millis).unwrap_or(PollTimeout::MAX);
-            let mut fds = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
-            match poll(&mut fds, timeout) {
-                Ok(0) if left.is_zero() => return Ok(false),
-                Ok(0) | Err(Errno::EINTR) => continue,
-                Ok(_) => break,
-                Err(e) => return Err(e.into()),
-            }
-        }
-        let n = self.fill()?;
-        Messages(&self.buffer[..n]).for_each(|m| each(&m));
-        Ok(true)
+        self.channel.events(deadline, each)
     }
-
-    fn ask(&mut self, kind: u16, flags: u16, body: &dyn Emitable) -> std::result::Result<u32, Cause> {
-        let seq = self.take_seq(1);
-        let mut out = std::mem::take(&mut self.out);
-        out.clear();
-        wire::push(&mut out, kind, NLM_F_REQUEST | flags, seq, body);
-        let sent = self.put(&out);
-        self.out = out;
-        sent.map(|()| seq)
-    }
-
-    /// Takes `n` sequence numbers, of which the first is returned; 0 is the number of events and never taken.
-    fn take_seq(&mut self, n: u32) -> u32 {
-        if self.seq.checked_add(n).is_none() {
-            self.seq = 0;
-        }
-        let first = self.seq + 1;
-        self.seq += n;
-        first
-    }
-
-    /// Answers carry the number of the request and the port of the socket that asked; events of other sockets'
-    /// requests may share the first, never both.
-    fn answers(&self, m: &Message<'_>, seq: u32) -> bool {
-        m.seq == seq && m.port == self.port
-    }
-
-    fn put(&self, bytes: &[u8]) -> Answer {
-        loop {
-            match self.socket.send(bytes, 0) {
-                Ok(_) => return Ok(()),
-                Err(e) if e.raw_os_error() == Some(libc::EINTR) => {}
-                Err(e) => return Err(e.into()),
-            }
-        }
-    }
-
-    /// Reads one datagram into the buffer. On ENOBUFS everything that waits is thrown away: while the receive buffer
-    /// is full the kernel drops answers too, and it says so only once.
-    fn fill(&mut self) -> std::result::Result<usize, Cause> {
-        match self.read(0) {
-            Ok(n) if n > self.buffer.len() => Err(wire::malformed(format_args!("a datagram of {n} bytes"))),
-            Ok(n) => Ok(n),
-            Err(e) => {
-                if e.raw_os_error() == Some(libc::ENOBUFS) {
-                    self.drain()?;
-                }
-                Err(e.into())
-            }
-        }
-    }
-
-    /// Throws away what waits to be read.
-    fn drain(&mut self) -> Answer {
-        loop {
-            match self.read(libc::MSG_DONTWAIT) {
-                Ok(_) => {}
-                Err(e) if e.raw_os_error() == Some(libc::ENOBUFS) => {}
-                Err(e) if e.raw_os_error() == Some(libc::EAGAIN) => return Ok(()),
-                Err(e) => return Err(e.into()),
-            }
-        }
-    }
-
-    fn read(&mut self, flags: libc::c_int) -> std::io::Result<usize> {
-        loop {
-            match self.socket.recv(&mut &mut self.buffer[..], flags | libc::MSG_TRUNC) {
-                Err(e) if e.raw_os_error() == Some(libc::EINTR) => {}
-                other => return other,
-            }
-        }
-    }
-}
-
-fn lost(cause: &Cause) -> bool {
-    matches!(cause, Cause::Os { errno: libc::ENOBUFS, .. })
 }
 
 #[cfg(test)]
@@ -351,15 +151,15 @@ mod tests {
     fn sequence_numbers_wrap_without_zero() {
         let ns = Netns::create().unwrap();
         let mut rtnl = Rtnl::open_in(&ns).unwrap();
-        rtnl.seq = u32::MAX - 1;
+        rtnl.channel.seq = u32::MAX - 1;
         for _ in 0..3 {
             assert_eq!(link::by_index(&mut rtnl, 1).unwrap().name, "lo");
         }
-        assert_eq!(rtnl.seq, 2);
-        rtnl.seq = u32::MAX - 1;
+        assert_eq!(rtnl.channel.seq, 2);
+        rtnl.channel.seq = u32::MAX - 1;
         let mut batch = Batch::new();
         batch.link_delete(70).link_delete(71).link_delete(72);
         assert_eq!(rtnl.send(batch).unwrap().len(), 3);
-        assert_eq!(rtnl.seq, 3);
+        assert_eq!(rtnl.channel.seq, 3);
     }
 }

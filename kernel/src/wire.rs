@@ -43,6 +43,8 @@ pub(crate) const DEVCONF_ARP_NOTIFY: u16 = 22;
 pub(crate) const OPER_UP: u8 = 6;
 /// linux/netlink.h, `NLMSGERR_ATTR_MSG`
 const ERR_ATTR_MSG: u16 = 1;
+/// linux/netlink.h, `NLMSGERR_ATTR_OFFS`
+const ERR_ATTR_OFFS: u16 = 2;
 
 /// Appends one request to `out`. The header's port stays 0: the kernel fills in the socket's own.
 pub(crate) fn push(out: &mut Vec<u8>, kind: u16, flags: u16, seq: u32, body: &dyn Emitable) {
@@ -152,13 +154,22 @@ pub(crate) fn ack(message: &Message<'_>) -> Result<(), Cause> {
     if code == 0 {
         return Ok(());
     }
-    // After the code comes the refused request: its header only where NETLINK_CAP_ACK is on.
-    let mut skip = 4 + 16;
-    if message.flags & libc::NLM_F_CAPPED as u16 == 0 {
-        let request = to_u32(after(message.payload, 4)).unwrap_or(16) as usize;
-        skip = 4 + request.next_multiple_of(4);
+    Err(Cause::Os { errno: -code, kernel: sentence(message, behind_request(message)) })
+}
+
+/// At which byte of the refused request the kernel found what it refuses, if the extended ack says so.
+pub(crate) fn bad_offset(message: &Message<'_>) -> Option<u32> {
+    extended(message, behind_request(message), ERR_ATTR_OFFS).and_then(to_u32)
+}
+
+/// Where the extended ack of an NLMSG_ERROR begins: after the code comes the refused request, its header only where
+/// NETLINK_CAP_ACK is on.
+fn behind_request(message: &Message<'_>) -> usize {
+    if message.flags & libc::NLM_F_CAPPED as u16 != 0 {
+        return 4 + 16;
     }
-    Err(Cause::Os { errno: -code, kernel: sentence(message, skip) })
+    let request = to_u32(after(message.payload, 4)).unwrap_or(16) as usize;
+    4 + request.next_multiple_of(4)
 }
 
 /// Reads an NLMSG_DONE: a dump ends with 0 or with the errno that ended it early.
@@ -170,13 +181,18 @@ pub(crate) fn done(message: &Message<'_>) -> Result<(), Cause> {
 }
 
 fn sentence(message: &Message<'_>, skip: usize) -> Option<String> {
+    extended(message, skip, ERR_ATTR_MSG).map(to_text)
+}
+
+/// An attribute of the extended ack, which begins at byte `skip`.
+fn extended<'a>(message: &Message<'a>, skip: usize, wanted: u16) -> Option<&'a [u8]> {
     if message.flags & libc::NLM_F_ACK_TLVS as u16 == 0 {
         return None;
     }
     let mut found = None;
     attributes(after(message.payload, skip), |kind, value| {
-        if kind == ERR_ATTR_MSG {
-            found = Some(to_text(value));
+        if kind == wanted {
+            found = Some(value);
         }
     })
     .ok()?;

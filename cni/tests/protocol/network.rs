@@ -18,14 +18,19 @@ fn types(network: &Network) -> Vec<&str> {
 
 #[test]
 fn list_and_single_plugin_are_read() {
-    let list = parse(r#"{"cniVersion":"1.0.0","name":"n","disableCheck":"TRUE","plugins":[{"type":"a","x":1},{"type":"b"}]}"#);
+    let list = parse(
+        r#"{"cniVersion":"1.0.0","name":"n","disableCheck":"TRUE","plugins":[{"type":"a","x":1},{"type":"b"}]}"#,
+    );
     let list = list.unwrap();
     assert_eq!((list.name.as_str(), list.version.as_str()), ("n", "1.0.0"));
     assert_eq!((list.disable_check, list.disable_gc), (true, false));
     assert_eq!(types(&list), ["a", "b"]);
     assert_eq!(list.plugins[0]["x"], 1);
     let single = parse(r#"{"cniVersion":"0.3.1","name":"n","type":"a","x":1}"#).unwrap();
-    assert_eq!((types(&single), single.version.as_str(), &single.plugins[0]["x"]), (vec!["a"], "0.3.1", &1.into()));
+    assert_eq!(
+        (types(&single), single.version.as_str(), &single.plugins[0]["x"]),
+        (vec!["a"], "0.3.1", &1.into())
+    );
     assert_eq!(parse(r#"{"name":"n","type":"a","disableGC":true}"#).unwrap().version, "");
 }
 
@@ -56,18 +61,54 @@ fn what_is_no_network_is_refused() {
         ("[]".to_owned(), code::DECODING, "parse network configuration: "),
         (format!("{{{plugins}}}"), code::INVALID_CONFIG, "no name"),
         (format!("{{\"name\":\"\",{plugins}}}"), code::INVALID_CONFIG, "missing network name"),
-        (format!("{{\"name\":\"a/b\",{plugins}}}"), code::INVALID_CONFIG, "invalid characters found in network name"),
-        (format!("{{\"name\":5,{plugins}}}"), code::INVALID_CONFIG, "invalid characters found in network name"),
-        (format!("{{\"name\":\"n\",\"disableGC\":1,{plugins}}}"), code::INVALID_CONFIG, "disableGC is neither true nor false: 1"),
-        (format!("{{\"name\":\"n\",\"cniVersion\":1,{plugins}}}"), code::INVALID_CONFIG, "cniVersion is no string: 1"),
-        (format!("{{\"name\":\"n\",\"cniVersions\":\"1.0.0\",{plugins}}}"), code::INVALID_CONFIG, "cniVersions is no list"),
-        (format!("{{\"name\":\"n\",\"cniVersions\":[1],{plugins}}}"), code::INVALID_CONFIG, "cniVersions holds"),
-        (format!("{{\"name\":\"n\",\"cniVersions\":[\"x\"],{plugins}}}"), code::INVALID_CONFIG, "version \"x\""),
+        (
+            format!("{{\"name\":\"a/b\",{plugins}}}"),
+            code::INVALID_CONFIG,
+            "invalid characters found in network name",
+        ),
+        (
+            format!("{{\"name\":5,{plugins}}}"),
+            code::INVALID_CONFIG,
+            "invalid characters found in network name",
+        ),
+        (
+            format!("{{\"name\":\"n\",\"disableGC\":1,{plugins}}}"),
+            code::INVALID_CONFIG,
+            "disableGC is neither true nor false: 1",
+        ),
+        (
+            format!("{{\"name\":\"n\",\"cniVersion\":1,{plugins}}}"),
+            code::INVALID_CONFIG,
+            "cniVersion is no string: 1",
+        ),
+        (
+            format!("{{\"name\":\"n\",\"cniVersions\":\"1.0.0\",{plugins}}}"),
+            code::INVALID_CONFIG,
+            "cniVersions is no list",
+        ),
+        (
+            format!("{{\"name\":\"n\",\"cniVersions\":[1],{plugins}}}"),
+            code::INVALID_CONFIG,
+            "cniVersions holds",
+        ),
+        (
+            format!("{{\"name\":\"n\",\"cniVersions\":[\"x\"],{plugins}}}"),
+            code::INVALID_CONFIG,
+            "version \"x\"",
+        ),
         (r#"{"name":"n"}"#.to_owned(), code::INVALID_CONFIG, "no plugin configs found"),
         (r#"{"name":"n","plugins":[]}"#.to_owned(), code::INVALID_CONFIG, "no plugins in list"),
         (r#"{"name":"n","plugins":{}}"#.to_owned(), code::INVALID_CONFIG, "plugins is no list: {}"),
-        (r#"{"name":"n","plugins":[{"type":"a"},{}]}"#.to_owned(), code::INVALID_CONFIG, "plugin 1: plugin configuration without a type"),
-        (r#"{"name":"n","plugins":["a"]}"#.to_owned(), code::INVALID_CONFIG, "plugin 0: plugin configuration without a type"),
+        (
+            r#"{"name":"n","plugins":[{"type":"a"},{}]}"#.to_owned(),
+            code::INVALID_CONFIG,
+            "plugin 1: plugin configuration without a type",
+        ),
+        (
+            r#"{"name":"n","plugins":["a"]}"#.to_owned(),
+            code::INVALID_CONFIG,
+            "plugin 0: plugin configuration without a type",
+        ),
         (r#"{"name":"n","type":5}"#.to_owned(), code::INVALID_CONFIG, "plugin configuration without a type"),
         (
             r#"{"name":"n","loadOnlyInlinedPlugins":true}"#.to_owned(),

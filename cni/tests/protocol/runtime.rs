@@ -27,7 +27,8 @@ fn network(version: &str) -> Network {
 }
 
 fn attachment() -> Attachment {
-    let capabilities = json!({"portMappings": [{"hostPort": 80}], "mac": "02:00:00:00:00:01", "ips": [], "other": 1});
+    let capabilities =
+        json!({"portMappings": [{"hostPort": 80}], "mac": "02:00:00:00:00:01", "ips": [], "other": 1});
     Attachment {
         container_id: "c1".into(),
         ifname: "eth0".into(),
@@ -142,7 +143,10 @@ fn add_without_a_result_fails() {
         let runtime = two(&scripts);
         scripts.logging("a", body);
         let error = error(runtime.add_list(&network("1.0.0"), &attachment()));
-        assert!(error.code == code && error.msg.starts_with("plugin type=\"a\" failed (add): decode result: "), "{error}");
+        assert!(
+            error.code == code && error.msg.starts_with("plugin type=\"a\" failed (add): decode result: "),
+            "{error}"
+        );
         assert_eq!(scripts.log(), ["a ADD", "b DEL", "a DEL"], "{body}");
     }
 }
@@ -153,7 +157,10 @@ fn missing_plugin_is_an_error_and_the_others_are_cleaned_up() {
     let runtime = two(&scripts);
     fs::remove_file(scripts.dir().join("b")).unwrap();
     let error = error(runtime.add_list(&network("1.0.0"), &attachment()));
-    assert!(error.msg.starts_with("plugin type=\"b\" failed (add): failed to find plugin \"b\" in path ["), "{error}");
+    assert!(
+        error.msg.starts_with("plugin type=\"b\" failed (add): failed to find plugin \"b\" in path ["),
+        "{error}"
+    );
     assert_eq!(scripts.log(), ["a ADD", "a DEL"]);
 }
 
@@ -217,7 +224,8 @@ fn gc_sends_both_lists_or_none() {
     let bare = json!({"cniVersion": "1.1.0", "name": "net", "type": "b"});
     let report = runtime.gc_list(&network("1.1.0"), None);
     assert_eq!((report.outcome, stdin(&scripts, "b.GC")), (Ok(()), bare.clone()));
-    let empty: Vec<_> = report.calls[0].env.iter().filter(|(_, value)| value.is_empty()).map(|(name, _)| name).collect();
+    let empty: Vec<_> =
+        report.calls[0].env.iter().filter(|(_, value)| value.is_empty()).map(|(name, _)| name).collect();
     assert_eq!(empty, ["CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_ARGS"]);
 
     let valid = [ValidAttachment { container_id: "c1".into(), ifname: "eth0".into() }];
@@ -238,7 +246,10 @@ fn status_is_asked_from_1_1_0_on_and_of_all() {
     assert_eq!(runtime.status_list(&network("1.0.0")).outcome, Ok(()));
     assert_eq!(scripts.log(), [""; 0]);
     scripts.add("a", "echo '{\"code\":50,\"msg\":\"full\"}'; exit 1");
-    assert_eq!(error(runtime.status_list(&network("1.1.0"))), Error::new(50, "plugin type=\"a\" failed (status): full"));
+    assert_eq!(
+        error(runtime.status_list(&network("1.1.0"))),
+        Error::new(50, "plugin type=\"a\" failed (status): full")
+    );
     assert_eq!(scripts.log(), ["b STATUS"]);
 }
 
@@ -251,7 +262,10 @@ fn versions_are_asked_with_dummy_variables() {
     assert_eq!(report.outcome, Ok(vec!["0.4.0".to_owned(), "1.0.0".to_owned()]));
     assert_eq!(report.calls[0].stdin, r#"{"cniVersion":"1.1.0"}"#);
     scripts.add("v", "echo '{}'");
-    assert_eq!(error(runtime.versions("v")), Error::new(6, "decode VERSION of plugin \"v\": no supportedVersions"));
+    assert_eq!(
+        error(runtime.versions("v")),
+        Error::new(6, "decode VERSION of plugin \"v\": no supportedVersions")
+    );
 }
 
 #[test]
@@ -276,8 +290,12 @@ fn plugin_that_hangs_is_killed() {
     let report = runtime.add_list(&network("1.0.0"), &attachment());
     assert!(started.elapsed() < Duration::from_secs(60));
     let call = &report.calls[0];
-    assert_eq!((call.exit, call.signal, call.timed_out, call.stderr.as_str()), (None, Some(9), true, "begun\n"));
-    let expected = Error::internal("plugin type=\"a\" failed (add): killed after 1.5s").with_details("begun\n");
+    assert_eq!(
+        (call.exit, call.signal, call.timed_out, call.stderr.as_str()),
+        (None, Some(9), true, "begun\n")
+    );
+    let expected =
+        Error::internal("plugin type=\"a\" failed (add): killed after 1.5s").with_details("begun\n");
     assert_eq!(report.outcome.unwrap_err(), expected);
 }
 
@@ -294,7 +312,10 @@ fn cache_has_the_place_and_format_of_libcni() {
     let mut entry: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
     let config = entry.as_object_mut().unwrap().remove("config").unwrap();
     // The beginning of {"cniVersion":"1.0.0","name":"net"…
-    assert!(config.as_str().unwrap().starts_with("eyJjbmlWZXJzaW9uIjoiMS4wLjAiLCJuYW1lIjoibmV0Ii"), "{config}");
+    assert!(
+        config.as_str().unwrap().starts_with("eyJjbmlWZXJzaW9uIjoiMS4wLjAiLCJuYW1lIjoibmV0Ii"),
+        "{config}"
+    );
     let expected = json!({
         "kind": "cniCacheV1", "containerId": "c1", "ifName": "eth0", "networkName": "net", "netns": "/run/netns/a",
         "cniArgs": [["IgnoreUnknown", "1"], ["K8S_POD_NAME", "web"]],
@@ -372,7 +393,8 @@ fn null_result_and_empty_attachment_fields_are_taken() {
     let scripts = Scripts::new();
     scripts.logging("a", "echo null");
     let network = Network::parse(br#"{"cniVersion":"0.4.0","name":"net","type":"a"}"#).unwrap();
-    let bare = Attachment { args: vec![], capability_args: Map::new(), netns: PathBuf::new(), ..attachment() };
+    let bare =
+        Attachment { args: vec![], capability_args: Map::new(), netns: PathBuf::new(), ..attachment() };
     let added = Runtime::new(scripts.path()).add_list(&network, &bare).outcome.unwrap();
     assert_eq!(added.json, json!({"cniVersion": "0.4.0"}));
     assert_eq!(stdin(&scripts, "a.ADD"), json!({"cniVersion": "0.4.0", "name": "net", "type": "a"}));

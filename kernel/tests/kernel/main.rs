@@ -10,6 +10,7 @@ mod links;
 mod namespaces;
 mod packets;
 mod routes;
+mod rules;
 mod sysctls;
 
 use std::net::UdpSocket;
