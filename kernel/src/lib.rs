@@ -10,6 +10,7 @@
 pub mod addr;
 pub mod batch;
 mod channel;
+pub mod conntrack;
 mod error;
 pub mod ethtool;
 pub mod link;

@@ -5,7 +5,7 @@
 //! so records of our own may stand beside a comment.
 
 /// The most that the kernel keeps for a rule, chain, table, set or element (NFT_USERDATA_MAXLEN).
-pub const MAX: usize = 256;
+pub(super) const MAX: usize = 256;
 /// The longest comment that `nft` takes, in bytes.
 pub const COMMENT_MAX: usize = 128;
 /// Record type of a comment of a table, chain, rule or element (libnftnl/udata.h).

@@ -6,6 +6,7 @@
 mod addresses;
 mod batches;
 mod bridges;
+mod flows;
 mod links;
 mod namespaces;
 mod packets;

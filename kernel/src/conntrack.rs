@@ -1,0 +1,189 @@
+//! Connections that the kernel follows: listed and forgotten by what they were opened to.
+//!
+//! Needed where a rewriting of addresses has changed: a flow that the kernel knows keeps its old rewriting, for UDP as
+//! long as datagrams come. Nothing here makes or changes an entry.
+
+use std::net::IpAddr;
+
+use crate::error::{Cause, Result};
+use crate::nfnl::Nfnl;
+use crate::nft::{Attrs, Body, to_u16};
+use crate::route::Family;
+use crate::wire;
+
+/// linux/netfilter/nfnetlink.h, `NFNL_SUBSYS_CTNETLINK`; linux/netfilter/nfnetlink_conntrack.h, `IPCTNL_MSG_CT_*`
+const GET: u16 = 1 << 8 | 1;
+const DELETE: u16 = 1 << 8 | 2;
+/// `struct nfgenmsg`
+const HEADER: usize = 4;
+
+/// `CTA_*`
+mod cta {
+    pub(super) const TUPLE_ORIG: u16 = 1;
+    pub(super) const TUPLE_REPLY: u16 = 2;
+    pub(super) const ID: u16 = 12;
+    pub(super) const ZONE: u16 = 18;
+    pub(super) const FILTER: u16 = 25;
+    pub(super) const TUPLE_IP: u16 = 1;
+    pub(super) const TUPLE_PROTO: u16 = 2;
+    pub(super) const PROTO_NUM: u16 = 1;
+    pub(super) const PROTO_SRC_PORT: u16 = 2;
+    pub(super) const PROTO_DST_PORT: u16 = 3;
+    pub(super) const FILTER_ORIG_FLAGS: u16 = 1;
+}
+
+/// Bits of CTA_FILTER_ORIG_FLAGS: which fields of the tuple count (nf_conntrack_netlink.c).
+const BY_PROTOCOL: u32 = 1 << 3;
+const BY_DST_PORT: u32 = 1 << 5;
+
+/// Which connections are meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Filter {
+    /// Their IP version.
+    pub family: Family,
+    /// Their transport protocol: 6 TCP, 17 UDP, 132 SCTP.
+    pub protocol: u8,
+    /// The port they were opened to, before any rewriting.
+    pub port: Option<u16>,
+    /// The address they were opened to, before any rewriting.
+    pub destination: Option<IpAddr>,
+    /// The address that answers: behind a rewriting of the destination, who really serves.
+    pub server: Option<IpAddr>,
+}
+
+/// Addresses and ports of one direction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tuple {
+    /// Where packets of this direction come from.
+    pub source: IpAddr,
+    /// Where they go.
+    pub destination: IpAddr,
+    /// Transport protocol.
+    pub protocol: u8,
+    /// Source port; 0 where the protocol has none.
+    pub source_port: u16,
+    /// Destination port; 0 where the protocol has none.
+    pub destination_port: u16,
+}
+
+/// A connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Flow {
+    /// As it was opened.
+    pub original: Tuple,
+    /// As the answers are expected.
+    pub reply: Tuple,
+    /// The attributes that name it to the kernel.
+    key: Vec<u8>,
+}
+
+/// The connections that fit.
+pub fn list(nfnl: &mut Nfnl, filter: &Filter) -> Result<Vec<Flow>> {
+    nfnl.dump(GET, &Body(&query(filter).bytes), |payload, all| {
+        all.extend(read(payload)?.filter(|flow| filter.fits(flow)));
+        Ok(())
+    })
+    .map_err(|c| {
+        match c {
+            Cause::Os { errno: libc::EINVAL | libc::EOPNOTSUPP, kernel: None } => {
+                Cause::Lacks("nf_conntrack_netlink (CONFIG_NF_CT_NETLINK)".into())
+            }
+            other => other,
+        }
+        .about("list connections")
+    })
+}
+
+/// Has the kernel forget the connections that fit; returns how many those were. One that ended meanwhile counts.
+pub fn delete(nfnl: &mut Nfnl, filter: &Filter) -> Result<usize> {
+    let flows = list(nfnl, filter)?;
+    for flow in &flows {
+        let mut a = Attrs::message(filter.family.number().into(), 0);
+        a.bytes.extend(&flow.key);
+        match nfnl.change(DELETE, 0, &Body(&a.bytes)) {
+            Ok(()) | Err(Cause::Os { errno: libc::ENOENT, .. }) => {}
+            Err(c) => {
+                return Err(c.about(format!(
+                    "delete the connection from {} to {} port {}",
+                    flow.original.source, flow.original.destination, flow.original.destination_port
+                )));
+            }
+        }
+    }
+    Ok(flows.len())
+}
+
+impl Filter {
+    fn fits(&self, flow: &Flow) -> bool {
+        flow.original.protocol == self.protocol
+            && self.port.is_none_or(|port| flow.original.destination_port == port)
+            && self.destination.is_none_or(|ip| flow.original.destination == ip)
+            && self.server.is_none_or(|ip| flow.reply.source == ip)
+    }
+}
+
+/// The request of a dump. A kernel from 5.8 on leaves out what does not fit; an older one passes the filter over.
+/// Addresses are compared here: for IPv6 the kernel leaves out those that are equal instead of the others.
+fn query(filter: &Filter) -> Attrs {
+    let mut a = Attrs::message(filter.family.number().into(), 0);
+    let mut flags = BY_PROTOCOL;
+    a.nest(cta::TUPLE_ORIG, |tuple| {
+        tuple.nest(cta::TUPLE_PROTO, |proto| {
+            proto.u8(cta::PROTO_NUM, filter.protocol);
+            if let Some(port) = filter.port {
+                flags |= BY_DST_PORT;
+                proto.u16(cta::PROTO_DST_PORT, port);
+            }
+        });
+    });
+    // In the host's byte order, unlike all else here.
+    a.nest(cta::FILTER, |f| _ = f.raw(cta::FILTER_ORIG_FLAGS, &flags.to_ne_bytes()));
+    a
+}
+
+/// None for what has no addresses that this crate knows.
+fn read(payload: &[u8]) -> std::result::Result<Option<Flow>, Cause> {
+    let (mut original, mut reply) = (None, None);
+    let mut key = Attrs::default();
+    wire::attributes(wire::after(payload, HEADER), |kind, value| match kind {
+        cta::TUPLE_ORIG => {
+            original = Some(value);
+            key.nest(kind, |inner| inner.bytes.extend(value));
+        }
+        cta::TUPLE_REPLY => reply = Some(value),
+        cta::ID | cta::ZONE => _ = key.raw(kind, value),
+        _ => {}
+    })?;
+    let original = original.map(tuple).transpose()?.flatten();
+    let reply = reply.map(tuple).transpose()?.flatten();
+    Ok(original.zip(reply).map(|(original, reply)| Flow { original, reply, key: key.bytes }))
+}
+
+fn tuple(bytes: &[u8]) -> std::result::Result<Option<Tuple>, Cause> {
+    let (mut source, mut destination) = (None, None);
+    let (mut protocol, mut source_port, mut destination_port) = (0, 0, 0);
+    let (mut ip, mut proto) = (&[][..], &[][..]);
+    wire::attributes(bytes, |kind, value| match kind {
+        cta::TUPLE_IP => ip = value,
+        cta::TUPLE_PROTO => proto = value,
+        _ => {}
+    })?;
+    wire::attributes(ip, |kind, value| match kind {
+        1 | 3 => source = wire::to_ip(value),
+        2 | 4 => destination = wire::to_ip(value),
+        _ => {}
+    })?;
+    wire::attributes(proto, |kind, value| match kind {
+        cta::PROTO_NUM => protocol = wire::to_u8(value).unwrap_or(0),
+        cta::PROTO_SRC_PORT => source_port = to_u16(value).unwrap_or(0),
+        cta::PROTO_DST_PORT => destination_port = to_u16(value).unwrap_or(0),
+        _ => {}
+    })?;
+    Ok(source.zip(destination).map(|(source, destination)| Tuple {
+        source,
+        destination,
+        protocol,
+        source_port,
+        destination_port,
+    }))
+}

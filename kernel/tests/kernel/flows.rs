@@ -1,0 +1,93 @@
+//! Connections: found and forgotten by where they were opened to, the others left.
+
+use std::net::UdpSocket;
+
+use kernel::conntrack::{self, Filter};
+use kernel::nft::{Batch, ChainKind, Family, Hook, Op, Point, Rule, Table, ct_state, priority};
+use kernel::{Nfnl, Rtnl};
+
+use crate::rules::with_nfnl;
+use crate::up;
+
+const UDP: u8 = 17;
+
+fn of_port(port: Option<u16>) -> Filter {
+    Filter { family: kernel::Family::V4, protocol: UDP, port, destination: None, server: None }
+}
+
+/// Has the kernel follow connections, and rewrite those to port 7000 to 127.0.0.9 port 7777.
+fn follow(nfnl: &mut Nfnl) {
+    let table = Table::new(Family::Ip, "t");
+    let mut batch = Batch::new();
+    batch
+        .add_table(table, None)
+        .add_chain(table, "in", Some(&Hook::new(ChainKind::Filter, Point::Input, priority::FILTER)))
+        .append(table, "in", &Rule::new().ct_state(ct_state::INVALID).drop())
+        .add_chain(table, "out", Some(&Hook::new(ChainKind::Nat, Point::Output, priority::DSTNAT)))
+        .append(
+            table,
+            "out",
+            &Rule::new().l4proto(UDP).dport(Op::Eq, 7000).dnat("127.0.0.9".parse().unwrap(), Some(7777)),
+        );
+    nfnl.commit(batch).unwrap();
+    up(&mut Rtnl::open().unwrap(), 1);
+}
+
+#[test]
+fn flows_are_forgotten_by_port_address_and_server() {
+    with_nfnl(|nfnl, _| {
+        follow(nfnl);
+        let server = UdpSocket::bind("127.0.0.9:7777").unwrap();
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        for to in ["127.0.0.1:7000", "127.0.0.2:7000", "127.0.0.2:7001", "127.0.0.3:7002"] {
+            client.send_to(b"x", to).unwrap();
+        }
+        let mut buffer = [0; 8];
+        assert_eq!(server.recv(&mut buffer).unwrap(), 1, "the rewriting works");
+        let count = |nfnl: &mut Nfnl, filter: &Filter| conntrack::list(nfnl, filter).unwrap().len();
+        assert_eq!(count(nfnl, &of_port(None)), 4);
+        assert_eq!(count(nfnl, &Filter { protocol: 6, ..of_port(None) }), 0);
+        assert_eq!(count(nfnl, &of_port(Some(7000))), 2);
+        let one = Filter { destination: Some("127.0.0.2".parse().unwrap()), ..of_port(Some(7000)) };
+        let flows = conntrack::list(nfnl, &one).unwrap();
+        assert_eq!(flows.len(), 1);
+        assert_eq!(flows[0].reply.source.to_string(), "127.0.0.9");
+        assert_eq!((flows[0].reply.source_port, flows[0].original.destination_port), (7777, 7000));
+
+        assert_eq!(conntrack::delete(nfnl, &one).unwrap(), 1);
+        assert_eq!(count(nfnl, &of_port(None)), 3);
+        assert_eq!(conntrack::delete(nfnl, &one).unwrap(), 0);
+        let served = Filter { server: Some("127.0.0.9".parse().unwrap()), ..of_port(None) };
+        assert_eq!(conntrack::delete(nfnl, &served).unwrap(), 1);
+        assert_eq!(conntrack::delete(nfnl, &of_port(Some(7001))).unwrap(), 1);
+        assert_eq!(count(nfnl, &of_port(None)), 1);
+        assert_eq!(count(nfnl, &of_port(Some(7002))), 1, "what does not fit is left");
+    });
+}
+
+#[test]
+fn ipv6_flows_are_told_from_ipv4_ones() {
+    with_nfnl(|nfnl, _| {
+        let table = Table::new(Family::Inet, "t");
+        let mut batch = Batch::new();
+        batch
+            .add_table(table, None)
+            .add_chain(table, "in", Some(&Hook::new(ChainKind::Filter, Point::Input, priority::FILTER)))
+            .append(table, "in", &Rule::new().ct_state(ct_state::INVALID).drop());
+        nfnl.commit(batch).unwrap();
+        up(&mut Rtnl::open().unwrap(), 1);
+        let server = UdpSocket::bind("[::]:7000").unwrap();
+        UdpSocket::bind("[::1]:0").unwrap().send_to(b"x", "[::1]:7000").unwrap();
+        UdpSocket::bind("127.0.0.1:0").unwrap().send_to(b"x", "127.0.0.1:7000").unwrap();
+        let mut buffer = [0; 8];
+        assert!(server.recv(&mut buffer).is_ok() && server.recv(&mut buffer).is_ok());
+        let v6 = Filter {
+            family: kernel::Family::V6,
+            destination: Some("::1".parse().unwrap()),
+            ..of_port(Some(7000))
+        };
+        assert_eq!(conntrack::delete(nfnl, &v6).unwrap(), 1);
+        assert_eq!(conntrack::list(nfnl, &v6).unwrap().len(), 0);
+        assert_eq!(conntrack::delete(nfnl, &of_port(Some(7000))).unwrap(), 1);
+    });
+}
