@@ -126,6 +126,7 @@ impl Error {
     pub fn errno(&self) -> Option<i32> {
         match self.cause {
             Cause::Os { errno, .. } => Some(errno),
+            Cause::Lacks(_) => Some(libc::EOPNOTSUPP),
             _ => None,
         }
     }
@@ -172,6 +173,14 @@ mod tests {
         let torn = Cause::Interrupted { tries: 5 }.about("list links");
         assert!(torn.is_interrupted() && torn.errno().is_none() && torn.kernel_message().is_none());
         assert_eq!(torn.to_string(), "list links: the dump was interrupted by changes 5 times in a row");
+    }
+
+    #[test]
+    fn lacking_feature_is_named_with_its_option() {
+        let e = Cause::Lacks("ipvlan (CONFIG_IPVLAN)".into()).about("create link \"eth0\"");
+        assert_eq!((e.lacks(), e.errno()), (Some("ipvlan (CONFIG_IPVLAN)"), Some(libc::EOPNOTSUPP)));
+        assert_eq!(e.to_string(), "create link \"eth0\": kernel lacks ipvlan (CONFIG_IPVLAN)");
+        assert_eq!(Cause::errno(libc::EOPNOTSUPP).about("x").lacks(), None);
     }
 
     #[test]

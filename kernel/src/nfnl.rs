@@ -23,6 +23,13 @@ const SEND_BUFFER: usize = 160 * 1024;
 /// How often a change that depends on what is there is tried before the others have won.
 const TRIES: u32 = 500;
 
+/// What becomes of a batch that the kernel finds good.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Keep,
+    Discard,
+}
+
 /// A NETLINK_NETFILTER socket: blocking, with extended acks and capped acks.
 ///
 /// It keeps acting in the namespace in which it was opened, wherever the thread goes. After a batch that deletes
@@ -57,7 +64,12 @@ impl Nfnl {
 
     /// Makes all changes of a batch, or none. The error is the first request's that the kernel refused.
     pub fn commit(&mut self, batch: nft::Batch) -> Result<()> {
-        self.send(batch, None)
+        self.send(batch, None, Outcome::Keep)
+    }
+
+    /// Asks whether the kernel would make all changes of a batch; it makes none.
+    pub fn try_out(&mut self, batch: nft::Batch) -> Result<()> {
+        self.send(batch, None, Outcome::Discard)
     }
 
     /// Makes a change that depends on what is there: `prepare` looks, puts what is to be changed into the batch and
@@ -75,7 +87,7 @@ impl Nfnl {
                 Err(_) if self.generation()? != generation => continue,
                 Err(e) => return Err(e),
             };
-            match self.send(batch, Some(generation)) {
+            match self.send(batch, Some(generation), Outcome::Keep) {
                 Ok(()) => return Ok(value),
                 Err(e) if e.errno() == Some(libc::ERESTART) => {}
                 Err(e) => return Err(e),
@@ -100,7 +112,7 @@ impl Nfnl {
             .map_err(|c| without_tables(c).about("read the generation of nf_tables"))
     }
 
-    fn send(&mut self, batch: nft::Batch, generation: Option<u32>) -> Result<()> {
+    fn send(&mut self, batch: nft::Batch, generation: Option<u32>, outcome: Outcome) -> Result<()> {
         if batch.is_empty() {
             return Ok(());
         }
@@ -125,13 +137,16 @@ impl Nfnl {
             let wanted = u16::from_ne_bytes([flags[0], flags[1]]) | NLM_F_ACK;
             flags.copy_from_slice(&wanted.to_ne_bytes());
         }
-        let end = Attrs::message(0, msg::SUBSYSTEM);
-        wire::push(&mut out, END, NLM_F_REQUEST, last.wrapping_add(1), &Body(&end.bytes));
+        // Without its end the kernel checks a batch and throws it away.
+        if outcome == Outcome::Keep {
+            let end = Attrs::message(0, msg::SUBSYSTEM);
+            wire::push(&mut out, END, NLM_F_REQUEST, last.wrapping_add(1), &Body(&end.bytes));
+        }
 
         self.make_room(out.len());
         self.channel.put(&out).map_err(|c| c.about("send a batch to nf_tables"))?;
-        let outcome = self.answers(first, last).map_err(|c| c.about("read the answer to a batch"))?;
-        let Err((seq, cause, offset)) = outcome else { return Ok(()) };
+        let answer = self.answers(first, last).map_err(|c| c.about("read the answer to a batch"))?;
+        let Err((seq, cause, offset)) = answer else { return Ok(()) };
         // What is refused at the batch's beginning concerns all of it.
         let Some(i) =
             seq.wrapping_sub(first).checked_sub(1).map(|i| i as usize).filter(|&i| i < places.len())
@@ -142,9 +157,7 @@ impl Nfnl {
         let (start, subject) = &places[i];
         let request = &requests[*start..places.get(i + 1).map_or(requests.len(), |next| next.0)];
         let cause = match cause {
-            Cause::Os { errno, .. } => {
-                nft::lacking(errno, request, offset).map(Cause::Lacks).unwrap_or(cause)
-            }
+            Cause::Os { errno, .. } => nft::lacking(errno, request, offset).unwrap_or(cause),
             other => other,
         };
         Err(cause.about(subject.as_str()))

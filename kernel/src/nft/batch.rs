@@ -10,6 +10,8 @@ use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST};
 
 /// linux/netlink.h, `NLM_F_APPEND`
 const APPEND: u16 = 0x800;
+/// linux/netlink.h, `NLM_F_NONREC`: refuse to delete what still holds something.
+const NOT_WHAT_IS_IN_IT: u16 = 0x100;
 /// The most bytes of elements in one message: attributes count their length in 16 bits.
 const ELEMENTS: usize = 32 * 1024;
 
@@ -51,9 +53,18 @@ impl Batch {
 
     /// Deletes a table and everything in it.
     pub fn delete_table(&mut self, table: Table<'_>) -> &mut Batch {
+        self.table(table, 0)
+    }
+
+    /// Deletes a table in which there must be nothing any more.
+    pub fn delete_empty_table(&mut self, table: Table<'_>) -> &mut Batch {
+        self.table(table, NOT_WHAT_IS_IN_IT)
+    }
+
+    fn table(&mut self, table: Table<'_>, flags: u16) -> &mut Batch {
         let mut a = table.attrs();
         a.text(1, table.name);
-        self.push(msg::DELTABLE, 0, &a, format!("delete table {table}"))
+        self.push(msg::DELTABLE, flags, &a, format!("delete table {table}"))
     }
 
     /// Adds a chain; `hook` makes it a base chain. One that is there stays, if its hook is the same.
@@ -106,7 +117,7 @@ impl Batch {
     pub fn delete_chain(&mut self, table: Table<'_>, chain: &str) -> &mut Batch {
         let mut a = table.attrs();
         a.text(1, table.name).text(3, chain);
-        self.push(msg::DELCHAIN, 0, &a, format!("delete chain {table} {chain}"))
+        self.push(msg::DELCHAIN, NOT_WHAT_IS_IN_IT, &a, format!("delete chain {table} {chain}"))
     }
 
     /// Deletes all rules of a chain.

@@ -196,6 +196,27 @@ pub fn rules(nfnl: &mut Nfnl, table: Table<'_>, chain: &str) -> Result<Vec<RuleI
     .map_err(|c| c.about(format!("list rules of chain {table} {chain}")))
 }
 
+/// Handle and user data of every rule of a chain, in order: as [`rules`], without a look at what they do.
+pub fn handles(nfnl: &mut Nfnl, table: Table<'_>, chain: &str) -> Result<Vec<(u64, Userdata)>> {
+    let mut query = table.attrs();
+    query.text(1, table.name).text(2, chain);
+    nfnl.dump(msg::kind(msg::GETRULE), &Body(&query.bytes), |payload, all| {
+        let (mut named, mut handle, mut userdata) = (0, 0, Userdata::new());
+        wire::attributes(wire::after(payload, HEADER), |kind, value| match kind {
+            1 => named += u32::from(wire::to_text(value) == table.name),
+            2 => named += u32::from(wire::to_text(value) == chain),
+            3 => handle = attr::to_u64(value).unwrap_or(0),
+            7 => userdata = Userdata::from_bytes(value),
+            _ => {}
+        })?;
+        if named == 2 {
+            all.push((handle, userdata));
+        }
+        Ok(())
+    })
+    .map_err(|c| c.about(format!("list rules of chain {table} {chain}")))
+}
+
 fn read_rule(payload: &[u8]) -> std::result::Result<(String, String, RuleInfo), Cause> {
     let (mut table, mut chain, mut list) = (String::new(), String::new(), &[][..]);
     let mut found = RuleInfo { handle: 0, expressions: Vec::new(), userdata: Userdata::default() };

@@ -4,39 +4,61 @@
 //! family; the extended ack tells at which byte of the request.
 
 use super::decode;
-use super::expr::Expr;
 use super::{Family, msg};
+use crate::error::Cause;
 use crate::wire;
 
 /// `struct nlmsghdr` and `struct nfgenmsg`
 const HEADER: usize = 16 + 4;
 
-/// The feature that a refused request needs, when that is why it was refused: the errno, the request with its header,
-/// and the offset in it that the extended ack gives.
-pub(crate) fn lacking(errno: i32, request: &[u8], offset: Option<u32>) -> Option<String> {
+/// What expressions are built from: their name, the module and the option.
+const EXPRESSIONS: [(&str, &str, &str); 16] = [
+    ("ct", "nft_ct", "CONFIG_NFT_CT"),
+    ("nat", "nft_nat", "CONFIG_NFT_NAT"),
+    ("masq", "nft_masq", "CONFIG_NFT_MASQ"),
+    ("redir", "nft_redir", "CONFIG_NFT_REDIR"),
+    ("fib", "nft_fib", "CONFIG_NFT_FIB_INET"),
+    ("limit", "nft_limit", "CONFIG_NFT_LIMIT"),
+    ("reject", "nft_reject", "CONFIG_NFT_REJECT"),
+    ("queue", "nft_queue", "CONFIG_NFT_QUEUE"),
+    ("match", "nft_compat or the match", "CONFIG_NFT_COMPAT"),
+    ("target", "nft_compat or the target", "CONFIG_NFT_COMPAT"),
+    ("counter", "nft_counter", "CONFIG_NFT_COUNTER"),
+    ("meta", "nft_meta", "CONFIG_NF_TABLES"),
+    ("payload", "nft_payload", "CONFIG_NF_TABLES"),
+    ("cmp", "nft_cmp", "CONFIG_NF_TABLES"),
+    ("range", "nft_range", "CONFIG_NF_TABLES"),
+    ("bitwise", "nft_bitwise", "CONFIG_NF_TABLES"),
+];
+
+/// The cause that names the feature which a refused request needs, when that is why it was refused: by the errno, the
+/// request with its header, and the offset in it that the extended ack gives.
+pub(crate) fn lacking(errno: i32, request: &[u8], offset: Option<u32>) -> Option<Cause> {
     let kind = wire::Messages(request).next()?.kind;
+    let lacks = |name: &str, option: &str| Some(Cause::Lacks(format!("{name} ({option})")));
     match errno {
-        // No message of this family at all.
-        libc::EOPNOTSUPP | libc::EINVAL if kind >> 8 != msg::SUBSYSTEM => None,
-        libc::EAFNOSUPPORT => {
-            let family = Family::from_number(*request.get(16)?)?;
-            let option = match family {
-                Family::Inet => "CONFIG_NF_TABLES_INET",
-                Family::Ip => "CONFIG_NF_TABLES_IPV4",
-                Family::Arp => "CONFIG_NF_TABLES_ARP",
-                Family::Netdev => "CONFIG_NF_TABLES_NETDEV",
-                Family::Bridge => "CONFIG_NF_TABLES_BRIDGE",
-                Family::Ip6 => "CONFIG_NF_TABLES_IPV6",
-            };
-            Some(format!("nf_tables of family {family} ({option})"))
+        libc::EAFNOSUPPORT => match Family::from_number(*request.get(16)?)? {
+            Family::Inet => lacks("nf_tables of family inet", "CONFIG_NF_TABLES_INET"),
+            Family::Ip => lacks("nf_tables of family ip", "CONFIG_NF_TABLES_IPV4"),
+            Family::Arp => lacks("nf_tables of family arp", "CONFIG_NF_TABLES_ARP"),
+            Family::Netdev => lacks("nf_tables of family netdev", "CONFIG_NF_TABLES_NETDEV"),
+            Family::Bridge => lacks("nf_tables of family bridge", "CONFIG_NF_TABLES_BRIDGE"),
+            Family::Ip6 => lacks("nf_tables of family ip6", "CONFIG_NF_TABLES_IPV6"),
+        },
+        libc::ENOENT if kind == msg::kind(msg::NEWRULE) => {
+            let expression = expression(request, offset?)?;
+            let (_, name, option) = EXPRESSIONS.into_iter().find(|(name, ..)| *name == expression)?;
+            lacks(name, option)
         }
-        libc::ENOENT if kind == msg::kind(msg::NEWRULE) => expression(request, offset?),
-        libc::ENOENT if kind == msg::kind(msg::NEWCHAIN) => chain_type(request),
+        libc::ENOENT if kind == msg::kind(msg::NEWCHAIN) => match chain_type(request)?.as_str() {
+            "nat" => lacks("nft_chain_nat", "CONFIG_NFT_NAT"),
+            _ => lacks("the type of chain", "CONFIG_NF_TABLES"),
+        },
         _ => None,
     }
 }
 
-/// The expression at `offset`, unless it is one that names something which may be missing instead.
+/// The name of the expression at `offset`. Those that name a chain or a set are not among [`EXPRESSIONS`].
 fn expression(request: &[u8], offset: u32) -> Option<String> {
     let mut list = None;
     attributes_at(request, HEADER, |kind, at, value| {
@@ -52,20 +74,10 @@ fn expression(request: &[u8], offset: u32) -> Option<String> {
             found = decode::expression(value).ok();
         }
     });
-    match found? {
-        // A chain or a set that is not there.
-        Expr::Verdict(_) | Expr::Immediate { .. } | Expr::Lookup { .. } => None,
-        Expr::Match { name, .. } => {
-            Some(format!("the xtables match {name:?} through nft_compat (CONFIG_NFT_COMPAT)"))
-        }
-        Expr::Target { name, .. } => {
-            Some(format!("the xtables target {name:?} through nft_compat (CONFIG_NFT_COMPAT)"))
-        }
-        other => Some(format!("nft_{0} (CONFIG_NFT_{1})", other.name(), other.name().to_uppercase())),
-    }
+    found.map(|e| e.name().to_owned())
 }
 
-/// The type of a base chain, which is looked for only when the table is there.
+/// The type of a base chain.
 fn chain_type(request: &[u8]) -> Option<String> {
     let mut kind_of = None;
     attributes_at(request, HEADER, |kind, _, value| {
@@ -73,10 +85,7 @@ fn chain_type(request: &[u8]) -> Option<String> {
             kind_of = Some(wire::to_text(value));
         }
     });
-    match kind_of?.as_str() {
-        "nat" => Some("nft_chain_nat (CONFIG_NFT_NAT)".into()),
-        other => Some(format!("chains of type {other:?} in nf_tables")),
-    }
+    kind_of
 }
 
 /// Calls `each` with type, place and value of the attributes from `start` on.

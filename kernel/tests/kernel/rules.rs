@@ -22,6 +22,8 @@ pub(crate) fn nft(args: &[&str]) -> String {
     String::from_utf8(out.stdout).expect("UTF-8")
 }
 
+/// The errno of what is still in use.
+const EBUSY: i32 = 16;
 const INET: Table<'_> = Table::new(Family::Inet, "pods");
 
 fn ip(text: &str) -> std::net::IpAddr {
@@ -217,23 +219,245 @@ table ip maps {
 fn missing_expression_is_named_and_nothing_of_its_batch_is_made() {
     with_nfnl(|nfnl, _| {
         let mut batch = Batch::new();
-        let unknown = nft::Expr::Other { name: "podnetx".into(), data: Vec::new() };
-        batch.add_table(INET, None).add_chain(INET, "c", None).append(
-            INET,
+        // No kernel masquerades frames of a bridge, which is the same to it as lacking the expression.
+        let table = Table::new(Family::Bridge, "t");
+        batch.add_table(table, None).add_chain(table, "c", None).append(
+            table,
             "c",
-            &Rule::new().counter().expr(unknown).accept(),
+            &Rule::new().counter().masquerade().accept(),
         );
         let e = nfnl.commit(batch).unwrap_err();
-        assert_eq!(e.lacks(), Some("nft_podnetx (CONFIG_NFT_PODNETX)"));
-        assert_eq!(
-            e.to_string(),
-            "add rule to chain inet pods c: kernel lacks nft_podnetx (CONFIG_NFT_PODNETX)"
-        );
+        assert_eq!(e.lacks(), Some("nft_masq (CONFIG_NFT_MASQ)"));
+        assert_eq!(e.to_string(), "add rule to chain bridge t c: kernel lacks nft_masq (CONFIG_NFT_MASQ)");
         assert_eq!(nft(&["list", "ruleset"]), "");
         // A chain to jump to is no feature.
         let mut batch = Batch::new();
         batch.add_table(INET, None).add_chain(INET, "c", None).append(INET, "c", &Rule::new().jump("absent"));
         let e = nfnl.commit(batch).unwrap_err();
         assert!(e.is_not_found() && e.lacks().is_none(), "{e}");
+    });
+}
+
+#[test]
+fn batch_that_is_only_tried_out_changes_nothing_and_tells_what_is_wrong() {
+    with_nfnl(|nfnl, _| {
+        let batch = |to: &str| {
+            let mut batch = Batch::new();
+            batch.add_table(INET, None).add_chain(INET, "c", None).add_chain(INET, "d", None).append(
+                INET,
+                "c",
+                &Rule::new().jump(to),
+            );
+            batch
+        };
+        assert!(nfnl.try_out(batch("absent")).unwrap_err().is_not_found());
+        nfnl.try_out(batch("d")).unwrap();
+        assert!(nft::tables(nfnl, None).unwrap().is_empty());
+        nfnl.commit(batch("d")).unwrap();
+        assert_eq!(nft::chains(nfnl, INET).unwrap().len(), 2);
+    });
+}
+
+#[test]
+fn change_that_another_overtook_is_prepared_again() {
+    with_nfnl(|nfnl, _| {
+        let mut other = Nfnl::open().unwrap();
+        let mut rounds = 0;
+        let seen = nfnl
+            .transact(|nfnl, batch| {
+                let seen = nft::tables(nfnl, None)?.len();
+                if rounds < 3 {
+                    let mut theirs = Batch::new();
+                    theirs.add_table(Table::new(Family::Ip, &format!("t{rounds}")), None);
+                    other.commit(theirs)?;
+                }
+                rounds += 1;
+                batch.add_table(INET, None);
+                Ok(seen)
+            })
+            .unwrap();
+        assert_eq!((rounds, seen), (4, 3), "what counts is what was there last");
+        assert_eq!(nft::tables(nfnl, None).unwrap().len(), 4);
+        // Nothing to change: done, whatever others do.
+        assert_eq!(nfnl.transact(|_, _| Ok(7)).unwrap(), 7);
+    });
+}
+
+#[test]
+fn rules_of_nft_are_read_back_and_written_again_the_same() {
+    with_nfnl(|nfnl, _| {
+        let rules = "
+            ip saddr 10.0.0.2 ip daddr != 10.0.0.0/25 counter masquerade comment \"x\"
+            iifname \"veth0\" oifname != \"eth0\" drop
+            ct state established,related accept
+            ct direction reply ct mark 0x17 return
+            ct mark set 0x17
+            meta mark & 0xff == 0x12 meta mark set mark | 0x2000
+            tcp dport 8000-8100 limit rate 10/second accept
+            fib daddr type local tcp dport 80 dnat ip to 10.0.0.2:8080
+            ip6 daddr fd00::/64 udp sport 53 snat ip6 to fd00::9
+            meta l4proto tcp redirect to :3128
+            tcp dport @ports reject
+            meta iifname vmap @links
+            ip daddr . tcp dport @pairs return
+        ";
+        let script = format!(
+            "table inet t {{
+                set ports {{ type inet_service; flags interval; elements = {{ 1-5 }}; }}
+                set pairs {{ type ipv4_addr . inet_service; elements = {{ 10.0.0.1 . 80 }}; }}
+                map links {{ type ifname : verdict; elements = {{ \"a\" : drop, \"b\" : jump d }}; }}
+                chain d {{ }}
+                chain c {{ type nat hook prerouting priority dstnat; {rules} }}
+            }}"
+        );
+        // Masquerade, snat and the like are good in one hook only, which a chain without a hook does not mind.
+        nft(&[&script.replace("type nat hook prerouting priority dstnat;", "")]);
+        let table = Table::new(Family::Inet, "t");
+        let found = nft::rules(nfnl, table, "c").unwrap();
+        assert_eq!(found.len(), rules.lines().filter(|line| !line.trim().is_empty()).count());
+        assert_eq!(found[0].comment(), Some("x"));
+        let unread: Vec<_> = found
+            .iter()
+            .flat_map(|rule| &rule.expressions)
+            .filter(|e| matches!(e, nft::Expr::Other { .. }))
+            .collect();
+        assert!(unread.is_empty(), "{unread:?}");
+
+        let before = nft(&["list", "chain", "inet", "t", "c"]);
+        let mut batch = Batch::new();
+        for rule in &found {
+            let again = rule.expressions.iter().cloned().fold(Rule::new(), Rule::expr);
+            batch.append(table, "c", &again.userdata(rule.userdata.clone()));
+            batch.delete_rule(table, "c", rule.handle);
+        }
+        nfnl.commit(batch).unwrap();
+        assert_eq!(nft(&["list", "chain", "inet", "t", "c"]), before);
+        let handles = nft::handles(nfnl, table, "c").unwrap();
+        assert!(handles.iter().all(|(handle, _)| found.iter().all(|old| old.handle != *handle)));
+        assert_eq!(handles.len(), found.len());
+    });
+}
+
+#[test]
+fn sets_of_nft_and_ours_are_the_same_to_the_kernel() {
+    with_nfnl(|nfnl, _| {
+        let table = Table::new(Family::Inet, "t");
+        nft(&["table inet t {
+            set addresses { type ipv4_addr; flags interval; elements = { 10.1.0.0/16 }; }
+            map ports { type inet_proto . inet_service : ipv4_addr . inet_service; elements = { tcp . 80 comment \"c\" : 10.0.0.1 . 8080 }; }
+            map links { type ifname : verdict; elements = { \"a\" : drop }; }
+            set marks { type mark; comment \"of packets\"; }
+        }"]);
+        let key = [Type::InetProto, Type::InetService];
+        let to = [Type::Ipv4Addr, Type::InetService];
+        let ours = [
+            Set { name: "addresses", key: &[Type::Ipv4Addr], interval: true, ..Set::default() },
+            Set { name: "ports", key: &key, value: Some(Value::Data(&to)), ..Set::default() },
+            Set { name: "links", key: &[Type::IfName], value: Some(Value::Verdict), ..Set::default() },
+            Set { name: "marks", key: &[Type::Mark], comment: Some("of packets"), ..Set::default() },
+        ];
+        let theirs = nft::sets(nfnl, table).unwrap();
+        let elements = |nfnl: &mut Nfnl, table| {
+            let all = ours.iter().map(|set| nft::elements(nfnl, table, set.name).unwrap());
+            all.collect::<Vec<_>>()
+        };
+        let their_elements = elements(nfnl, table);
+        let other = Table::new(Family::Inet, "o");
+        let mut batch = Batch::new();
+        batch.add_table(other, None);
+        for (set, elements) in ours.iter().zip(&their_elements) {
+            batch.add_set(other, set).add_elements(other, set.name, elements);
+        }
+        nfnl.commit(batch).unwrap();
+        for (theirs, ours) in theirs.iter().zip(&nft::sets(nfnl, other).unwrap()) {
+            assert_eq!((&theirs.name, theirs.flags), (&ours.name, ours.flags));
+            assert_eq!((theirs.key_type, theirs.key_len), (ours.key_type, ours.key_len), "{}", ours.name);
+            // Besides, nft writes what names the fields of a concatenation (`typeof`).
+            for record in [0, 1, 7] {
+                assert_eq!(theirs.userdata.get(record), ours.userdata.get(record), "{}", ours.name);
+            }
+        }
+        assert_eq!(elements(nfnl, other), their_elements);
+        // nft puts an end before the first range, too.
+        assert_eq!(their_elements[0].len(), 3);
+        let mapped = nft::Data::Value(vec![10, 0, 0, 1, 31, 144, 0, 0]);
+        assert_eq!(their_elements[1][0].data, Some(mapped));
+        assert_eq!(their_elements[1][0].userdata.text(), Some("c"));
+
+        let mut batch = Batch::new();
+        batch.delete_elements(other, "ports", &[Element::key_of(&[&[6], &[0, 80]])]);
+        nfnl.commit(batch).unwrap();
+        assert!(nft::elements(nfnl, other, "ports").unwrap().is_empty());
+        assert!(nft::elements(nfnl, other, "absent").unwrap().is_empty());
+        let mut batch = Batch::new();
+        batch.delete_set(other, "links").delete_table(table);
+        nfnl.commit(batch).unwrap();
+        assert_eq!(nft::sets(nfnl, other).unwrap().len(), 3);
+        assert_eq!(nft::table(nfnl, table).unwrap(), None);
+    });
+}
+
+#[test]
+fn thousands_of_elements_go_in_one_batch() {
+    with_nfnl(|nfnl, _| {
+        let table = Table::new(Family::Ip, "t");
+        let elements: Vec<Element> = (0..20_000u32)
+            .map(|i| Element::key_of(&[&i.to_be_bytes()]).comment("an element with a comment"))
+            .collect();
+        let mut batch = Batch::new();
+        batch
+            .add_table(table, None)
+            .add_set(table, &Set { name: "s", key: &[Type::Ipv4Addr], ..Set::default() })
+            .add_elements(table, "s", &elements);
+        assert!(batch.len() > 20, "attributes end at 64 KiB");
+        nfnl.commit(batch).unwrap();
+        assert_eq!(nft::elements(nfnl, table, "s").unwrap().len(), 20_000);
+        let mut batch = Batch::new();
+        batch.create_elements(table, "s", &elements[..1]);
+        assert!(nfnl.commit(batch).unwrap_err().is_exists());
+    });
+}
+
+#[test]
+fn rules_stand_where_they_were_put() {
+    with_nfnl(|nfnl, _| {
+        let mut batch = Batch::new();
+        let named = |text: &str| Rule::new().counter().comment(text);
+        batch.add_table(INET, None).add_chain_with_comment(INET, "c", None, "of ours");
+        batch.append(INET, "c", &named("b")).append(INET, "c", &named("d")).insert(INET, "c", &named("a"));
+        nfnl.commit(batch).unwrap();
+        let order = |nfnl: &mut Nfnl| {
+            let rules = nft::rules(nfnl, INET, "c").unwrap();
+            rules.iter().map(|rule| rule.comment().unwrap().to_owned()).collect::<String>()
+        };
+        let b = nft::rules(nfnl, INET, "c").unwrap()[1].handle;
+        let mut batch = Batch::new();
+        batch.insert_after(INET, "c", b, &named("c")).insert_before(INET, "c", b, &named("0"));
+        nfnl.commit(batch).unwrap();
+        assert_eq!(order(nfnl), "a0bcd");
+        let chains = nft::chains(nfnl, INET).unwrap();
+        assert_eq!((chains[0].userdata.text(), chains[0].used), (Some("of ours"), 5));
+        assert!(chains[0].hook.is_none() && chains[0].kind.is_none() && chains[0].accept.is_none());
+
+        // A chain that is full is not deleted, and neither is what stands in the same batch.
+        let mut batch = Batch::new();
+        batch.delete_rule(INET, "c", b).delete_chain(INET, "c");
+        let e = nfnl.commit(batch).unwrap_err();
+        assert_eq!(e.errno(), Some(EBUSY), "{e}");
+        assert_eq!(order(nfnl), "a0bcd");
+        let mut batch = Batch::new();
+        batch.flush_chain(INET, "c").delete_chain(INET, "c");
+        nfnl.commit(batch).unwrap();
+        assert!(nft::chains(nfnl, INET).unwrap().is_empty());
+        let mut batch = Batch::new();
+        batch.create_chain(INET, "c", None).create_chain(INET, "c", None);
+        assert!(nfnl.commit(batch).unwrap_err().is_exists());
+        let mut batch = Batch::new();
+        batch.add_chain(INET, "c", None).delete_empty_table(INET);
+        assert_eq!(nfnl.commit(batch).unwrap_err().errno(), Some(EBUSY));
+        let mut batch = Batch::new();
+        batch.delete_empty_table(INET);
+        nfnl.commit(batch).unwrap();
+        assert!(nft::tables(nfnl, None).unwrap().is_empty());
     });
 }
