@@ -43,10 +43,15 @@ impl Batch {
 
     /// Adds a table; one that is there stays as it is.
     pub fn add_table(&mut self, table: Table<'_>, comment: Option<&str>) -> &mut Batch {
+        self.add_table_with(table, &comment.map_or_else(Userdata::new, Userdata::comment))
+    }
+
+    /// As [`Batch::add_table`], with all that the kernel is to keep with the table.
+    pub fn add_table_with(&mut self, table: Table<'_>, userdata: &Userdata) -> &mut Batch {
         let mut a = table.attrs();
         a.text(1, table.name).u32(2, 0);
-        if let Some(comment) = comment {
-            a.raw(6, Userdata::comment(comment).bytes());
+        if !userdata.is_empty() {
+            a.raw(6, userdata.bytes());
         }
         self.push(msg::NEWTABLE, NLM_F_CREATE, &a, format!("add table {table}"))
     }
@@ -69,7 +74,7 @@ impl Batch {
 
     /// Adds a chain; `hook` makes it a base chain. One that is there stays, if its hook is the same.
     pub fn add_chain(&mut self, table: Table<'_>, chain: &str, hook: Option<&Hook<'_>>) -> &mut Batch {
-        self.chain(table, chain, hook, None, NLM_F_CREATE)
+        self.add_chain_with(table, chain, hook, &Userdata::new())
     }
 
     /// As [`Batch::add_chain`], with a comment.
@@ -80,12 +85,23 @@ impl Batch {
         hook: Option<&Hook<'_>>,
         comment: &str,
     ) -> &mut Batch {
-        self.chain(table, chain, hook, Some(comment), NLM_F_CREATE)
+        self.add_chain_with(table, chain, hook, &Userdata::comment(comment))
+    }
+
+    /// As [`Batch::add_chain`], with all that the kernel is to keep with the chain.
+    pub fn add_chain_with(
+        &mut self,
+        table: Table<'_>,
+        chain: &str,
+        hook: Option<&Hook<'_>>,
+        userdata: &Userdata,
+    ) -> &mut Batch {
+        self.chain(table, chain, hook, userdata, NLM_F_CREATE)
     }
 
     /// Adds a chain that must not be there yet.
     pub fn create_chain(&mut self, table: Table<'_>, chain: &str, hook: Option<&Hook<'_>>) -> &mut Batch {
-        self.chain(table, chain, hook, None, NLM_F_CREATE | NLM_F_EXCL)
+        self.chain(table, chain, hook, &Userdata::new(), NLM_F_CREATE | NLM_F_EXCL)
     }
 
     fn chain(
@@ -93,7 +109,7 @@ impl Batch {
         table: Table<'_>,
         chain: &str,
         hook: Option<&Hook<'_>>,
-        comment: Option<&str>,
+        userdata: &Userdata,
         flags: u16,
     ) -> &mut Batch {
         let mut a = table.attrs();
@@ -107,8 +123,8 @@ impl Batch {
             });
             a.u32(5, u32::from(hook.accept)).text(7, hook.kind.as_str());
         }
-        if let Some(comment) = comment {
-            a.raw(12, Userdata::comment(comment).bytes());
+        if !userdata.is_empty() {
+            a.raw(12, userdata.bytes());
         }
         self.push(msg::NEWCHAIN, flags, &a, format!("add chain {table} {chain}"))
     }

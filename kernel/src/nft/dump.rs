@@ -3,6 +3,7 @@
 use super::attr::{self, Attrs, Body};
 use super::decode;
 use super::expr::{Expr, Verdict};
+use super::rule::Rule;
 use super::set::{Data, Element, INTERVAL_END};
 use super::userdata::Userdata;
 use super::{Family, Table, msg};
@@ -71,6 +72,18 @@ impl RuleInfo {
     /// The comment that `nft` shows.
     pub fn comment(&self) -> Option<&str> {
         self.userdata.text()
+    }
+
+    /// Whether it does just what `rule` would, whatever it has counted; user data are not compared.
+    pub fn does(&self, rule: &Rule) -> bool {
+        let Ok(mut wanted) = decode::expressions(rule.expressions()) else { return false };
+        let mut found = self.expressions.clone();
+        for expression in found.iter_mut().chain(&mut wanted) {
+            if matches!(expression, Expr::Counter { .. }) {
+                *expression = Expr::Counter { packets: 0, bytes: 0 };
+            }
+        }
+        found == wanted
     }
 
     /// The chain to which it leads, if it ends in a jump or goto.
