@@ -4,9 +4,11 @@
 //! applet. Nothing else is decided here.
 
 mod applet;
+mod hash;
 mod install;
 mod interface;
 mod ipam;
+mod masq;
 
 use std::process::ExitCode;
 

@@ -1,8 +1,10 @@
 //! What is there: tables, chains, rules of a chain, sets, elements.
 
+use ipnetwork::IpNetwork;
+
 use super::attr::{self, Attrs, Body};
 use super::decode;
-use super::expr::{Expr, Verdict};
+use super::expr::{Base, Expr, Op, Verdict};
 use super::rule::Rule;
 use super::set::{Data, Element, INTERVAL_END};
 use super::userdata::Userdata;
@@ -86,6 +88,34 @@ impl RuleInfo {
         found == wanted
     }
 
+    /// The source addresses that it is for, if it compares them with one address or prefix.
+    pub fn source(&self) -> Option<IpNetwork> {
+        self.address(12, 8)
+    }
+
+    /// The destination addresses that it is for, if it compares them with one address or prefix.
+    pub fn destination(&self) -> Option<IpNetwork> {
+        self.address(16, 24)
+    }
+
+    /// The network to which the address at this offset of the IPv4 or IPv6 header is compared.
+    fn address(&self, v4: u32, v6: u32) -> Option<IpNetwork> {
+        let mut rest = self.expressions.iter().skip_while(
+            |e| !matches!(e, Expr::Payload { base: Base::Network, offset, .. } if *offset == v4 || *offset == v6),
+        );
+        let Some(Expr::Payload { offset, len, .. }) = rest.next() else { return None };
+        let (mut mask, mut next) = (vec![0xff; *len as usize], rest.next()?);
+        if let Expr::Bitwise { mask: m, .. } = next {
+            (mask, next) = (m.clone(), rest.next()?);
+        }
+        let Expr::Cmp { op: Op::Eq, data, .. } = next else { return None };
+        // `nft` loads no more bytes than the prefix has.
+        let prefix = mask.iter().map(|byte| byte.count_ones() as u8).sum();
+        let whole = |size: usize| [data.as_slice(), &vec![0; size.saturating_sub(data.len())]].concat();
+        let size = if *offset == v4 && *len <= 4 { 4 } else { 16 };
+        IpNetwork::new(wire::to_ip(&whole(size))?, prefix).ok()
+    }
+
     /// The chain to which it leads, if it ends in a jump or goto.
     pub fn leads_to(&self) -> Option<&str> {
         self.expressions.iter().find_map(|e| match e {
@@ -157,6 +187,17 @@ pub fn chains(nfnl: &mut Nfnl, table: Table<'_>) -> Result<Vec<ChainInfo>> {
         Ok(())
     })
     .map_err(|c| c.about(format!("list chains of table {table}")))
+}
+
+/// The chain, if it is there.
+pub fn chain(nfnl: &mut Nfnl, table: Table<'_>, chain: &str) -> Result<Option<ChainInfo>> {
+    let mut query = table.attrs();
+    query.text(1, table.name).text(3, chain);
+    match nfnl.get(msg::kind(msg::GETCHAIN), &Body(&query.bytes), read_chain) {
+        Ok(found) => Ok(Some(found)),
+        Err(Cause::Os { errno: libc::ENOENT, .. }) => Ok(None),
+        Err(c) => Err(c.about(format!("find chain {table} {chain}"))),
+    }
 }
 
 fn read_chain(payload: &[u8]) -> std::result::Result<ChainInfo, Cause> {
