@@ -9,6 +9,7 @@ mod install;
 mod interface;
 mod ipam;
 mod masq;
+mod meta;
 
 use std::process::ExitCode;
 

@@ -73,7 +73,7 @@ impl Owner {
 /// Code 7 for a backend that is none, when masquerade is asked for.
 pub(crate) fn wanted(ip_masq: bool, backend: Option<&str>) -> Result<bool, Error> {
     match backend {
-        Some(other) if ip_masq && !matches!(other, "iptables" | "nftables") => {
+        Some(other) if ip_masq && !matches!(other, "" | "iptables" | "nftables") => {
             Err(Error::invalid(format!("unknown ipmasq backend {other:?}")))
         }
         _ => Ok(ip_masq),
@@ -189,7 +189,7 @@ mod tests {
 
     #[test]
     fn either_backend_is_served_and_others_are_refused_when_asked_for() {
-        for backend in [None, Some("iptables"), Some("nftables")] {
+        for backend in [None, Some(""), Some("iptables"), Some("nftables")] {
             assert!(wanted(true, backend).unwrap() && !wanted(false, backend).unwrap());
         }
         let err = wanted(true, Some("pf")).unwrap_err();

@@ -27,7 +27,7 @@ impl Reg {
     /// stand one behind the other, each padded to 4 bytes.
     pub const fn word(n: u32) -> Reg {
         // The kernel dumps every fourth by its older number, and so does `nft`.
-        if n % 4 == 0 { Reg(1 + n / 4) } else { Reg(8 + n) }
+        if n.is_multiple_of(4) { Reg(1 + n / 4) } else { Reg(8 + n) }
     }
 }
 

@@ -8,8 +8,9 @@ use kernel::Rtnl;
 use kernel::link::{self, Link};
 
 use super::config::BridgeConfig;
-use super::node;
+use super::{node, spoof};
 use crate::interface::attach::{self, failed};
+use crate::masq;
 
 /// Compares kernel and `prevResult`.
 ///
@@ -36,10 +37,19 @@ pub(super) fn check(call: &Call, config: &BridgeConfig, mut pod: Rtnl) -> Result
     if !link.up && !config.leave_down {
         return Err(Error::internal(format!("{ifname:?} in the pod is down")));
     }
-    check_port(&mut rtnl, &bridge, config, &link, previous)?;
+    let port = check_port(&mut rtnl, &bridge, config, &link, previous)?;
+    if config.macspoofchk
+        && let Some(mac) = link.mac
+    {
+        spoof::check(call, &port.name, mac)?;
+    }
     if config.ipam.is_some() {
         attach::check_addresses(&mut pod, (ifname, link.index), previous, position)?;
         attach::check_routes(&mut pod, previous)?;
+        if config.ip_masq {
+            let own = previous.ips.iter().filter(|ip| ip.interface.is_none_or(|at| at == position));
+            masq::check(call, &own.map(|ip| ip.address).collect::<Vec<_>>())?;
+        }
     }
     if config.is_gateway {
         for gateway in previous.ips.iter().filter_map(|ip| ip.gateway) {
@@ -73,7 +83,7 @@ fn check_port(
     config: &BridgeConfig,
     pod_link: &Link,
     previous: &cni::CniResult,
-) -> Result<(), Error> {
+) -> Result<Link, Error> {
     let missing = || Error::internal(format!("CNI veth created for bridge {:?} was not found", bridge.name));
     let index = pod_link.link.ok_or_else(missing)?;
     let port = link::by_index(rtnl, index).map_err(|err| match err.is_not_found() {
@@ -108,5 +118,5 @@ fn check_port(
             )));
         }
     }
-    Ok(())
+    Ok(port)
 }

@@ -1,11 +1,13 @@
 //! The configuration of `bridge`: as written (`Written`), and resolved (`BridgeConfig`).
 //!
-//! The keys are those of the reference plugin. What needs filter rules or VLAN filtering is refused by
-//! name and value, never ignored: a pod that believes it is masqueraded must not run without.
+//! The keys are those of the reference plugin. What needs VLAN filtering is refused by name and value, never
+//! ignored: a pod that believes it is in a VLAN must not run without.
 
 use cni::{Call, Dns, Error, args, code};
 use kernel::Mac;
 use serde::Deserialize;
+
+use crate::masq;
 
 /// The keys as they stand in the configuration.
 #[derive(Default, Deserialize)]
@@ -86,6 +88,10 @@ pub(super) struct BridgeConfig {
     pub(super) hairpin: bool,
     /// The bridge is set promiscuous.
     pub(super) promisc: bool,
+    /// What the pod sends beyond its subnet leaves with the node's address.
+    pub(super) ip_masq: bool,
+    /// Frames of the pod pass with its own MAC only.
+    pub(super) macspoofchk: bool,
     /// The port reaches no other isolated port.
     pub(super) isolated: bool,
     /// IPv6 duplicate address detection runs in the pod.
@@ -125,6 +131,8 @@ impl BridgeConfig {
             force_address: written.force_address,
             hairpin: written.hairpin_mode,
             promisc: written.promisc_mode,
+            ip_masq: masq::wanted(written.ip_masq, written.ip_masq_backend.as_deref())?,
+            macspoofchk: written.macspoofchk,
             isolated: written.port_isolation,
             enable_dad: written.enabledad,
             leave_down: written.disable_container_interface,
@@ -162,23 +170,6 @@ impl Written {
                 format!("unsupported field {key:?} with value {value}: {why}"),
             ))
         };
-        if self.ip_masq {
-            return unsupported("ipMasq", "true".into(), "this version of podnet writes no masquerade rules");
-        }
-        if let Some(backend) = self.ip_masq_backend.as_deref().filter(|name| !name.is_empty()) {
-            return unsupported(
-                "ipMasqBackend",
-                format!("{backend:?}"),
-                "this version of podnet writes no masquerade rules",
-            );
-        }
-        if self.macspoofchk {
-            return unsupported(
-                "macspoofchk",
-                "true".into(),
-                "this version of podnet writes no filter rules",
-            );
-        }
         if !(0..=4094).contains(&self.vlan) {
             return Err(Error::invalid(format!(
                 "invalid VLAN ID {} (must be between 0 and 4094)",
@@ -293,11 +284,8 @@ mod tests {
     }
 
     #[test]
-    fn what_needs_rules_or_vlans_is_refused_by_key_and_value() {
+    fn what_needs_vlans_is_refused_by_key_and_value() {
         for (keys, key, value) in [
-            (r#","ipMasq":true"#, "ipMasq", "true"),
-            (r#","ipMasqBackend":"nftables""#, "ipMasqBackend", "nftables"),
-            (r#","macspoofchk":true"#, "macspoofchk", "true"),
             (r#","vlan":100"#, "vlan", "100"),
             (r#","vlanTrunk":[{"id":7}]"#, "vlanTrunk", "list"),
             (r#","preserveDefaultVlan":true"#, "preserveDefaultVlan", "true"),
@@ -306,7 +294,15 @@ mod tests {
             assert_eq!(error.code, code::UNSUPPORTED_FIELD, "{keys}");
             assert!(error.msg.contains(key) && error.msg.contains(value), "{}", error.msg);
         }
-        assert!(resolve(r#","ipMasq":false,"ipMasqBackend":"","macspoofchk":false,"vlan":0"#, "").is_ok());
+        assert!(resolve(r#","ipMasq":false,"ipMasqBackend":"pf","macspoofchk":false,"vlan":0"#, "").is_ok());
+    }
+
+    #[test]
+    fn rules_are_asked_for_by_key() {
+        let config = resolve(r#","ipMasq":true,"ipMasqBackend":"nftables","macspoofchk":true"#, "").unwrap();
+        assert!(config.ip_masq && config.macspoofchk);
+        let error = resolve(r#","ipMasq":true,"ipMasqBackend":"pf""#, "").unwrap_err();
+        assert_eq!((error.code, error.msg.as_str()), (7, "unknown ipmasq backend \"pf\""));
     }
 
     #[test]

@@ -1,14 +1,15 @@
 //! `bridge`: a veth pair from the pod to a bridge on the node, with the gateway on the bridge if asked.
 //!
-//! Filter rules (masquerade, MAC spoof check) and VLANs are not here: the configuration refuses them.
+//! VLANs are not here: the configuration refuses them.
 //!
-//! Order of ADD: configuration, namespace, addresses (IPAM), bridge, veth straight into the pod, the
-//! pod's addresses and routes, gateway addresses and forwarding, port state. Each step that makes
+//! Order of ADD: configuration, namespace, addresses (IPAM), bridge, veth straight into the pod, MAC spoof check,
+//! the pod's addresses and routes, port state, gateway addresses and forwarding, masquerade. Each step that makes
 //! something first notes how to take it back.
 
 mod check;
 mod config;
 mod node;
+mod spoof;
 
 use std::net::IpAddr;
 
@@ -21,6 +22,7 @@ use kernel::{Family, Mac, Rtnl};
 use super::attach::{self, Options, failed};
 use super::veth::{self, Ends};
 use crate::ipam::Ipam;
+use crate::masq;
 use config::BridgeConfig;
 
 /// The plugin.
@@ -56,6 +58,12 @@ impl Plugin for Bridge {
         let ifname = call.env.ifname.as_str();
         let pod_link =
             link::by_name(&mut pod, ifname).map_err(failed(format!("find {ifname:?} in the pod")))?;
+        if config.macspoofchk
+            && let Some(mac) = pod_link.mac
+        {
+            // The pod's end is still down: no frame has passed yet.
+            spoof::add(call, &veth.name, mac, undo)?;
+        }
         if config.ipam.is_some() {
             let options = Options { arp_notify: true, detect_duplicates: config.enable_dad };
             attach::configure(&netns, &mut pod, (ifname, pod_link.index), &result, options)?;
@@ -66,6 +74,10 @@ impl Plugin for Bridge {
         node::complete_port(&mut rtnl, &config, call, &mut veth)?;
         if config.is_gateway {
             node::add_gateways(&mut rtnl, &config, (&mut bridge, &veth), &result, undo)?;
+        }
+        if config.ip_masq && config.ipam.is_some() {
+            let ips: Vec<IpNetwork> = result.ips.iter().map(|ip| ip.address).collect();
+            masq::add(call, &ips, undo)?;
         }
 
         result.interfaces = vec![
@@ -80,14 +92,15 @@ impl Plugin for Bridge {
     }
 
     fn del(&self, call: &Call) -> Result<(), Error> {
-        // Both are tried whatever the other does: an address must not stay reserved because a link
-        // would not go, nor the other way round.
+        // All are tried whatever the others do: an address must not stay reserved because a link would not go,
+        // nor the other way round. Rules are looked for whatever the configuration says by now.
         let link = attach::delete_link(call);
+        let rules = Error::join([masq::remove(call), spoof::remove(call)]);
         let address = match call.conf.ipam_type() {
             Some(_) => Ipam::find(call).and_then(|ipam| ipam.del(call)),
             None => Ok(()),
         };
-        Error::join([link, address])
+        Error::join([link, rules, address])
     }
 
     fn check(&self, call: &Call) -> Result<(), Error> {
@@ -101,16 +114,23 @@ impl Plugin for Bridge {
 
     fn gc(&self, call: &Call) -> Result<(), Error> {
         let links = veth::collect(call);
+        let rules = Error::join([masq::collect(call), spoof::collect(call)]);
         let address = match call.conf.ipam_type() {
             Some(_) => Ipam::find(call).and_then(|ipam| ipam.gc(call)),
             None => Ok(()),
         };
-        Error::join([links, address])
+        Error::join([links, rules, address])
     }
 
     fn status(&self, call: &Call) -> Result<(), Error> {
         let config = BridgeConfig::resolve(call)?;
         node::status(&config)?;
+        if config.ip_masq {
+            masq::status()?;
+        }
+        if config.macspoofchk {
+            spoof::status()?;
+        }
         match config.ipam {
             Some(_) => Ipam::find_for_status(call)?.status(call),
             None => Ok(()),
