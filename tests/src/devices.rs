@@ -54,14 +54,26 @@ const FEATURES: [Feature; 6] = [
 /// `all` and the device is missing.
 #[must_use = "a test without its device must return"]
 pub fn require(name: &str) -> Result<bool> {
-    let feature = FEATURES.iter().find(|f| f.name == name).with_context(|| format!("no feature {name:?}"))?;
-    if has(feature).with_context(|| format!("ask the kernel for {name}"))? {
+    let feature = feature(name)?;
+    if present(name)? {
         return Ok(true);
     }
     let reason = format!("kernel lacks {name} ({})", feature.option);
     ensure!(std::env::var_os("PODNET_DEVICES").is_none_or(|v| v != "all"), "{reason}");
     report(&reason)?;
     Ok(false)
+}
+
+/// Whether this kernel has a device, for tests that hold either way.
+///
+/// # Errors
+/// There is no such feature, or the kernel refuses for another reason.
+pub fn present(name: &str) -> Result<bool> {
+    has(feature(name)?).with_context(|| format!("ask the kernel for {name}"))
+}
+
+fn feature(name: &str) -> Result<&'static Feature> {
+    FEATURES.iter().find(|f| f.name == name).with_context(|| format!("no feature {name:?}"))
 }
 
 /// Makes the device in a new namespace.
