@@ -29,7 +29,17 @@ pub(crate) mod ifla {
     pub(crate) const INFO_DATA: u16 = 2;
     pub(crate) const INFO_SLAVE_KIND: u16 = 4;
     pub(crate) const INFO_SLAVE_DATA: u16 = 5;
+    pub(crate) const MACVLAN_BC_QUEUE_LEN: u16 = 7;
+    pub(crate) const VLAN_PROTOCOL: u16 = 5;
+    pub(crate) const AF_SPEC: u16 = 26;
+    pub(crate) const BRIDGE_VLAN_INFO: u16 = 2;
+    pub(crate) const BR_VLAN_PROTOCOL: u16 = 8;
     pub(crate) const BR_VLAN_FILTERING: u16 = 7;
+    pub(crate) const TUN_OWNER: u16 = 1;
+    pub(crate) const TUN_GROUP: u16 = 2;
+    pub(crate) const TUN_TYPE: u16 = 3;
+    pub(crate) const TUN_PERSIST: u16 = 6;
+    pub(crate) const TUN_MULTI_QUEUE: u16 = 7;
     pub(crate) const BRPORT_MODE: u16 = 4;
     pub(crate) const BRPORT_LEARNING: u16 = 8;
     pub(crate) const BRPORT_ISOLATED: u16 = 33;
@@ -120,6 +130,10 @@ pub(crate) fn after(payload: &[u8], len: usize) -> &[u8] {
 
 pub(crate) fn to_u8(value: &[u8]) -> Option<u8> {
     value.first().copied()
+}
+
+pub(crate) fn to_u16(value: &[u8]) -> Option<u16> {
+    Some(u16::from_ne_bytes(value.get(..2)?.try_into().ok()?))
 }
 
 pub(crate) fn to_u32(value: &[u8]) -> Option<u32> {

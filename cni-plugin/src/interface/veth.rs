@@ -8,7 +8,7 @@ use cni::{Call, Error, Undo};
 use kernel::link::{self, Change, Link, Veth};
 use kernel::{Mac, Netns, Rtnl, sysctl};
 
-use super::attach::failed;
+use super::attach::{self, failed};
 
 /// How often a random name for the node's end is tried.
 const NAME_TRIES: u32 = 10;
@@ -52,7 +52,7 @@ pub(crate) fn add(
     let pod_mac = ends.mac.map_or_else(random_mac, Ok)?;
     let mut tries = 0;
     let name = loop {
-        let name = random_name()?;
+        let name = random_name(random_mac()?);
         let veth = Veth {
             name: &name,
             peer: ifname,
@@ -104,6 +104,26 @@ pub(crate) fn set_owner(rtnl: &mut Rtnl, call: &Call, link: &Link) -> Result<(),
     Ok(())
 }
 
+/// DEL of the attachment's veth: by the pod's end, or by the node's where the pod's namespace is gone but not
+/// its link yet, or the pod's end has another name by now. Absent is success.
+///
+/// # Errors
+/// The kernel's refusal, with the link.
+pub(crate) fn delete(call: &Call) -> Result<(), Error> {
+    let ifname = call.env.ifname.as_str();
+    if let Some(mut pod) = attach::open_pod_for_del(call)? {
+        match link::by_name(&mut pod, ifname).and_then(|found| link::delete(&mut pod, found.index)) {
+            Err(err) if err.is_not_found() => {}
+            deleted => {
+                return deleted
+                    .map_err(failed(format!("delete link {ifname:?} in netns {:?}", call.env.netns)));
+            }
+        }
+    }
+    let own = alias(&call.conf.name, &call.env.container_id, ifname);
+    delete_where(|alias| *alias == own)
+}
+
 /// GC of links: deletes the node's veths whose alias names this network and an attachment that is not
 /// valid any more. Without the list of valid attachments nothing is deleted.
 ///
@@ -111,16 +131,20 @@ pub(crate) fn set_owner(rtnl: &mut Rtnl, call: &Call, link: &Link) -> Result<(),
 /// Every link that would not go.
 pub(crate) fn collect(call: &Call) -> Result<(), Error> {
     let Some(valid) = &call.conf.valid_attachments else { return Ok(()) };
-    let mut rtnl = Rtnl::open().map_err(failed("netlink on the node"))?;
-    let links = link::list(&mut rtnl).map_err(failed("list links of the node"))?;
     let keep: Vec<String> = valid
         .iter()
         .map(|attachment| alias(&call.conf.name, &attachment.container_id, &attachment.ifname))
         .collect();
-    let stale = links.iter().filter(|link| {
-        let alias = link.alias.as_ref().filter(|_| link.kind.as_deref() == Some("veth"));
-        alias.is_some_and(|alias| is_of(alias, &call.conf.name) && !keep.contains(alias))
-    });
+    delete_where(|alias| is_of(alias, &call.conf.name) && !keep.contains(alias))
+}
+
+/// Deletes the veths of the node whose alias is one that `which` wants.
+fn delete_where(which: impl Fn(&String) -> bool) -> Result<(), Error> {
+    let mut rtnl = Rtnl::open().map_err(failed("netlink on the node"))?;
+    let links = link::list(&mut rtnl).map_err(failed("list links of the node"))?;
+    let stale = links
+        .iter()
+        .filter(|link| link.kind.as_deref() == Some("veth") && link.alias.as_ref().is_some_and(&which));
     let deleted: Vec<Result<(), Error>> = stale
         .map(|link| match link::delete(&mut rtnl, link.index) {
             Err(err) if !err.is_not_found() => Err(failed(format!("delete link {:?}", link.name))(err)),
@@ -132,7 +156,7 @@ pub(crate) fn collect(call: &Call) -> Result<(), Error> {
 
 /// A MAC for the node's end: the highest first byte, so that a bridge which follows the lowest MAC of its
 /// ports does not take this one and change its own under the pods that learnt it.
-fn node_mac() -> Result<Mac, Error> {
+pub(crate) fn node_mac() -> Result<Mac, Error> {
     let Mac(mut bytes) = random_mac()?;
     bytes[0] = 0xfe;
     Ok(Mac(bytes))
@@ -146,15 +170,21 @@ pub(crate) fn random_mac() -> Result<Mac, Error> {
     Mac::random().map_err(failed("make up a MAC"))
 }
 
-/// `veth` and eight hexadecimal digits, as the reference names them.
-fn random_name() -> Result<String, Error> {
-    let Mac(bytes) = random_mac()?;
-    Ok(format!("veth{:02x}{:02x}{:02x}{:02x}", bytes[2], bytes[3], bytes[4], bytes[5]))
+/// `veth` and eight hexadecimal digits of a random `source`, as the reference names links.
+pub(crate) fn random_name(source: Mac) -> String {
+    let Mac(bytes) = source;
+    format!("veth{:02x}{:02x}{:02x}{:02x}", bytes[2], bytes[3], bytes[4], bytes[5])
 }
 
 /// The alias (`ip link` shows it) that says whose a node's veth is; GC finds its own by it.
 fn alias(network: &str, container_id: &str, ifname: &str) -> String {
     format!("{ALIAS} {network} {container_id} {ifname}").chars().take(255).collect()
+}
+
+/// Whether a link of the node is the veth of an attachment that podnet made.
+pub(crate) fn is_owned(link: &Link) -> bool {
+    link.kind.as_deref() == Some("veth")
+        && link.alias.as_deref().is_some_and(|alias| alias.split(' ').next() == Some(ALIAS))
 }
 
 /// Whether an alias was written for `network`: its second word, whole.

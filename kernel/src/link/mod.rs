@@ -1,9 +1,11 @@
-//! Links: look up, create (veth and bridge), change, delete, wait for carrier.
+//! Links: look up, create (veth, bridge, and links of one piece), change, delete, wait for carrier.
 //!
 //! Nothing here chooses names or addresses, and a link that exists is never adopted: creation is always exclusive.
 //! How a message is laid out is in `build`, how an answer is understood in `read`.
 
 mod build;
+mod kind;
+mod port_vlan;
 mod read;
 mod wait;
 
@@ -14,8 +16,13 @@ use netlink_packet_core::{Emitable, NLM_F_CREATE, NLM_F_EXCL};
 use crate::error::Result;
 use crate::mac::Mac;
 use crate::rtnl::Rtnl;
+use crate::tap::Tun;
 
 pub(crate) use build::{address_only as delete_message, change_message, port_message, veth_message};
+pub use kind::{IpvlanMode, LinkKind, MacvlanMode, NewLink, VlanProtocol, add, require};
+pub use port_vlan::{
+    PortVlan, add_port_vlans, clear_port_vlans, port_vlans, require_vlan_filtering, set_vlan_filtering,
+};
 pub use wait::wait_oper_up;
 
 /// A link as the kernel shows it (RTM_NEWLINK, rtnetlink(7)).
@@ -53,6 +60,10 @@ pub struct Link {
     pub group: u32,
     /// The text that an administrator or program attached to the link (IFLA_IFALIAS).
     pub alias: Option<String>,
+    /// Of a macvlan, ipvlan, vlan, dummy or VRF: its properties. None too for a mode that [`LinkKind`] does not know.
+    pub data: Option<LinkKind>,
+    /// Of a TUN or TAP device: its properties.
+    pub tun: Option<Tun>,
     /// Of a bridge: whether it filters by VLAN.
     pub vlan_filtering: Option<bool>,
     /// Of a bridge's port: its options.
@@ -109,7 +120,7 @@ pub struct Bridge<'a> {
     pub mac: Option<Mac>,
     /// Its MTU in bytes; 0 is the kernel's default, which follows the ports.
     pub mtu: u32,
-    /// Filters frames by VLAN; a kernel without CONFIG_BRIDGE_VLAN_FILTERING refuses that (EOPNOTSUPP).
+    /// Filters frames by VLAN; a kernel without CONFIG_BRIDGE_VLAN_FILTERING refuses that (`lacks()` tells).
     pub vlan_filtering: bool,
     /// Sets it up.
     pub up: bool,
@@ -172,7 +183,10 @@ pub fn add_veth(rtnl: &mut Rtnl, veth: &Veth<'_>) -> Result<()> {
 
 /// Creates a bridge. `is_exists()` when the name is taken, by whatever kind of link.
 pub fn add_bridge(rtnl: &mut Rtnl, bridge: &Bridge<'_>) -> Result<()> {
-    create(rtnl, bridge.name, &build::bridge_message(bridge))
+    let made = rtnl.change(libc::RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, &build::bridge_message(bridge));
+    // Of all that can be asked of a bridge, a kernel may have been built without this alone.
+    let named = |c| if bridge.vlan_filtering { port_vlan::named(c) } else { c };
+    made.map_err(|c| named(c).about(about_create(bridge.name)))
 }
 
 fn create(rtnl: &mut Rtnl, name: &str, message: &dyn Emitable) -> Result<()> {

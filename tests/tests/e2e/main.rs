@@ -3,8 +3,10 @@
 //! `containernetworking-plugins`.
 
 mod bad_input;
+mod devices;
 mod lab;
 mod licences;
+mod links;
 mod matrix;
 mod migration;
 mod parallel;

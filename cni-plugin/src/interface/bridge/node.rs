@@ -1,6 +1,5 @@
 //! The node's side of `bridge`: the bridge itself, the node's end of the veth, gateway addresses.
 
-use std::fs::File;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -9,11 +8,12 @@ use ipnetwork::IpNetwork;
 use kernel::addr::AddrOptions;
 use kernel::link::{self, Change, Link, Port};
 use kernel::{Mac, Rtnl, addr, sysctl};
-use nix::fcntl::{Flock, FlockArg};
 
 use super::config::BridgeConfig;
+use super::vlan;
 use crate::interface::attach::{failed, network};
-use crate::interface::saved::{Saved, forwarding_interfaces};
+use crate::interface::forwarding::{self, unless_others};
+use crate::interface::saved::Saved;
 use crate::interface::veth::{self, NodeEnd};
 
 /// How long a new port may take to forward: the sum of the reference's waits.
@@ -21,29 +21,11 @@ const PORT_DEADLINE: Duration = Duration::from_millis(2550);
 /// The alias of a bridge that podnet made, which therefore keeps its MAC.
 const BRIDGE_ALIAS: &str = "podnet";
 
-/// A lock on the node's network namespace, so that an ADD that takes back the bridge it made does not
-/// take it from another ADD that is about to plug into it. Every ADD holds it shared until its port is
-/// on the bridge; only the taking back holds it alone. It is on the namespace itself: no file is made.
-pub(super) struct BridgeLock(#[allow(dead_code, reason = "held, not read")] Flock<File>);
-
-impl BridgeLock {
-    /// Shared, as every ADD takes it.
-    pub(super) fn shared() -> Result<Self, Error> {
-        Self::take(FlockArg::LockShared)
-    }
-
-    fn take(how: FlockArg) -> Result<Self, Error> {
-        let path = "/proc/thread-self/ns/net";
-        let io = |err: std::io::Error| Error::internal(format!("lock the node's netns {path}: {err}"));
-        let file = File::open(path).map_err(io)?;
-        Flock::lock(file, how).map(Self).map_err(|(_, errno)| io(errno.into()))
-    }
-}
-
 /// The bridge of the configuration, made if it is not there, up, promiscuous if asked.
 ///
 /// The MAC of a new bridge is chosen here and so stays, instead of following the lowest of its ports; the
-/// alias says so to later ADDs. The caller holds a [`BridgeLock`] until its veth is plugged.
+/// alias says so to later ADDs. The caller holds a [`NodeLock`](crate::interface::forwarding::NodeLock) until its
+/// veth is plugged.
 pub(super) fn ensure_bridge(rtnl: &mut Rtnl, config: &BridgeConfig, undo: &mut Undo) -> Result<Link, Error> {
     let name = config.bridge.as_str();
     let mut found = link::by_name(rtnl, name);
@@ -53,7 +35,7 @@ pub(super) fn ensure_bridge(rtnl: &mut Rtnl, config: &BridgeConfig, undo: &mut U
             name,
             mac: Some(veth::random_mac()?),
             mtu: config.mtu,
-            vlan_filtering: false,
+            vlan_filtering: config.vlans.is_some(),
             up: true,
         };
         match link::add_bridge(rtnl, &wanted) {
@@ -75,6 +57,9 @@ pub(super) fn ensure_bridge(rtnl: &mut Rtnl, config: &BridgeConfig, undo: &mut U
     let index = bridge.index;
     if made {
         set_alias(rtnl, &mut bridge)?;
+    }
+    if config.vlans.is_some() {
+        vlan::ensure_filtering(rtnl, &bridge, is_pinned(&bridge), undo)?;
     }
     refuse_router_advertisements(name, undo);
     let change = Change {
@@ -111,9 +96,9 @@ fn refuse_router_advertisements(bridge: &str, undo: &mut Undo) {
     }
 }
 
-/// Whether the bridge keeps its MAC whatever its ports are.
+/// Whether the bridge keeps its MAC whatever its ports are: podnet made it. The gateway of a VLAN has no ports.
 fn is_pinned(bridge: &Link) -> bool {
-    bridge.alias.as_deref() == Some(BRIDGE_ALIAS)
+    bridge.alias.as_deref() == Some(BRIDGE_ALIAS) || bridge.kind.as_deref() != Some("bridge")
 }
 
 fn set_alias(rtnl: &mut Rtnl, bridge: &mut Link) -> Result<(), Error> {
@@ -195,11 +180,13 @@ pub(super) fn complete_port(
     Err(Error::new(code::TRY_LATER, format!("bridge port in error state: {state} ({name:?})")))
 }
 
-/// Puts the gateway addresses of `result` on the bridge and lets the node forward their families.
+/// Puts the gateway addresses of `result` on `on`, which is bridge `bridge` or the gateway of a VLAN on it, and lets the
+/// node forward their families.
 pub(super) fn add_gateways(
     rtnl: &mut Rtnl,
     config: &BridgeConfig,
-    (bridge, veth): (&mut Link, &NodeEnd),
+    (bridge, on): (u32, &mut Link),
+    veth: &NodeEnd,
     result: &CniResult,
     undo: &mut Undo,
 ) -> Result<(), Error> {
@@ -209,51 +196,30 @@ pub(super) fn add_gateways(
             let Some(gateway) = ip.gateway.filter(|gateway| gateway.is_ipv6() == v6) else { continue };
             let address = IpNetwork::new(gateway, ip.address.prefix())
                 .map_err(|err| Error::internal(format!("gateway {gateway} of {}: {err}", ip.address)))?;
-            ensure_address(rtnl, config, (bridge, veth), address, undo)?;
+            ensure_address(rtnl, config, (bridge, on, veth.index), address, undo)?;
             any = true;
         }
         if any {
-            enable_forwarding(v6, veth.index, undo)?;
+            forwarding::enable(v6, veth.index, undo)?;
         }
     }
     Ok(())
 }
 
-/// Lets the node forward packets of a family; nothing is written when it does.
-fn enable_forwarding(v6: bool, own: u32, undo: &mut Undo) -> Result<(), Error> {
-    let (family, key) =
-        if v6 { ("ipv6", "net/ipv6/conf/all/forwarding") } else { ("ipv4", "net/ipv4/ip_forward") };
-    let what = failed(format!("enable forwarding ({key})"));
-    if sysctl::read(key).map_err(&what)? == "1" {
-        return Ok(());
-    }
-    let before = forwarding_interfaces(family);
-    undo.push("disable forwarding", move || {
-        let back = || {
-            sysctl::write(key, "0")?;
-            before.iter().try_for_each(|key| sysctl::write(key, "1"))
-        };
-        unless_others(own, |_| true, back).map_err(|err| err.msg)
-    });
-    sysctl::write(key, "1").map_err(what)
-}
-
-/// The address is on the bridge. Another IPv4 address, or an overlapping IPv6 one, conflicts: with
+/// The address is on `on`. Another IPv4 address, or an overlapping IPv6 one, conflicts: with
 /// `forceAddress` it is replaced, else it is an error.
 fn ensure_address(
     rtnl: &mut Rtnl,
     config: &BridgeConfig,
-    (bridge, veth): (&mut Link, &NodeEnd),
+    (bridge, on, own): (u32, &mut Link, u32),
     address: IpNetwork,
     undo: &mut Undo,
 ) -> Result<(), Error> {
-    let name = config.bridge.as_str();
-    let present =
-        addr::list(rtnl, Some(bridge.index)).map_err(failed(format!("list addresses of {name:?}")))?;
+    let (name, index) = (on.name.clone(), on.index);
+    let present = addr::list(rtnl, Some(index)).map_err(failed(format!("list addresses of {name:?}")))?;
     if present.iter().any(|there| there.net == address) {
         return Ok(());
     }
-    let index = bridge.index;
     let mut saved = false;
     for other in present.iter().map(|there| there.net) {
         let conflicts = match (other, address) {
@@ -288,38 +254,18 @@ fn ensure_address(
     let options = AddrOptions { nodad: address.is_ipv6() && !config.enable_dad, ..AddrOptions::default() };
     match addr::add(rtnl, index, address, &options) {
         Ok(()) => {
-            let own = veth.index;
             undo.push("delete the gateway address", move || {
                 let delete = || {
                     let mut rtnl = Rtnl::open()?;
                     addr::delete(&mut rtnl, index, address)
                 };
-                unless_others(own, |port| port.master == Some(index), delete).map_err(|err| err.msg)
+                unless_others(own, |port| port.master == Some(bridge), delete).map_err(|err| err.msg)
             });
-            pin_mac(rtnl, bridge)
+            pin_mac(rtnl, on)
         }
         // Another ADD put it there.
         Err(err) if err.is_exists() => Ok(()),
         Err(err) => Err(failed(format!("add gateway address {address} to {name:?}"))(err)),
-    }
-}
-
-/// Runs `back` unless a bridge port other than `own` that fits `which` has come to rely on what it takes
-/// back; no other ADD is under way meanwhile.
-fn unless_others(
-    own: u32,
-    which: impl Fn(&Link) -> bool,
-    back: impl FnOnce() -> kernel::Result<()>,
-) -> Result<(), Error> {
-    let _alone = BridgeLock::take(FlockArg::LockExclusive)?;
-    let mut rtnl = Rtnl::open().map_err(failed("netlink on the node"))?;
-    let links = link::list(&mut rtnl).map_err(failed("list links of the node"))?;
-    if links.iter().any(|link| link.master.is_some() && link.index != own && which(link)) {
-        return Ok(());
-    }
-    match back() {
-        Err(err) if !err.is_not_found() => Err(failed("take back")(err)),
-        _ => Ok(()),
     }
 }
 
@@ -331,6 +277,10 @@ fn overlap(a: IpNetwork, b: IpNetwork) -> bool {
 /// STATUS of the node's side: the bridge's name is free or a bridge's.
 pub(super) fn status(config: &BridgeConfig) -> Result<(), Error> {
     let mut rtnl = Rtnl::open().map_err(failed("netlink on the node"))?;
+    if config.vlans.is_some() {
+        link::require_vlan_filtering(&mut rtnl)
+            .map_err(|err| Error::new(code::UNAVAILABLE, err.to_string()))?;
+    }
     match link::by_name(&mut rtnl, &config.bridge) {
         Ok(link) if link.kind.as_deref() != Some("bridge") => Err(Error::new(
             code::UNAVAILABLE,

@@ -11,6 +11,7 @@
 
 mod bridge;
 mod ipam;
+mod macvlan;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -29,33 +30,33 @@ const VERSIONS: [&str; 6] = ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0
 
 /// One configuration that both sides accept, and what stands around it.
 #[derive(Clone, Debug)]
-struct Case {
-    name: &'static str,
-    plugin: &'static str,
+pub(crate) struct Case {
+    pub(crate) name: &'static str,
+    pub(crate) plugin: &'static str,
     /// The configuration without cniVersion, name and type.
-    text: &'static str,
+    pub(crate) text: &'static str,
     /// The oldest version whose result can hold what comes out.
-    since: &'static str,
-    pods: usize,
+    pub(crate) since: &'static str,
+    pub(crate) pods: usize,
     /// Whether CHECK is called; not where the reference's answer is a matter of chance.
-    check: bool,
+    pub(crate) check: bool,
     /// CNI_ARGS.
-    args: &'static str,
-    ifname: &'static str,
+    pub(crate) args: &'static str,
+    pub(crate) ifname: &'static str,
     /// `ip` commands in the host namespace before anything else.
-    host: &'static [&'static str],
+    pub(crate) host: &'static [&'static str],
     /// `ip` commands in each pod's namespace.
-    pod: &'static [&'static str],
+    pub(crate) pod: &'static [&'static str],
     /// Sysctls of each pod.
-    pod_sysctls: &'static [(&'static str, &'static str)],
+    pub(crate) pod_sysctls: &'static [(&'static str, &'static str)],
     /// Sysctls of the host.
-    host_sysctls: &'static [(&'static str, &'static str)],
+    pub(crate) host_sysctls: &'static [(&'static str, &'static str)],
     /// A file in the world's directory: name and content.
-    file: Option<(&'static str, &'static str)>,
+    pub(crate) file: Option<(&'static str, &'static str)>,
 }
 
 impl Case {
-    const fn new(name: &'static str, plugin: &'static str, text: &'static str) -> Self {
+    pub(crate) const fn new(name: &'static str, plugin: &'static str, text: &'static str) -> Self {
         Case {
             name,
             plugin,
@@ -77,6 +78,7 @@ impl Case {
 fn cases() -> Vec<Case> {
     let mut cases = bridge::cases();
     cases.extend(ipam::cases());
+    cases.extend(macvlan::cases());
     cases
 }
 
@@ -155,6 +157,21 @@ impl Report {
             .map(|(change, (first, times))| format!("{change}  ({times} times, first {first})"));
         lines.collect::<Vec<_>>().join("\n")
     }
+}
+
+/// Compares cases whose device not every kernel has, so that their differences cannot stand in the list: `intended` has
+/// patterns of path, reference's value and ours.
+pub(crate) fn compare_device(cases: &[Case], intended: &[(&str, &str, &str)]) -> Result<()> {
+    use podnet_tests::difference::matches;
+    let list = Differences::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("differences.json"))?;
+    let report = compare(cases, &["0.4.0", "1.0.0"], Side::Debian, Side::Podnet, |place, change| {
+        let fits = |(path, left, right): &(&str, &str, &str)| {
+            matches(path, &change.path) && matches(left, &change.left) && matches(right, &change.right)
+        };
+        intended.iter().any(fits) || list.covers(place, change)
+    })?;
+    anyhow::ensure!(report.wrong == 0, "differences that are not intended:\n{}", report.text());
+    Ok(())
 }
 
 /// Plays each case in each version on both sides, in a few threads, and compares.
