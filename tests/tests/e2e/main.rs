@@ -2,6 +2,7 @@
 //! (a missing privilege fails), `ip`, `strace`, `setpriv`, and Debian's package `containernetworking-plugins`.
 
 mod bad_input;
+mod devices;
 mod lab;
 mod licences;
 mod matrix;
