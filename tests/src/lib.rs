@@ -14,6 +14,7 @@ pub mod process;
 pub mod reader;
 pub mod result;
 pub mod sealed;
+pub mod sent;
 pub mod world;
 
 pub use facts::Facts;

@@ -2,6 +2,7 @@
 //! skip here run in a virtual machine with Debian's kernel (`scripts/vm`), where none may skip.
 
 mod bridge_vlan;
+mod decode;
 mod dummy;
 mod ipvlan;
 mod lacking;

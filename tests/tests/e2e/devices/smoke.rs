@@ -67,10 +67,11 @@ fn device_dummy_carries_an_address() -> Result<()> {
         return Ok(());
     }
     let netns = Netns::create()?;
-    run(&netns, "ip link add d up type dummy")?;
-    run(&netns, "ip addr add 10.9.8.7/24 dev d")?;
-    assert_eq!(linkinfo(&netns, "d")?["info_kind"], "dummy");
-    assert!(run(&netns, "ip route show dev d")?.contains("10.9.8.0/24"));
+    run(&netns, "ip link add name dummy1 type dummy")?;
+    run(&netns, "ip link set dummy1 up")?;
+    run(&netns, "ip addr add 10.9.8.7/24 dev dummy1")?;
+    assert_eq!(linkinfo(&netns, "dummy1")?["info_kind"], "dummy");
+    assert!(run(&netns, "ip route show dev dummy1")?.contains("10.9.8.0/24"));
     Ok(())
 }
 
@@ -80,7 +81,8 @@ fn device_vrf_owns_its_table() -> Result<()> {
         return Ok(());
     }
     let netns = with_parent()?;
-    run(&netns, "ip link add red up type vrf table 4711")?;
+    run(&netns, "ip link add name red type vrf table 4711")?;
+    run(&netns, "ip link set red up")?;
     run(&netns, "ip addr add 10.9.8.7/24 dev parent")?;
     run(&netns, "ip link set parent master red")?;
     assert_eq!(linkinfo(&netns, "red")?["info_data"]["table"], 4711);
@@ -94,7 +96,7 @@ fn device_bridge_vlan_is_filtered_per_port() -> Result<()> {
         return Ok(());
     }
     let netns = with_parent()?;
-    run(&netns, "ip link add br up type bridge vlan_filtering 1 vlan_default_pvid 0")?;
+    run(&netns, "ip link add name br type bridge vlan_filtering 1 vlan_default_pvid 0")?;
     run(&netns, "ip link set parent master br")?;
     run(&netns, "bridge vlan add dev parent vid 100 pvid untagged")?;
     run(&netns, "bridge vlan add dev parent vid 200-202")?;
