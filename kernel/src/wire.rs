@@ -29,6 +29,8 @@ pub(crate) mod ifla {
     pub(crate) const INFO_DATA: u16 = 2;
     pub(crate) const INFO_SLAVE_KIND: u16 = 4;
     pub(crate) const INFO_SLAVE_DATA: u16 = 5;
+    pub(crate) const MACVLAN_BC_QUEUE_LEN: u16 = 7;
+    pub(crate) const VLAN_PROTOCOL: u16 = 5;
     pub(crate) const BR_VLAN_FILTERING: u16 = 7;
     pub(crate) const BRPORT_MODE: u16 = 4;
     pub(crate) const BRPORT_LEARNING: u16 = 8;
@@ -120,6 +122,10 @@ pub(crate) fn after(payload: &[u8], len: usize) -> &[u8] {
 
 pub(crate) fn to_u8(value: &[u8]) -> Option<u8> {
     value.first().copied()
+}
+
+pub(crate) fn to_u16(value: &[u8]) -> Option<u16> {
+    Some(u16::from_ne_bytes(value.get(..2)?.try_into().ok()?))
 }
 
 pub(crate) fn to_u32(value: &[u8]) -> Option<u32> {

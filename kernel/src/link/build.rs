@@ -84,7 +84,7 @@ pub(crate) fn port_message(index: u32, port: &Port) -> LinkMessage {
     m
 }
 
-fn end(name: &str, mac: Option<Mac>, mtu: u32) -> LinkMessage {
+pub(super) fn end(name: &str, mac: Option<Mac>, mtu: u32) -> LinkMessage {
     let mut m = LinkMessage::default();
     m.attributes.reserve(8);
     m.attributes.push(LinkAttribute::IfName(name.into()));
@@ -113,7 +113,7 @@ fn alias(text: &str) -> LinkAttribute {
     LinkAttribute::Other(DefaultNla::new(ifla::IFALIAS, value))
 }
 
-fn set_flag(m: &mut LinkMessage, flag: LinkFlags, value: Option<bool>) {
+pub(super) fn set_flag(m: &mut LinkMessage, flag: LinkFlags, value: Option<bool>) {
     if let Some(on) = value {
         m.header.change_mask |= flag;
         m.header.flags.set(flag, on);

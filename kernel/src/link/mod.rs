@@ -1,9 +1,10 @@
-//! Links: look up, create (veth and bridge), change, delete, wait for carrier.
+//! Links: look up, create (veth, bridge, and links of one piece), change, delete, wait for carrier.
 //!
 //! Nothing here chooses names or addresses, and a link that exists is never adopted: creation is always exclusive.
 //! How a message is laid out is in `build`, how an answer is understood in `read`.
 
 mod build;
+mod kind;
 mod read;
 mod wait;
 
@@ -16,6 +17,7 @@ use crate::mac::Mac;
 use crate::rtnl::Rtnl;
 
 pub(crate) use build::{address_only as delete_message, change_message, port_message, veth_message};
+pub use kind::{IpvlanMode, LinkKind, MacvlanMode, NewLink, VlanProtocol, add, require};
 pub use wait::wait_oper_up;
 
 /// A link as the kernel shows it (RTM_NEWLINK, rtnetlink(7)).
@@ -53,6 +55,8 @@ pub struct Link {
     pub group: u32,
     /// The text that an administrator or program attached to the link (IFLA_IFALIAS).
     pub alias: Option<String>,
+    /// Of a macvlan, ipvlan, vlan, dummy or VRF: its properties. None too for a mode that [`LinkKind`] does not know.
+    pub data: Option<LinkKind>,
     /// Of a bridge: whether it filters by VLAN.
     pub vlan_filtering: Option<bool>,
     /// Of a bridge's port: its options.

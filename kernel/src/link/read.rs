@@ -3,7 +3,7 @@
 use netlink_packet_core::Emitable;
 use netlink_packet_route::link::{LinkFlags, LinkHeader};
 
-use super::{Link, Port};
+use super::{Link, Port, kind};
 use crate::error::Cause;
 use crate::wire::{self, ifla};
 
@@ -27,6 +27,7 @@ pub(crate) fn link(payload: &[u8]) -> Result<Link, Cause> {
         txqlen: 0,
         group: 0,
         alias: None,
+        data: None,
         vlan_filtering: None,
         port: None,
     };
@@ -80,6 +81,9 @@ fn link_info(bytes: &[u8], link: &mut Link) -> Result<(), Cause> {
         ifla::INFO_SLAVE_DATA => port_data = Some(value),
         _ => {}
     })?;
+    if let Some(name) = &link.kind {
+        link.data = kind::read(name, data)?;
+    }
     if let (Some("bridge"), Some(data)) = (link.kind.as_deref(), data) {
         wire::attributes(data, |kind, value| {
             if kind == ifla::BR_VLAN_FILTERING {

@@ -7,6 +7,7 @@ mod addresses;
 mod batches;
 mod bridges;
 mod flows;
+mod kinds;
 mod links;
 mod namespaces;
 mod packets;
