@@ -31,6 +31,9 @@ pub(crate) mod ifla {
     pub(crate) const INFO_SLAVE_DATA: u16 = 5;
     pub(crate) const MACVLAN_BC_QUEUE_LEN: u16 = 7;
     pub(crate) const VLAN_PROTOCOL: u16 = 5;
+    pub(crate) const AF_SPEC: u16 = 26;
+    pub(crate) const BRIDGE_VLAN_INFO: u16 = 2;
+    pub(crate) const BR_VLAN_PROTOCOL: u16 = 8;
     pub(crate) const BR_VLAN_FILTERING: u16 = 7;
     pub(crate) const BRPORT_MODE: u16 = 4;
     pub(crate) const BRPORT_LEARNING: u16 = 8;

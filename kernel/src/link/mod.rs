@@ -5,6 +5,7 @@
 
 mod build;
 mod kind;
+mod port_vlan;
 mod read;
 mod wait;
 
@@ -18,6 +19,9 @@ use crate::rtnl::Rtnl;
 
 pub(crate) use build::{address_only as delete_message, change_message, port_message, veth_message};
 pub use kind::{IpvlanMode, LinkKind, MacvlanMode, NewLink, VlanProtocol, add, require};
+pub use port_vlan::{
+    PortVlan, add_port_vlans, clear_port_vlans, port_vlans, require_vlan_filtering, set_vlan_filtering,
+};
 pub use wait::wait_oper_up;
 
 /// A link as the kernel shows it (RTM_NEWLINK, rtnetlink(7)).
@@ -113,7 +117,7 @@ pub struct Bridge<'a> {
     pub mac: Option<Mac>,
     /// Its MTU in bytes; 0 is the kernel's default, which follows the ports.
     pub mtu: u32,
-    /// Filters frames by VLAN; a kernel without CONFIG_BRIDGE_VLAN_FILTERING refuses that (EOPNOTSUPP).
+    /// Filters frames by VLAN; a kernel without CONFIG_BRIDGE_VLAN_FILTERING refuses that (`is_unsupported()`).
     pub vlan_filtering: bool,
     /// Sets it up.
     pub up: bool,
@@ -176,7 +180,10 @@ pub fn add_veth(rtnl: &mut Rtnl, veth: &Veth<'_>) -> Result<()> {
 
 /// Creates a bridge. `is_exists()` when the name is taken, by whatever kind of link.
 pub fn add_bridge(rtnl: &mut Rtnl, bridge: &Bridge<'_>) -> Result<()> {
-    create(rtnl, bridge.name, &build::bridge_message(bridge))
+    let made = rtnl.change(libc::RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, &build::bridge_message(bridge));
+    // Of all that can be asked of a bridge, a kernel may have been built without this alone.
+    let named = |c| if bridge.vlan_filtering { port_vlan::named(c) } else { c };
+    made.map_err(|c| named(c).about(about_create(bridge.name)))
 }
 
 fn create(rtnl: &mut Rtnl, name: &str, message: &dyn Emitable) -> Result<()> {

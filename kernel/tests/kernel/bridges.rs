@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use kernel::link::{self, Bridge, Change, Port, Veth};
+use kernel::link::{self, Bridge, Change, Port, PortVlan, Veth};
 use kernel::{Mac, Rtnl, neigh};
 
 use crate::{in_netns, pair, up};
@@ -33,10 +33,50 @@ fn vlan_filtering_is_read_back_or_refused() {
         match link::add_bridge(rtnl, &Bridge { name: "br0", vlan_filtering: true, ..Bridge::default() }) {
             Ok(()) => assert_eq!(link::by_name(rtnl, "br0").unwrap().vlan_filtering, Some(true)),
             Err(e) => {
-                assert_eq!(e.errno(), Some(libc::EOPNOTSUPP), "{e}");
+                assert!(e.is_unsupported() && e.errno() == Some(libc::EOPNOTSUPP), "{e}");
+                assert!(e.to_string().ends_with("(CONFIG_BRIDGE_VLAN_FILTERING)"), "{e}");
                 assert!(link::by_name(rtnl, "br0").unwrap_err().is_not_found());
             }
         }
+    });
+}
+
+/// Membership is set, read back and cleared, or every verb says what the kernel lacks.
+#[test]
+fn vlans_of_a_port_are_read_back_or_refused() {
+    in_netns(|rtnl, _| {
+        let (bridge, port) = bridged(rtnl);
+        let native = PortVlan { id: 100, pvid: true, untagged: true };
+        let tagged = |id| PortVlan { id, pvid: false, untagged: false };
+        let wanted = [native, tagged(200), tagged(201), tagged(202), tagged(4094)];
+        if let Err(lacking) = link::require_vlan_filtering(rtnl) {
+            let refused = [
+                lacking,
+                link::add_port_vlans(rtnl, port, &wanted).unwrap_err(),
+                link::set_vlan_filtering(rtnl, bridge, true).unwrap_err(),
+            ];
+            for e in refused {
+                assert!(e.is_unsupported(), "{e}");
+            }
+            link::clear_port_vlans(rtnl, port).expect("there are none to remove");
+            assert_eq!(link::port_vlans(rtnl).unwrap(), []);
+        } else {
+            let of = |rtnl: &mut Rtnl, index| -> Vec<PortVlan> {
+                let all = link::port_vlans(rtnl).unwrap();
+                all.into_iter().filter(|(at, _)| *at == index).map(|(_, vlan)| vlan).collect()
+            };
+            link::set_vlan_filtering(rtnl, bridge, true).unwrap();
+            assert_eq!(link::by_index(rtnl, bridge).unwrap().vlan_filtering, Some(true));
+            assert_eq!(of(rtnl, port), [PortVlan { id: 1, ..native }], "the bridge's default");
+            link::clear_port_vlans(rtnl, port).unwrap();
+            assert_eq!(of(rtnl, port), []);
+            link::clear_port_vlans(rtnl, port).unwrap();
+            link::add_port_vlans(rtnl, port, &wanted).unwrap();
+            assert_eq!(of(rtnl, port), wanted);
+            link::set_vlan_filtering(rtnl, bridge, false).unwrap();
+            assert_eq!(link::by_index(rtnl, bridge).unwrap().vlan_filtering, Some(false));
+        }
+        assert_eq!(link::list(rtnl).unwrap().len(), 4, "nothing was made: lo, br0, near, far");
     });
 }
 
