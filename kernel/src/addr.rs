@@ -19,6 +19,8 @@ pub const F_TENTATIVE: u32 = 0x40;
 pub const F_DADFAILED: u32 = 0x08;
 /// linux/if_addr.h: no duplicate address detection.
 pub const F_NODAD: u32 = 0x02;
+/// linux/if_addr.h: in use while duplicate address detection runs (RFC 4429).
+pub const F_OPTIMISTIC: u32 = 0x04;
 
 /// linux/if_addr.h, `IFA_*`
 mod ifa {
@@ -63,6 +65,9 @@ impl Address {
 pub struct AddrOptions {
     /// IPv6: skip duplicate address detection, so that the address is usable at once. No meaning for IPv4.
     pub nodad: bool,
+    /// IPv6: use the address while duplicate address detection runs. The kernel heeds it only where
+    /// net.ipv6.conf.NAME.optimistic_dad is on, and not together with `nodad`.
+    pub optimistic: bool,
     /// `RT_SCOPE_*`; None is everywhere.
     pub scope: Option<u8>,
 }
@@ -93,7 +98,7 @@ pub fn add(rtnl: &mut Rtnl, index: u32, net: IpNetwork, options: &AddrOptions) -
 /// Adds an address just as [`list`] showed it: with its broadcast address or without one, its scope and label, and
 /// without duplicate address detection. `is_exists()` when the link has it.
 pub fn restore(rtnl: &mut Rtnl, address: &Address) -> Result<()> {
-    let options = AddrOptions { nodad: true, scope: Some(address.scope) };
+    let options = AddrOptions { nodad: true, scope: Some(address.scope), ..AddrOptions::default() };
     let mut m = add_message(address.index, address.net, &options);
     m.attributes.retain(|a| !matches!(a, AddressAttribute::Broadcast(_)));
     m.attributes.extend(address.broadcast.map(AddressAttribute::Broadcast));
@@ -132,8 +137,9 @@ pub(crate) fn add_message(index: u32, net: IpNetwork, options: &AddrOptions) -> 
         IpNetwork::V4(v4) if v4.prefix() < 31 => {
             m.attributes.push(AddressAttribute::Broadcast(v4.broadcast()));
         }
-        IpNetwork::V6(_) if options.nodad => {
-            m.attributes.push(AddressAttribute::Flags(AddressFlags::from_bits_retain(F_NODAD)));
+        IpNetwork::V6(_) if options.nodad || options.optimistic => {
+            let flag = if options.nodad { F_NODAD } else { F_OPTIMISTIC };
+            m.attributes.push(AddressAttribute::Flags(AddressFlags::from_bits_retain(flag)));
         }
         _ => {}
     }
@@ -192,7 +198,7 @@ mod tests {
             8, 0, 1, 0, 10, 1, 2, 3, // IFA_ADDRESS
             8, 0, 4, 0, 10, 1, 2, 255, // IFA_BROADCAST
         ];
-        assert_eq!(bytes("10.1.2.3/24", &AddrOptions { nodad: true, scope: None }), expected);
+        assert_eq!(bytes("10.1.2.3/24", &AddrOptions { nodad: true, ..AddrOptions::default() }), expected);
     }
 
     #[test]
@@ -204,6 +210,10 @@ mod tests {
         expected.extend([20, 0, 1, 0]);
         expected.extend(ip);
         expected.extend([8, 0, 8, 0, 2, 0, 0, 0]); // IFA_FLAGS: IFA_F_NODAD
-        assert_eq!(bytes("fd00::5/64", &AddrOptions { nodad: true, scope: Some(253) }), expected);
+        let mut options = AddrOptions { nodad: true, optimistic: false, scope: Some(253) };
+        assert_eq!(bytes("fd00::5/64", &options), expected);
+        (options.nodad, options.optimistic) = (false, true);
+        expected[52] = 4; // IFA_F_OPTIMISTIC
+        assert_eq!(bytes("fd00::5/64", &options), expected);
     }
 }

@@ -24,6 +24,31 @@ pub(crate) struct Options {
     pub(crate) arp_notify: bool,
     /// Run IPv6 duplicate address detection and wait for its end.
     pub(crate) detect_duplicates: bool,
+    /// Other hosts share the link's LAN: duplicate address detection runs beside the pod, which uses its
+    /// IPv6 addresses meanwhile (RFC 4429) and announces them. Where the kernel cannot do that, it is
+    /// waited for as with `detect_duplicates`.
+    pub(crate) shared_lan: bool,
+}
+
+/// What becomes of IPv6 duplicate address detection.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Dad {
+    /// The addresses are known to be unique.
+    Skip,
+    /// It runs while the addresses are in use already.
+    Optimistic,
+    /// Its end is waited for.
+    Wait,
+}
+
+impl Options {
+    fn dad(self) -> Dad {
+        match self {
+            Options { detect_duplicates: true, .. } => Dad::Wait,
+            Options { shared_lan: true, .. } => Dad::Optimistic,
+            _ => Dad::Skip,
+        }
+    }
 }
 
 /// A CNI error for something that went wrong with `what`.
@@ -80,9 +105,10 @@ pub(crate) fn configure(
 ) -> Result<(), Error> {
     let own = result.ips.iter().filter(|ip| ip.interface.is_some());
     let addresses: Vec<IpNetwork> = own.map(|ip| ip.address).collect();
+    let mut dad = options.dad();
     if addresses.iter().any(IpNetwork::is_ipv6) {
-        netns
-            .run(|| enable_ipv6(ifname, options.detect_duplicates))
+        dad = netns
+            .run(|| enable_ipv6(ifname, dad))
             .map_err(failed("enter the pod's netns"))?
             .map_err(failed(format!("enable IPv6 on {ifname:?}")))?;
     }
@@ -90,8 +116,9 @@ pub(crate) fn configure(
     let mut batch = Batch::new();
     let mut what = Vec::new();
     for address in &addresses {
-        let nodad = address.is_ipv6() && !options.detect_duplicates;
-        batch.addr_add(index, *address, &AddrOptions { nodad, ..AddrOptions::default() });
+        let nodad = address.is_ipv6() && dad == Dad::Skip;
+        let optimistic = address.is_ipv6() && dad == Dad::Optimistic;
+        batch.addr_add(index, *address, &AddrOptions { nodad, optimistic, ..AddrOptions::default() });
         what.push(format!("add address {address} to {ifname:?}"));
     }
     if options.arp_notify {
@@ -100,8 +127,7 @@ pub(crate) fn configure(
     }
     batch.link_set(index, &Change { up: Some(true), ..Change::default() });
     what.push(format!("set {ifname:?} up"));
-    let wait =
-        options.detect_duplicates && result.ips.iter().any(|ip| matches!(ip.gateway, Some(IpAddr::V6(_))));
+    let wait = dad == Dad::Wait && result.ips.iter().any(|ip| matches!(ip.gateway, Some(IpAddr::V6(_))));
     if wait {
         send(rtnl, batch, &what)?;
         settle(rtnl, ifname, index)?;
@@ -151,19 +177,29 @@ fn resolve_route(wanted: &cni::Route, index: u32, result: &CniResult) -> Route {
 }
 
 /// The sysctls that the reference sets before the first IPv6 address, in the calling thread's netns.
-/// A value that is already right is not written, so a read-only /proc/sys does no harm then.
-fn enable_ipv6(ifname: &str, detect_duplicates: bool) -> kernel::Result<()> {
+/// A value that is already right is not written, so a read-only /proc/sys does no harm then. Returns how
+/// duplicate address detection can be done.
+fn enable_ipv6(ifname: &str, mut dad: Dad) -> kernel::Result<Dad> {
     for name in ["lo", ifname] {
         sysctl::ensure(&format!("net/ipv6/conf/{name}/disable_ipv6"), "0")?;
     }
     sysctl::ensure(&format!("net/ipv6/conf/{ifname}/keep_addr_on_down"), "1")?;
-    if detect_duplicates {
-        // Best effort: an older kernel has no enhanced_dad.
-        let _ = sysctl::ensure(&format!("net/ipv6/conf/{ifname}/enhanced_dad"), "1");
+    let own = |key: &str, value: &str| sysctl::ensure(&format!("net/ipv6/conf/{ifname}/{key}"), value);
+    if dad == Dad::Optimistic {
+        // A kernel without CONFIG_IPV6_OPTIMISTIC_DAD has neither; a read-only /proc/sys takes neither.
+        let optimistic = own("optimistic_dad", "1").and_then(|_| own("use_optimistic", "1"));
+        if optimistic.is_err() {
+            dad = Dad::Wait;
+        }
+        // Best effort, as in the reference.
+        let _ = own("ndisc_notify", "1");
     }
-    let accept = if detect_duplicates { "1" } else { "0" };
-    let _ = sysctl::ensure(&format!("net/ipv6/conf/{ifname}/accept_dad"), accept);
-    Ok(())
+    if dad != Dad::Skip {
+        // Best effort: an older kernel has no enhanced_dad.
+        let _ = own("enhanced_dad", "1");
+    }
+    let _ = own("accept_dad", if dad == Dad::Skip { "0" } else { "1" });
+    Ok(dad)
 }
 
 /// Waits for the end of duplicate address detection on the link.
@@ -172,12 +208,7 @@ fn settle(rtnl: &mut Rtnl, ifname: &str, index: u32) -> Result<(), Error> {
     loop {
         let addresses =
             addr::list(rtnl, Some(index)).map_err(failed(format!("list addresses of {ifname:?}")))?;
-        if let Some(taken) = addresses.iter().find(|address| address.is_dad_failed()) {
-            return Err(Error::internal(format!(
-                "address {} of {ifname:?} is in use by another host on its link (duplicate address detection)",
-                taken.net
-            )));
-        }
+        addresses.iter().try_for_each(|address| refuse_duplicate(address, ifname))?;
         if !addresses.iter().any(Address::is_tentative) {
             return Ok(());
         }
@@ -191,6 +222,17 @@ fn settle(rtnl: &mut Rtnl, ifname: &str, index: u32) -> Result<(), Error> {
         }
         std::thread::sleep(Duration::from_millis(50));
     }
+}
+
+/// An address that duplicate address detection found with somebody else is an error.
+fn refuse_duplicate(address: &Address, ifname: &str) -> Result<(), Error> {
+    if !address.is_dad_failed() {
+        return Ok(());
+    }
+    Err(Error::internal(format!(
+        "address {} of {ifname:?} is in use by another host on its link (duplicate address detection)",
+        address.net
+    )))
 }
 
 /// Deletes the link CNI_IFNAME in the pod; absent, also with its namespace, is success.
@@ -249,9 +291,10 @@ pub(crate) fn check_addresses(
     let present = addr::list(rtnl, Some(index)).map_err(failed(format!("list addresses of {ifname:?}")))?;
     let routes = list_routes(rtnl)?;
     for ip in result.ips.iter().filter(|ip| ip.interface.is_none_or(|at| at == position)) {
-        if !present.iter().any(|address| address.net == ip.address) {
+        let Some(address) = present.iter().find(|address| address.net == ip.address) else {
             return Err(Error::internal(format!("address {} is not on {ifname:?}", ip.address)));
-        }
+        };
+        refuse_duplicate(address, ifname)?;
         let full = if ip.address.is_ipv4() { 32 } else { 128 };
         let subnet = network(ip.address);
         let connected = ip.address.prefix() == full

@@ -3,6 +3,7 @@
 
 pub(crate) mod attach;
 pub(crate) mod bridge;
+pub(crate) mod dns;
 pub(crate) mod loopback;
 pub(crate) mod saved;
 pub(crate) mod veth;

@@ -5,8 +5,8 @@ use kernel::{IpNetwork, Rtnl};
 
 use crate::{in_netns, net, pair, up};
 
-const PLAIN: AddrOptions = AddrOptions { nodad: false, scope: None };
-const NODAD: AddrOptions = AddrOptions { nodad: true, scope: None };
+const PLAIN: AddrOptions = AddrOptions { nodad: false, optimistic: false, scope: None };
+const NODAD: AddrOptions = AddrOptions { nodad: true, optimistic: false, scope: None };
 
 fn find(rtnl: &mut Rtnl, index: u32, wanted: IpNetwork) -> Option<Address> {
     addr::list(rtnl, Some(index)).unwrap().into_iter().find(|a| a.net == wanted)
@@ -34,8 +34,13 @@ fn ipv4_address_keeps_its_host_bits_and_gets_a_broadcast_address() {
 fn scope_is_set() {
     in_netns(|rtnl, _| {
         let (a, _) = pair(rtnl, "a", "b");
-        addr::add(rtnl, a.index, net("10.1.0.1/24"), &AddrOptions { nodad: false, scope: Some(253) })
-            .unwrap();
+        addr::add(
+            rtnl,
+            a.index,
+            net("10.1.0.1/24"),
+            &AddrOptions { nodad: false, optimistic: false, scope: Some(253) },
+        )
+        .unwrap();
         assert_eq!(find(rtnl, a.index, net("10.1.0.1/24")).unwrap().scope, 253);
     });
 }
@@ -99,5 +104,28 @@ fn list_of_a_thousand_addresses_is_complete() {
         }
         assert!(rtnl.send(batch).unwrap().iter().all(Result::is_ok));
         assert_eq!(addr::list(rtnl, Some(a.index)).unwrap().len(), 1000);
+    });
+}
+
+#[test]
+fn optimistic_address_is_in_use_while_duplicates_are_looked_for() {
+    in_netns(|rtnl, _| {
+        let (a, b) = pair(rtnl, "a", "b");
+        // Ten probes, a second each: it runs longer than the test.
+        kernel::sysctl::write("net/ipv6/conf/a/dad_transmits", "10").unwrap();
+        up(rtnl, b.index);
+        up(rtnl, a.index);
+        let optimistic = AddrOptions { nodad: false, optimistic: true, scope: None };
+        // Without the sysctl the kernel runs plain duplicate address detection.
+        addr::add(rtnl, a.index, net("fd00::1/64"), &optimistic).unwrap();
+        kernel::sysctl::write("net/ipv6/conf/a/optimistic_dad", "1").unwrap();
+        addr::add(rtnl, a.index, net("fd00::2/64"), &optimistic).unwrap();
+        let flags = |net: &str, all: &[addr::Address]| {
+            all.iter().find(|a| a.net == net.parse().unwrap()).expect("an address").flags & addr::F_OPTIMISTIC
+        };
+        let all = addr::list(rtnl, Some(a.index)).unwrap();
+        assert_eq!((flags("fd00::1/64", &all), flags("fd00::2/64", &all)), (0, addr::F_OPTIMISTIC));
+        std::net::UdpSocket::bind("[fd00::2]:0").expect("usable at once");
+        assert!(std::net::UdpSocket::bind("[fd00::1]:0").is_err(), "tentative");
     });
 }

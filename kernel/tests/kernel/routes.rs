@@ -15,7 +15,7 @@ fn ready(rtnl: &mut Rtnl) -> u32 {
     let (a, b) = pair(rtnl, "a", "b");
     up(rtnl, a.index);
     up(rtnl, b.index);
-    let options = AddrOptions { nodad: true, scope: None };
+    let options = AddrOptions { nodad: true, optimistic: false, scope: None };
     addr::add(rtnl, a.index, net("10.1.0.1/24"), &options).unwrap();
     addr::add(rtnl, a.index, net("fd01::1/64"), &options).unwrap();
     a.index

@@ -7,6 +7,7 @@ use cni::{Call, Dns, Error, args, code};
 use kernel::Mac;
 use serde::Deserialize;
 
+use crate::interface::dns::WrittenDns;
 use crate::masq;
 
 /// The keys as they stand in the configuration.
@@ -42,15 +43,6 @@ struct Trunk {
     #[serde(rename = "maxID")]
     max_id: Option<i64>,
     id: Option<i64>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct WrittenDns {
-    nameservers: Option<Vec<String>>,
-    domain: String,
-    search: Option<Vec<String>>,
-    options: Option<Vec<String>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -235,22 +227,6 @@ impl Trunk {
                 _ => Ok(()),
             },
         }
-    }
-}
-
-impl WrittenDns {
-    /// The DNS of the configuration, if any key of it was written; an empty list counts as written.
-    fn chosen(self) -> Option<Dns> {
-        let any = self.nameservers.is_some()
-            || self.search.is_some()
-            || self.options.is_some()
-            || !self.domain.is_empty();
-        any.then(|| Dns {
-            nameservers: self.nameservers.unwrap_or_default(),
-            domain: self.domain,
-            search: self.search.unwrap_or_default(),
-            options: self.options.unwrap_or_default(),
-        })
     }
 }
 

@@ -65,7 +65,8 @@ impl Plugin for Bridge {
             spoof::add(call, &veth.name, mac, undo)?;
         }
         if config.ipam.is_some() {
-            let options = Options { arp_notify: true, detect_duplicates: config.enable_dad };
+            let options =
+                Options { arp_notify: true, detect_duplicates: config.enable_dad, ..Options::default() };
             attach::configure(&netns, &mut pod, (ifname, pod_link.index), &result, options)?;
         } else if !config.leave_down {
             link::set(&mut pod, pod_link.index, &Change { up: Some(true), ..Change::default() })
