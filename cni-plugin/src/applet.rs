@@ -36,10 +36,34 @@ pub(crate) static APPLETS: &[Applet] = &[
         plugin: &interface::bridge::Bridge,
     },
     Applet {
+        name: "dummy",
+        kind: Kind::Interface,
+        about: "link in the pod that leads nowhere",
+        plugin: &interface::dummy::Dummy,
+    },
+    Applet {
+        name: "ipvlan",
+        kind: Kind::Interface,
+        about: "link in the pod with the MAC of a link of the node",
+        plugin: &interface::ipvlan::Ipvlan,
+    },
+    Applet {
         name: "loopback",
         kind: Kind::Interface,
         about: "sets the pod's lo up",
         plugin: &interface::loopback::Loopback,
+    },
+    Applet {
+        name: "macvlan",
+        kind: Kind::Interface,
+        about: "link in the pod with a MAC of its own on a link of the node",
+        plugin: &interface::macvlan::Macvlan,
+    },
+    Applet {
+        name: "vlan",
+        kind: Kind::Interface,
+        about: "link in the pod for one VLAN of a link of the node",
+        plugin: &interface::vlan::Vlan,
     },
     Applet {
         name: "host-local",

@@ -249,6 +249,15 @@ pub(crate) fn delete_link(call: &Call) -> Result<(), Error> {
     }
 }
 
+/// The key `mtu` as a number of bytes; 0 leaves it to the kernel.
+///
+/// # Errors
+/// Code 7 for what is none.
+pub(crate) fn mtu(written: i64) -> Result<u32, Error> {
+    u32::try_from(written)
+        .map_err(|_| Error::invalid(format!("mtu {written} is not a number of bytes from 0 to {}", u32::MAX)))
+}
+
 /// The previous result that CHECK must be given.
 ///
 /// # Errors

@@ -52,7 +52,7 @@ pub(crate) fn add(
     let pod_mac = ends.mac.map_or_else(random_mac, Ok)?;
     let mut tries = 0;
     let name = loop {
-        let name = random_name()?;
+        let name = random_name(random_mac()?);
         let veth = Veth {
             name: &name,
             peer: ifname,
@@ -146,10 +146,10 @@ pub(crate) fn random_mac() -> Result<Mac, Error> {
     Mac::random().map_err(failed("make up a MAC"))
 }
 
-/// `veth` and eight hexadecimal digits, as the reference names them.
-fn random_name() -> Result<String, Error> {
-    let Mac(bytes) = random_mac()?;
-    Ok(format!("veth{:02x}{:02x}{:02x}{:02x}", bytes[2], bytes[3], bytes[4], bytes[5]))
+/// `veth` and eight hexadecimal digits of a random `source`, as the reference names links.
+pub(crate) fn random_name(source: Mac) -> String {
+    let Mac(bytes) = source;
+    format!("veth{:02x}{:02x}{:02x}{:02x}", bytes[2], bytes[3], bytes[4], bytes[5])
 }
 
 /// The alias (`ip link` shows it) that says whose a node's veth is; GC finds its own by it.

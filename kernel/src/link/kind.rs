@@ -151,6 +151,36 @@ impl LinkKind {
     }
 }
 
+impl MacvlanMode {
+    /// Every mode.
+    pub const ALL: [MacvlanMode; 4] =
+        [MacvlanMode::Private, MacvlanMode::Vepa, MacvlanMode::Bridge, MacvlanMode::Passthru];
+
+    /// The mode's name, as in `ip link`.
+    pub fn name(self) -> &'static str {
+        match self {
+            MacvlanMode::Private => "private",
+            MacvlanMode::Vepa => "vepa",
+            MacvlanMode::Bridge => "bridge",
+            MacvlanMode::Passthru => "passthru",
+        }
+    }
+}
+
+impl IpvlanMode {
+    /// Every mode.
+    pub const ALL: [IpvlanMode; 3] = [IpvlanMode::L2, IpvlanMode::L3, IpvlanMode::L3s];
+
+    /// The mode's name, as in `ip link`.
+    pub fn name(self) -> &'static str {
+        match self {
+            IpvlanMode::L2 => "l2",
+            IpvlanMode::L3 => "l3",
+            IpvlanMode::L3s => "l3s",
+        }
+    }
+}
+
 impl From<MacvlanMode> for MacVlanMode {
     fn from(mode: MacvlanMode) -> MacVlanMode {
         match mode {

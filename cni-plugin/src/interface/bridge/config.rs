@@ -7,6 +7,7 @@ use cni::{Call, Dns, Error, args, code};
 use kernel::Mac;
 use serde::Deserialize;
 
+use crate::interface::attach;
 use crate::interface::dns::WrittenDns;
 use crate::masq;
 
@@ -115,9 +116,7 @@ impl BridgeConfig {
             return Err(Error::invalid("cannot use IPAM when DisableContainerInterface flag is set"));
         }
         Ok(Self {
-            mtu: u32::try_from(written.mtu).map_err(|_| {
-                Error::invalid(format!("mtu {} is not a number of bytes from 0 to {}", written.mtu, u32::MAX))
-            })?,
+            mtu: attach::mtu(written.mtu)?,
             is_gateway: written.is_gateway || written.is_default_gateway,
             is_default_gateway: written.is_default_gateway,
             force_address: written.force_address,
