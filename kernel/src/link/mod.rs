@@ -117,7 +117,7 @@ pub struct Bridge<'a> {
     pub mac: Option<Mac>,
     /// Its MTU in bytes; 0 is the kernel's default, which follows the ports.
     pub mtu: u32,
-    /// Filters frames by VLAN; a kernel without CONFIG_BRIDGE_VLAN_FILTERING refuses that (`is_unsupported()`).
+    /// Filters frames by VLAN; a kernel without CONFIG_BRIDGE_VLAN_FILTERING refuses that (`lacks()` tells).
     pub vlan_filtering: bool,
     /// Sets it up.
     pub up: bool,

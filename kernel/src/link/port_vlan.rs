@@ -30,7 +30,7 @@ pub struct PortVlan {
 }
 
 /// Makes a port a member of these VLANs, or changes how it is one; neighbours with the same flags share one entry.
-/// `is_unsupported()` when the kernel lacks VLAN filtering.
+/// `lacks()` tells when the kernel lacks VLAN filtering.
 pub fn add_port_vlans(rtnl: &mut Rtnl, port: u32, vlans: &[PortVlan]) -> Result<()> {
     let asked = rtnl.change(libc::RTM_SETLINK, 0, &message(port, entries(vlans)));
     asked.map_err(|c| named(c).about(format!("add VLANs to bridge port {port}")))
@@ -49,7 +49,7 @@ pub fn port_vlans(rtnl: &mut Rtnl) -> Result<Vec<(u32, PortVlan)>> {
     rtnl.dump(libc::RTM_GETLINK, &query(), read).map_err(|c| c.about("list VLANs of bridge ports"))
 }
 
-/// Lets a bridge filter frames by VLAN, or not. `is_unsupported()` when the kernel lacks it.
+/// Lets a bridge filter frames by VLAN, or not. `lacks()` tells when the kernel lacks it.
 pub fn set_vlan_filtering(rtnl: &mut Rtnl, bridge: u32, on: bool) -> Result<()> {
     let mut m = build::address_only(bridge);
     m.attributes.push(filtering(vec![InfoBridge::VlanFiltering(on)]));
@@ -57,7 +57,7 @@ pub fn set_vlan_filtering(rtnl: &mut Rtnl, bridge: u32, on: bool) -> Result<()> 
         .map_err(|c| named(c).about(format!("set VLAN filtering of bridge {bridge}")))
 }
 
-/// Asks whether the kernel's bridges can filter by VLAN; nothing is made. `is_unsupported()` when they cannot.
+/// Asks whether the kernel's bridges can filter by VLAN; nothing is made. `lacks()` tells when they cannot.
 pub fn require_vlan_filtering(rtnl: &mut Rtnl) -> Result<()> {
     // 0 is the EtherType of no VLAN tag: a kernel with VLAN filtering refuses it before it makes anything, one
     // without refuses the filtering.
@@ -65,7 +65,7 @@ pub fn require_vlan_filtering(rtnl: &mut Rtnl) -> Result<()> {
     let mut m = build::address_only(0);
     m.attributes.push(filtering(vec![InfoBridge::VlanFiltering(true), InfoBridge::Other(protocol)]));
     match rtnl.change(libc::RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, &m).map_err(named) {
-        Err(c @ (Cause::Lacks { .. } | Cause::Os { errno: libc::EPERM, .. })) => {
+        Err(c @ (Cause::Lacks(_) | Cause::Os { errno: libc::EPERM, .. })) => {
             Err(c.about("look for VLAN filtering"))
         }
         _ => Ok(()),
@@ -76,7 +76,7 @@ pub fn require_vlan_filtering(rtnl: &mut Rtnl) -> Result<()> {
 pub(super) fn named(cause: Cause) -> Cause {
     match cause {
         Cause::Os { errno: libc::EOPNOTSUPP, .. } => {
-            Cause::Lacks { name: "VLAN filtering of bridges", option: "CONFIG_BRIDGE_VLAN_FILTERING" }
+            Cause::Lacks("VLAN filtering of bridges (CONFIG_BRIDGE_VLAN_FILTERING)".into())
         }
         other => other,
     }
