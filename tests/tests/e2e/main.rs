@@ -3,6 +3,7 @@
 //! `containernetworking-plugins`.
 
 mod bad_input;
+mod devices;
 mod lab;
 mod licences;
 mod matrix;
