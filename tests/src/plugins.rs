@@ -12,7 +12,11 @@ use anyhow::{Context, Result, ensure};
 pub const DEBIAN: &str = "/usr/lib/cni";
 
 /// The names `podnet` answers to.
-pub const NAMES: [&str; 4] = ["bridge", "host-local", "loopback", "static"];
+pub const NAMES: [&str; 8] =
+    ["bridge", "dummy", "host-local", "ipvlan", "loopback", "macvlan", "static", "vlan"];
+
+/// Those that the reference got after 1.1.1.
+const NEWER: [&str; 2] = ["dummy", "tap"];
 
 /// Whose plugins a world runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,7 +83,7 @@ fn binary(variable: &str, name: &str) -> Result<PathBuf> {
 /// A plugin is missing.
 pub fn debian_dir() -> Result<PathBuf> {
     let dir = PathBuf::from(DEBIAN);
-    for name in NAMES {
+    for name in NAMES.iter().filter(|name| !NEWER.contains(name)) {
         let path = dir.join(name);
         ensure!(
             path.is_file(),

@@ -11,6 +11,7 @@
 
 mod bridge;
 mod ipam;
+mod macvlan;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -77,6 +78,7 @@ impl Case {
 fn cases() -> Vec<Case> {
     let mut cases = bridge::cases();
     cases.extend(ipam::cases());
+    cases.extend(macvlan::cases());
     cases
 }
 
