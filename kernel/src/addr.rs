@@ -21,6 +21,8 @@ pub const F_DADFAILED: u32 = 0x08;
 pub const F_NODAD: u32 = 0x02;
 /// linux/if_addr.h: in use while duplicate address detection runs (RFC 4429).
 pub const F_OPTIMISTIC: u32 = 0x04;
+/// linux/if_addr.h: no route to the address' prefix.
+pub const F_NOPREFIXROUTE: u32 = 0x200;
 
 /// linux/if_addr.h, `IFA_*`
 mod ifa {
@@ -68,6 +70,8 @@ pub struct AddrOptions {
     /// IPv6: use the address while duplicate address detection runs. The kernel heeds it only where
     /// net.ipv6.conf.NAME.optimistic_dad is on, and not together with `nodad`.
     pub optimistic: bool,
+    /// The kernel makes no route to the rest of the address' prefix.
+    pub noprefixroute: bool,
     /// `RT_SCOPE_*`; None is everywhere.
     pub scope: Option<u8>,
 }
@@ -98,7 +102,9 @@ pub fn add(rtnl: &mut Rtnl, index: u32, net: IpNetwork, options: &AddrOptions) -
 /// Adds an address just as [`list`] showed it: with its broadcast address or without one, its scope and label, and
 /// without duplicate address detection. `is_exists()` when the link has it.
 pub fn restore(rtnl: &mut Rtnl, address: &Address) -> Result<()> {
-    let options = AddrOptions { nodad: true, scope: Some(address.scope), ..AddrOptions::default() };
+    let noprefixroute = address.flags & F_NOPREFIXROUTE != 0;
+    let options =
+        AddrOptions { nodad: true, noprefixroute, scope: Some(address.scope), ..AddrOptions::default() };
     let mut m = add_message(address.index, address.net, &options);
     m.attributes.retain(|a| !matches!(a, AddressAttribute::Broadcast(_)));
     m.attributes.extend(address.broadcast.map(AddressAttribute::Broadcast));
@@ -133,15 +139,20 @@ pub(crate) fn delete_message(index: u32, net: IpNetwork) -> AddressMessage {
 pub(crate) fn add_message(index: u32, net: IpNetwork, options: &AddrOptions) -> AddressMessage {
     let mut m = delete_message(index, net);
     m.header.scope = options.scope.unwrap_or(0).into();
+    let mut flags = 0;
     match net {
         IpNetwork::V4(v4) if v4.prefix() < 31 => {
             m.attributes.push(AddressAttribute::Broadcast(v4.broadcast()));
         }
-        IpNetwork::V6(_) if options.nodad || options.optimistic => {
-            let flag = if options.nodad { F_NODAD } else { F_OPTIMISTIC };
-            m.attributes.push(AddressAttribute::Flags(AddressFlags::from_bits_retain(flag)));
-        }
+        IpNetwork::V6(_) if options.nodad => flags |= F_NODAD,
+        IpNetwork::V6(_) if options.optimistic => flags |= F_OPTIMISTIC,
         _ => {}
+    }
+    if options.noprefixroute {
+        flags |= F_NOPREFIXROUTE;
+    }
+    if flags != 0 {
+        m.attributes.push(AddressAttribute::Flags(AddressFlags::from_bits_retain(flags)));
     }
     m
 }
@@ -199,6 +210,12 @@ mod tests {
             8, 0, 4, 0, 10, 1, 2, 255, // IFA_BROADCAST
         ];
         assert_eq!(bytes("10.1.2.3/24", &AddrOptions { nodad: true, ..AddrOptions::default() }), expected);
+        let mut expected = expected.to_vec();
+        expected.extend([8, 0, 8, 0, 0, 2, 0, 0]); // IFA_FLAGS: IFA_F_NOPREFIXROUTE
+        assert_eq!(
+            bytes("10.1.2.3/24", &AddrOptions { noprefixroute: true, ..AddrOptions::default() }),
+            expected
+        );
     }
 
     #[test]
@@ -210,7 +227,7 @@ mod tests {
         expected.extend([20, 0, 1, 0]);
         expected.extend(ip);
         expected.extend([8, 0, 8, 0, 2, 0, 0, 0]); // IFA_FLAGS: IFA_F_NODAD
-        let mut options = AddrOptions { nodad: true, optimistic: false, scope: Some(253) };
+        let mut options = AddrOptions { nodad: true, scope: Some(253), ..AddrOptions::default() };
         assert_eq!(bytes("fd00::5/64", &options), expected);
         (options.nodad, options.optimistic) = (false, true);
         expected[52] = 4; // IFA_F_OPTIMISTIC

@@ -71,6 +71,12 @@ impl Batch {
         self.push(libc::RTM_NEWROUTE, NLM_F_CREATE, &route::message(route), route::about("add", route))
     }
 
+    /// As [`route::add_exclusive`].
+    pub fn route_add_exclusive(&mut self, route: &Route) -> &mut Batch {
+        let flags = NLM_F_CREATE | NLM_F_EXCL;
+        self.push(libc::RTM_NEWROUTE, flags, &route::message(route), route::about("add", route))
+    }
+
     /// As [`route::delete`].
     pub fn route_delete(&mut self, route: &Route) -> &mut Batch {
         self.push(libc::RTM_DELROUTE, 0, &route::delete_message(route), route::about("delete", route))

@@ -41,6 +41,15 @@ impl Cause {
         Cause::Os { errno, kernel: None }
     }
 
+    /// The cause as the standard library's error, for where only a number can pass.
+    pub(crate) fn into_io(self) -> io::Error {
+        match self {
+            Cause::Os { errno, .. } => io::Error::from_raw_os_error(errno),
+            Cause::Lacks { .. } => io::Error::from_raw_os_error(libc::EOPNOTSUPP),
+            _ => io::Error::from_raw_os_error(libc::EIO),
+        }
+    }
+
     /// Names what was tried.
     pub(crate) fn about(self, subject: impl Into<String>) -> Error {
         Error { subject: subject.into(), cause: self }

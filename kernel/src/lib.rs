@@ -25,6 +25,7 @@ pub mod rtnl;
 pub mod rule;
 mod sys;
 pub mod sysctl;
+pub mod tap;
 mod wire;
 
 pub use batch::Batch;

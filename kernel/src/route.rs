@@ -5,7 +5,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
-use netlink_packet_core::{Emitable, NLM_F_CREATE, NLM_F_REPLACE};
+use netlink_packet_core::{Emitable, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::route::{
     RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric, RouteVia,
@@ -176,6 +176,13 @@ impl Route {
 /// put in front, for IPv6 it joins a multipath route.
 pub fn add(rtnl: &mut Rtnl, route: &Route) -> Result<()> {
     rtnl.change(libc::RTM_NEWROUTE, NLM_F_CREATE, &message(route)).map_err(|c| c.about(about("add", route)))
+}
+
+/// Adds a route where there is none with the same destination, table and priority; `is_exists()` when there is one,
+/// whatever its next hop.
+pub fn add_exclusive(rtnl: &mut Rtnl, route: &Route) -> Result<()> {
+    rtnl.change(libc::RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, &message(route))
+        .map_err(|c| c.about(about("add", route)))
 }
 
 /// Adds a route or takes the place of the one with the same destination, table and priority.

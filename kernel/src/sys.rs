@@ -1,16 +1,19 @@
-//! The system calls that no safe wrapper covers: packet sockets, SIOCETHTOOL, getrandom(2).
+//! The system calls that no safe wrapper covers: packet sockets, SIOCETHTOOL, TUNSETIFF and its kin, fork(2),
+//! getrandom(2).
 //!
 //! The only file of the workspace that may hold `unsafe`. Each function takes and gives plain safe values; the
-//! structures and numbers are those of linux/if_packet.h, linux/ethtool.h and linux/if.h.
+//! structures and numbers are those of linux/if_packet.h, linux/ethtool.h, linux/if_tun.h and linux/if.h.
 #![allow(unsafe_code)]
 
-use std::io::{Error, Result};
+use std::io::{Error, Read, Result, Write};
 use std::mem::{size_of, zeroed};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 
 use libc::{c_int, c_void, socklen_t};
 
 use crate::packet::{Frame, OUTGOING};
+use crate::tap::Tap;
 
 const PACKET_STATISTICS: c_int = 6;
 const PACKET_AUXDATA: c_int = 8;
@@ -163,22 +166,94 @@ pub(crate) fn packet_stats(fd: &OwnedFd) -> Result<(u32, u32)> {
     Ok((stats[0], stats[1]))
 }
 
-/// Runs an ethtool command that takes and gives one number. ENODEV for a name that no link can have.
-pub(crate) fn ethtool_value(socket: &impl AsFd, name: &str, command: u32, data: u32) -> Result<u32> {
+/// An ioctl request for the link of this name; ENODEV for a name that no link can have.
+fn link_request(name: &str) -> Result<libc::ifreq> {
     if name.is_empty() || name.len() >= libc::IFNAMSIZ || name.as_bytes().contains(&0) {
         return Err(Error::from_raw_os_error(libc::ENODEV));
     }
-    let mut value = EthtoolValue { command, data };
     // SAFETY: ifreq is integers, bytes and a union of the like, for which all zeros is a value.
     let mut request: libc::ifreq = unsafe { zeroed() };
     for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
         *to = from as libc::c_char;
     }
+    Ok(request)
+}
+
+/// Runs an ethtool command that takes and gives one number. ENODEV for a name that no link can have.
+pub(crate) fn ethtool_value(socket: &impl AsFd, name: &str, command: u32, data: u32) -> Result<u32> {
+    let mut request = link_request(name)?;
+    let mut value = EthtoolValue { command, data };
     request.ifr_ifru.ifru_data = (&raw mut value).cast::<libc::c_char>();
     let fd = socket.as_fd().as_raw_fd();
     // SAFETY: the request is live, its name ends in a NUL, and its data pointer is to a live ethtool_value.
     check(unsafe { libc::ioctl(fd, SIOCETHTOOL as _, &raw mut request) })?;
     Ok(value.data)
+}
+
+/// Makes a TAP device through an open /dev/net/tun. EBUSY for a name that is taken. The device becomes persistent last:
+/// until then it goes when `file` is closed.
+pub(crate) fn tap_create(file: &impl AsFd, tap: &Tap<'_>) -> Result<()> {
+    let mut flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR | libc::IFF_TUN_EXCL;
+    if tap.multi_queue {
+        flags |= libc::IFF_MULTI_QUEUE;
+    }
+    let mut request = link_request(tap.name)?;
+    // The flags are sixteen bits, of which IFF_TUN_EXCL is the sign.
+    request.ifr_ifru.ifru_flags = flags as i16;
+    let fd = file.as_fd().as_raw_fd();
+    // SAFETY: the request is live, and its name ends in a NUL.
+    check(unsafe { libc::ioctl(fd, libc::TUNSETIFF as _, &raw mut request) })?;
+    let rest =
+        [(libc::TUNSETOWNER, tap.owner), (libc::TUNSETGROUP, tap.group), (libc::TUNSETPERSIST, Some(1))];
+    for (command, value) in rest {
+        if let Some(value) = value {
+            // SAFETY: these commands take a number and no pointer.
+            check(unsafe { libc::ioctl(fd, command as _, libc::c_ulong::from(value)) })?;
+        }
+    }
+    Ok(())
+}
+
+/// Runs the steps in a child of this process, up to the first that fails, of which it gives the number and the error;
+/// without a number it is the child itself that could not be had. For changes to the task that cannot be taken back.
+///
+/// The steps must allocate nothing and take no lock: another thread of this process may have held one at the fork.
+pub(crate) fn in_child(steps: &[&dyn Fn() -> Result<()>]) -> std::result::Result<(), (Option<usize>, Error)> {
+    let (mut ours, theirs) = UnixStream::pair().map_err(|e| (None, e))?;
+    // SAFETY: the child makes system calls only, by the contract above, and ends with _exit, which runs nothing of
+    // this process.
+    let child = check(unsafe { libc::fork() }).map_err(|e| (None, e))?;
+    if child == 0 {
+        let mut status = 0;
+        for (number, step) in steps.iter().enumerate() {
+            if let Err(e) = step() {
+                let errno = e.raw_os_error().unwrap_or(libc::EIO).to_ne_bytes();
+                let [a, b, c, d] = errno;
+                // Nobody else can be told.
+                let _ = (&theirs).write_all(&[number as u8, a, b, c, d]);
+                status = 1;
+                break;
+            }
+        }
+        // SAFETY: ends the child here.
+        unsafe { libc::_exit(status) }
+    }
+    drop(theirs);
+    let mut answer = [0; 5];
+    let told = ours.read_exact(&mut answer);
+    let mut status = 0;
+    // SAFETY: the status is a live c_int.
+    while check(unsafe { libc::waitpid(child, &raw mut status, 0) })
+        .is_err_and(|e| e.raw_os_error() == Some(libc::EINTR))
+    {}
+    match told {
+        Ok(()) => {
+            let [number, errno @ ..] = answer;
+            Err((Some(usize::from(number)), Error::from_raw_os_error(c_int::from_ne_bytes(errno))))
+        }
+        Err(_) if libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0 => Ok(()),
+        Err(_) => Err((None, Error::from_raw_os_error(libc::ECHILD))),
+    }
 }
 
 #[cfg(test)]
@@ -233,6 +308,20 @@ mod tests {
             .find(|f| f.ifindex == b && !f.outgoing && f.vlan_tci.is_some())
             .expect("the frame at the other end");
         assert_eq!((seen.vlan_tci, seen.original_len), (Some(0x6005), 60));
+    }
+
+    #[test]
+    fn a_child_tells_which_step_failed_and_how() {
+        let fine = || Ok(());
+        let broken = || Err(Error::from_raw_os_error(libc::EACCES));
+        assert!(in_child(&[&fine, &fine]).is_ok());
+        let (step, e) = in_child(&[&fine, &broken, &fine]).unwrap_err();
+        assert_eq!((step, e.raw_os_error()), (Some(1), Some(libc::EACCES)));
+        // What a step changes is the child's alone.
+        let before = std::fs::read_link("/proc/self/ns/net").unwrap();
+        let unshare = || nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).map_err(Error::from);
+        assert!(in_child(&[&unshare]).is_ok());
+        assert_eq!(std::fs::read_link("/proc/self/ns/net").unwrap(), before);
     }
 
     #[test]

@@ -35,6 +35,11 @@ pub(crate) mod ifla {
     pub(crate) const BRIDGE_VLAN_INFO: u16 = 2;
     pub(crate) const BR_VLAN_PROTOCOL: u16 = 8;
     pub(crate) const BR_VLAN_FILTERING: u16 = 7;
+    pub(crate) const TUN_OWNER: u16 = 1;
+    pub(crate) const TUN_GROUP: u16 = 2;
+    pub(crate) const TUN_TYPE: u16 = 3;
+    pub(crate) const TUN_PERSIST: u16 = 6;
+    pub(crate) const TUN_MULTI_QUEUE: u16 = 7;
     pub(crate) const BRPORT_MODE: u16 = 4;
     pub(crate) const BRPORT_LEARNING: u16 = 8;
     pub(crate) const BRPORT_ISOLATED: u16 = 33;

@@ -16,6 +16,7 @@ use netlink_packet_core::{Emitable, NLM_F_CREATE, NLM_F_EXCL};
 use crate::error::Result;
 use crate::mac::Mac;
 use crate::rtnl::Rtnl;
+use crate::tap::Tun;
 
 pub(crate) use build::{address_only as delete_message, change_message, port_message, veth_message};
 pub use kind::{IpvlanMode, LinkKind, MacvlanMode, NewLink, VlanProtocol, add, require};
@@ -61,6 +62,8 @@ pub struct Link {
     pub alias: Option<String>,
     /// Of a macvlan, ipvlan, vlan, dummy or VRF: its properties. None too for a mode that [`LinkKind`] does not know.
     pub data: Option<LinkKind>,
+    /// Of a TUN or TAP device: its properties.
+    pub tun: Option<Tun>,
     /// Of a bridge: whether it filters by VLAN.
     pub vlan_filtering: Option<bool>,
     /// Of a bridge's port: its options.

@@ -5,6 +5,7 @@ use netlink_packet_route::link::{LinkFlags, LinkHeader};
 
 use super::{Link, Port, kind};
 use crate::error::Cause;
+use crate::tap;
 use crate::wire::{self, ifla};
 
 /// Reads the payload of an RTM_NEWLINK.
@@ -28,6 +29,7 @@ pub(crate) fn link(payload: &[u8]) -> Result<Link, Cause> {
         group: 0,
         alias: None,
         data: None,
+        tun: None,
         vlan_filtering: None,
         port: None,
     };
@@ -83,6 +85,9 @@ fn link_info(bytes: &[u8], link: &mut Link) -> Result<(), Cause> {
     })?;
     if let Some(name) = &link.kind {
         link.data = kind::read(name, data)?;
+    }
+    if let (Some("tun"), Some(data)) = (link.kind.as_deref(), data) {
+        link.tun = Some(tap::read(data)?);
     }
     if let (Some("bridge"), Some(data)) = (link.kind.as_deref(), data) {
         wire::attributes(data, |kind, value| {

@@ -1,12 +1,13 @@
 //! Addresses: what is added is what is listed.
 
 use kernel::addr::{self, AddrOptions, Address};
-use kernel::{IpNetwork, Rtnl};
+use kernel::route::{self, Route};
+use kernel::{Family, IpNetwork, Rtnl};
 
 use crate::{in_netns, net, pair, up};
 
-const PLAIN: AddrOptions = AddrOptions { nodad: false, optimistic: false, scope: None };
-const NODAD: AddrOptions = AddrOptions { nodad: true, optimistic: false, scope: None };
+const PLAIN: AddrOptions = AddrOptions { nodad: false, optimistic: false, noprefixroute: false, scope: None };
+const NODAD: AddrOptions = AddrOptions { nodad: true, ..PLAIN };
 
 fn find(rtnl: &mut Rtnl, index: u32, wanted: IpNetwork) -> Option<Address> {
     addr::list(rtnl, Some(index)).unwrap().into_iter().find(|a| a.net == wanted)
@@ -34,13 +35,7 @@ fn ipv4_address_keeps_its_host_bits_and_gets_a_broadcast_address() {
 fn scope_is_set() {
     in_netns(|rtnl, _| {
         let (a, _) = pair(rtnl, "a", "b");
-        addr::add(
-            rtnl,
-            a.index,
-            net("10.1.0.1/24"),
-            &AddrOptions { nodad: false, optimistic: false, scope: Some(253) },
-        )
-        .unwrap();
+        addr::add(rtnl, a.index, net("10.1.0.1/24"), &AddrOptions { scope: Some(253), ..PLAIN }).unwrap();
         assert_eq!(find(rtnl, a.index, net("10.1.0.1/24")).unwrap().scope, 253);
     });
 }
@@ -115,7 +110,7 @@ fn optimistic_address_is_in_use_while_duplicates_are_looked_for() {
         kernel::sysctl::write("net/ipv6/conf/a/dad_transmits", "10").unwrap();
         up(rtnl, b.index);
         up(rtnl, a.index);
-        let optimistic = AddrOptions { nodad: false, optimistic: true, scope: None };
+        let optimistic = AddrOptions { optimistic: true, ..PLAIN };
         // Without the sysctl the kernel runs plain duplicate address detection.
         addr::add(rtnl, a.index, net("fd00::1/64"), &optimistic).unwrap();
         kernel::sysctl::write("net/ipv6/conf/a/optimistic_dad", "1").unwrap();
@@ -127,5 +122,31 @@ fn optimistic_address_is_in_use_while_duplicates_are_looked_for() {
         assert_eq!((flags("fd00::1/64", &all), flags("fd00::2/64", &all)), (0, addr::F_OPTIMISTIC));
         std::net::UdpSocket::bind("[fd00::2]:0").expect("usable at once");
         assert!(std::net::UdpSocket::bind("[fd00::1]:0").is_err(), "tentative");
+    });
+}
+
+#[test]
+fn an_address_may_come_without_the_route_to_its_prefix() {
+    in_netns(|rtnl, _| {
+        let (a, b) = pair(rtnl, "a", "b");
+        up(rtnl, a.index);
+        up(rtnl, b.index);
+        for text in ["10.1.0.1/24", "fd01::1/64"] {
+            let options = AddrOptions { noprefixroute: true, ..NODAD };
+            addr::add(rtnl, a.index, net(text), &options).unwrap();
+            let family = if net(text).is_ipv4() { Family::V4 } else { Family::V6 };
+            let routes = route::list(rtnl, family).unwrap();
+            let prefix =
+                |r: &Route| r.oif == Some(a.index) && r.dst.is_some_and(|d| d.contains(net(text).ip()));
+            let of_prefix = routes.iter().filter(|r| r.table == Some(route::TABLE_MAIN) && prefix(r));
+            assert_eq!(of_prefix.count(), 0, "{routes:?}");
+            let made = addr::list(rtnl, Some(a.index)).unwrap();
+            let made = made.iter().find(|address| address.net == net(text)).unwrap().clone();
+            assert!(made.flags & addr::F_NOPREFIXROUTE != 0);
+            addr::delete(rtnl, a.index, net(text)).unwrap();
+            addr::restore(rtnl, &made).unwrap();
+            let again = addr::list(rtnl, Some(a.index)).unwrap();
+            assert!(again.iter().any(|address| address.net == made.net && address.flags == made.flags));
+        }
     });
 }

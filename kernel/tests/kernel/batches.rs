@@ -7,7 +7,7 @@ use kernel::{Batch, addr, link};
 
 use crate::{in_netns, net, pair};
 
-const PLAIN: AddrOptions = AddrOptions { nodad: true, optimistic: false, scope: None };
+const PLAIN: AddrOptions = AddrOptions { nodad: true, optimistic: false, noprefixroute: false, scope: None };
 
 #[test]
 fn refused_request_stops_none_of_those_after_it() {

@@ -14,6 +14,7 @@ mod packets;
 mod routes;
 mod rules;
 mod sysctls;
+mod taps;
 
 use std::net::UdpSocket;
 use std::time::Duration;
@@ -60,7 +61,7 @@ fn wire_to(rtnl: &mut Rtnl, far: &Netns) -> (Link, Link, Rtnl) {
     let near_end = link::by_name(rtnl, "near").expect("near end");
     let far_end = link::by_name(&mut there, "far").expect("far end");
     up(&mut there, far_end.index);
-    let options = addr::AddrOptions { nodad: true, optimistic: false, scope: None };
+    let options = addr::AddrOptions { nodad: true, ..addr::AddrOptions::default() };
     for (end, rtnl, host) in [(&near_end, &mut *rtnl, 1), (&far_end, &mut there, 2)] {
         addr::add(rtnl, end.index, net(&format!("10.9.0.{host}/24")), &options).expect("IPv4");
         addr::add(rtnl, end.index, net(&format!("fd09::{host}/64")), &options).expect("IPv6");

@@ -2,7 +2,7 @@
 
 use kernel::addr::AddrOptions;
 use kernel::route::{self, Route};
-use kernel::{Family, Netns, Rtnl, addr, neigh, rule};
+use kernel::{Batch, Family, Netns, Rtnl, addr, link, neigh, rule};
 
 use crate::{in_netns, net, pair, send_to_far, up, wire_to};
 
@@ -15,7 +15,7 @@ fn ready(rtnl: &mut Rtnl) -> u32 {
     let (a, b) = pair(rtnl, "a", "b");
     up(rtnl, a.index);
     up(rtnl, b.index);
-    let options = AddrOptions { nodad: true, optimistic: false, scope: None };
+    let options = AddrOptions { nodad: true, ..AddrOptions::default() };
     addr::add(rtnl, a.index, net("10.1.0.1/24"), &options).unwrap();
     addr::add(rtnl, a.index, net("fd01::1/64"), &options).unwrap();
     a.index
@@ -25,6 +25,24 @@ fn to(rtnl: &mut Rtnl, family: Family, dst: Option<&str>, table: u32) -> Vec<Rou
     let mut all = route::list(rtnl, family).unwrap();
     all.retain(|r| r.dst == dst.map(net) && r.table == Some(table) && r.kind == route::KIND_UNICAST);
     all
+}
+
+#[test]
+fn exclusive_addition_leaves_what_is_there() {
+    in_netns(|rtnl, _| {
+        let oif = ready(rtnl);
+        let other = link::by_name(rtnl, "b").unwrap().index;
+        for dst in ["10.5.0.5/32", "fd05::5/128"] {
+            let first = Route { dst: Some(net(dst)), oif: Some(oif), ..Route::default() };
+            route::add_exclusive(rtnl, &first).unwrap();
+            let mut batch = Batch::new();
+            batch.route_add_exclusive(&Route { oif: Some(other), ..first.clone() });
+            let answers = rtnl.send(batch).unwrap();
+            assert!(answers.iter().all(|answer| answer.as_ref().is_err_and(kernel::Error::is_exists)));
+            let there = to(rtnl, first.family(), Some(dst), route::TABLE_MAIN);
+            assert_eq!(there.iter().map(|route| route.oif).collect::<Vec<_>>(), [Some(oif)]);
+        }
+    });
 }
 
 #[test]
