@@ -7,6 +7,7 @@ pub(crate) mod bridge;
 pub(crate) mod dns;
 pub(crate) mod dummy;
 pub(crate) mod ipvlan;
+pub(crate) mod forwarding;
 pub(crate) mod loopback;
 pub(crate) mod macvlan;
 pub(crate) mod one_link;

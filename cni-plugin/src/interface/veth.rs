@@ -157,6 +157,12 @@ fn alias(network: &str, container_id: &str, ifname: &str) -> String {
     format!("{ALIAS} {network} {container_id} {ifname}").chars().take(255).collect()
 }
 
+/// Whether a link of the node is the veth of an attachment that podnet made.
+pub(crate) fn is_owned(link: &Link) -> bool {
+    link.kind.as_deref() == Some("veth")
+        && link.alias.as_deref().is_some_and(|alias| alias.split(' ').next() == Some(ALIAS))
+}
+
 /// Whether an alias was written for `network`: its second word, whole.
 fn is_of(alias: &str, network: &str) -> bool {
     let mut words = alias.split(' ');

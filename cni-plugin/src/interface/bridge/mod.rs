@@ -20,6 +20,7 @@ use kernel::link::{self, Change};
 use kernel::{Family, Mac, Rtnl};
 
 use super::attach::{self, Options, failed};
+use super::forwarding::NodeLock;
 use super::veth::{self, Ends};
 use crate::ipam::Ipam;
 use crate::masq;
@@ -50,7 +51,7 @@ impl Plugin for Bridge {
             complete(&mut result, &config);
         }
 
-        let _plugging = node::BridgeLock::shared()?;
+        let _plugging = NodeLock::shared()?;
         let mut bridge = node::ensure_bridge(&mut rtnl, &config, undo)?;
         let ends = Ends { mac: config.mac, mtu: config.mtu, master: Some(bridge.index) };
         let mut veth = veth::add(&mut rtnl, call, &netns, &ends, undo)?;

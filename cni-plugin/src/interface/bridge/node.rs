@@ -1,6 +1,5 @@
 //! The node's side of `bridge`: the bridge itself, the node's end of the veth, gateway addresses.
 
-use std::fs::File;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -9,11 +8,11 @@ use ipnetwork::IpNetwork;
 use kernel::addr::AddrOptions;
 use kernel::link::{self, Change, Link, Port};
 use kernel::{Mac, Rtnl, addr, sysctl};
-use nix::fcntl::{Flock, FlockArg};
 
 use super::config::BridgeConfig;
 use crate::interface::attach::{failed, network};
-use crate::interface::saved::{Saved, forwarding_interfaces};
+use crate::interface::forwarding::{self, unless_others};
+use crate::interface::saved::Saved;
 use crate::interface::veth::{self, NodeEnd};
 
 /// How long a new port may take to forward: the sum of the reference's waits.
@@ -21,29 +20,11 @@ const PORT_DEADLINE: Duration = Duration::from_millis(2550);
 /// The alias of a bridge that podnet made, which therefore keeps its MAC.
 const BRIDGE_ALIAS: &str = "podnet";
 
-/// A lock on the node's network namespace, so that an ADD that takes back the bridge it made does not
-/// take it from another ADD that is about to plug into it. Every ADD holds it shared until its port is
-/// on the bridge; only the taking back holds it alone. It is on the namespace itself: no file is made.
-pub(super) struct BridgeLock(#[allow(dead_code, reason = "held, not read")] Flock<File>);
-
-impl BridgeLock {
-    /// Shared, as every ADD takes it.
-    pub(super) fn shared() -> Result<Self, Error> {
-        Self::take(FlockArg::LockShared)
-    }
-
-    fn take(how: FlockArg) -> Result<Self, Error> {
-        let path = "/proc/thread-self/ns/net";
-        let io = |err: std::io::Error| Error::internal(format!("lock the node's netns {path}: {err}"));
-        let file = File::open(path).map_err(io)?;
-        Flock::lock(file, how).map(Self).map_err(|(_, errno)| io(errno.into()))
-    }
-}
-
 /// The bridge of the configuration, made if it is not there, up, promiscuous if asked.
 ///
 /// The MAC of a new bridge is chosen here and so stays, instead of following the lowest of its ports; the
-/// alias says so to later ADDs. The caller holds a [`BridgeLock`] until its veth is plugged.
+/// alias says so to later ADDs. The caller holds a [`NodeLock`](crate::interface::forwarding::NodeLock) until its
+/// veth is plugged.
 pub(super) fn ensure_bridge(rtnl: &mut Rtnl, config: &BridgeConfig, undo: &mut Undo) -> Result<Link, Error> {
     let name = config.bridge.as_str();
     let mut found = link::by_name(rtnl, name);
@@ -213,29 +194,10 @@ pub(super) fn add_gateways(
             any = true;
         }
         if any {
-            enable_forwarding(v6, veth.index, undo)?;
+            forwarding::enable(v6, veth.index, undo)?;
         }
     }
     Ok(())
-}
-
-/// Lets the node forward packets of a family; nothing is written when it does.
-fn enable_forwarding(v6: bool, own: u32, undo: &mut Undo) -> Result<(), Error> {
-    let (family, key) =
-        if v6 { ("ipv6", "net/ipv6/conf/all/forwarding") } else { ("ipv4", "net/ipv4/ip_forward") };
-    let what = failed(format!("enable forwarding ({key})"));
-    if sysctl::read(key).map_err(&what)? == "1" {
-        return Ok(());
-    }
-    let before = forwarding_interfaces(family);
-    undo.push("disable forwarding", move || {
-        let back = || {
-            sysctl::write(key, "0")?;
-            before.iter().try_for_each(|key| sysctl::write(key, "1"))
-        };
-        unless_others(own, |_| true, back).map_err(|err| err.msg)
-    });
-    sysctl::write(key, "1").map_err(what)
 }
 
 /// The address is on the bridge. Another IPv4 address, or an overlapping IPv6 one, conflicts: with
@@ -301,25 +263,6 @@ fn ensure_address(
         // Another ADD put it there.
         Err(err) if err.is_exists() => Ok(()),
         Err(err) => Err(failed(format!("add gateway address {address} to {name:?}"))(err)),
-    }
-}
-
-/// Runs `back` unless a bridge port other than `own` that fits `which` has come to rely on what it takes
-/// back; no other ADD is under way meanwhile.
-fn unless_others(
-    own: u32,
-    which: impl Fn(&Link) -> bool,
-    back: impl FnOnce() -> kernel::Result<()>,
-) -> Result<(), Error> {
-    let _alone = BridgeLock::take(FlockArg::LockExclusive)?;
-    let mut rtnl = Rtnl::open().map_err(failed("netlink on the node"))?;
-    let links = link::list(&mut rtnl).map_err(failed("list links of the node"))?;
-    if links.iter().any(|link| link.master.is_some() && link.index != own && which(link)) {
-        return Ok(());
-    }
-    match back() {
-        Err(err) if !err.is_not_found() => Err(failed("take back")(err)),
-        _ => Ok(()),
     }
 }
 
