@@ -48,6 +48,12 @@ pub(crate) static APPLETS: &[Applet] = &[
         plugin: &interface::ipvlan::Ipvlan,
     },
     Applet {
+        name: "ptp",
+        kind: Kind::Interface,
+        about: "veth pair from the pod to its node, routed",
+        plugin: &interface::ptp::Ptp,
+    },
+    Applet {
         name: "loopback",
         kind: Kind::Interface,
         about: "sets the pod's lo up",

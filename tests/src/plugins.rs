@@ -12,8 +12,19 @@ use anyhow::{Context, Result, ensure};
 pub const DEBIAN: &str = "/usr/lib/cni";
 
 /// The names `podnet` answers to.
-pub const NAMES: [&str; 8] =
-    ["bridge", "dummy", "host-local", "ipvlan", "loopback", "macvlan", "static", "vlan"];
+pub const NAMES: [&str; 11] = [
+    "bridge",
+    "dummy",
+    "host-device",
+    "host-local",
+    "ipvlan",
+    "loopback",
+    "macvlan",
+    "ptp",
+    "static",
+    "tap",
+    "vlan",
+];
 
 /// Those that the reference got after 1.1.1.
 const NEWER: [&str; 2] = ["dummy", "tap"];

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use cni::{Call, CniResult, Error, Interface, code};
 use ipnetwork::IpNetwork;
 use kernel::addr::{AddrOptions, Address};
-use kernel::link::Change;
+use kernel::link::{Change, Link};
 use kernel::route::{Family, Route};
 use kernel::{Batch, Netns, Rtnl, addr, link, route, sysctl};
 
@@ -28,6 +28,8 @@ pub(crate) struct Options {
     /// IPv6 addresses meanwhile (RFC 4429) and announces them. Where the kernel cannot do that, it is
     /// waited for as with `detect_duplicates`.
     pub(crate) shared_lan: bool,
+    /// The link leads to a router and to no one else (see [`gateway_routes`]).
+    pub(crate) routed: bool,
 }
 
 /// What becomes of IPv6 duplicate address detection.
@@ -118,7 +120,9 @@ pub(crate) fn configure(
     for address in &addresses {
         let nodad = address.is_ipv6() && dad == Dad::Skip;
         let optimistic = address.is_ipv6() && dad == Dad::Optimistic;
-        batch.addr_add(index, *address, &AddrOptions { nodad, optimistic, ..AddrOptions::default() });
+        let noprefixroute = options.routed;
+        let options = AddrOptions { nodad, optimistic, noprefixroute, ..AddrOptions::default() };
+        batch.addr_add(index, *address, &options);
         what.push(format!("add address {address} to {ifname:?}"));
     }
     if options.arp_notify {
@@ -134,8 +138,15 @@ pub(crate) fn configure(
         batch = Batch::new();
         what.clear();
     }
+    if options.routed {
+        for route in gateway_routes(index, result) {
+            what.push(format!("add route {} dev {ifname}", route.destination()));
+            batch.route_add(&route);
+        }
+    }
     for wanted in &result.routes {
-        let full = resolve_route(wanted, index, result);
+        let mut full = resolve_route(wanted, index, result);
+        full.onlink = options.routed && is_neighbour(full.gateway, result);
         what.push(match full.gateway {
             Some(gateway) => format!("add route {} via {gateway} dev {ifname}", wanted.dst),
             None => format!("add route {} dev {ifname}", wanted.dst),
@@ -174,6 +185,55 @@ fn resolve_route(wanted: &cni::Route, index: u32, result: &CniResult) -> Route {
         advmss: wanted.advmss.filter(|&bytes| bytes != 0),
         ..Route::default()
     }
+}
+
+/// The routes of a pod whose link leads to a router only: to each gateway over the link, and through it to the
+/// rest of the address' subnet. Several addresses may share a gateway or a subnet.
+pub(crate) fn gateway_routes(index: u32, result: &CniResult) -> Vec<Route> {
+    let mut routes: Vec<Route> = Vec::new();
+    let with_gateway = result.ips.iter().filter_map(|ip| Some((ip.address, ip.gateway?)));
+    for (address, gateway) in with_gateway {
+        let to_gateway = Route {
+            dst: Some(host_prefix(gateway)),
+            oif: Some(index),
+            src: Some(address.ip()),
+            scope: address.is_ipv4().then_some(route::SCOPE_LINK),
+            ..Route::default()
+        };
+        let subnet = network(address);
+        let to_subnet =
+            Route { dst: Some(subnet), gateway: Some(gateway), scope: None, ..to_gateway.clone() };
+        let alone = subnet == host_prefix(address.ip());
+        for route in [Some(to_gateway), (!alone).then_some(to_subnet)].into_iter().flatten() {
+            if !routes.iter().any(|there| there.dst == route.dst) {
+                routes.push(route);
+            }
+        }
+    }
+    routes
+}
+
+/// Whether the gateway of a route is neither that of an address nor outside of every subnet: the kernel then
+/// has to be told that it is on the link, where the reference still has the connected route when it adds it.
+fn is_neighbour(gateway: Option<IpAddr>, result: &CniResult) -> bool {
+    gateway.is_some_and(|gateway| {
+        result.ips.iter().all(|ip| ip.gateway != Some(gateway))
+            && result.ips.iter().any(|ip| ip.address.contains(gateway))
+    })
+}
+
+/// An address as a prefix of full length.
+pub(crate) fn host_prefix(ip: IpAddr) -> IpNetwork {
+    ip.into()
+}
+
+/// The MTU of a configuration in bytes; 0 leaves it to the kernel.
+///
+/// # Errors
+/// Code 7 for what is no number of bytes.
+pub(crate) fn mtu(written: i64) -> Result<u32, Error> {
+    u32::try_from(written)
+        .map_err(|_| Error::invalid(format!("mtu {written} is not a number of bytes from 0 to {}", u32::MAX)))
 }
 
 /// The sysctls that the reference sets before the first IPv6 address, in the calling thread's netns.
@@ -284,6 +344,25 @@ pub(crate) fn pod_interface<'r>(call: &Call, result: &'r CniResult) -> Result<(u
         )));
     }
     Ok((index, interface))
+}
+
+/// CHECK of the pod's link: it is there, up, and has the MAC that `recorded` has.
+///
+/// # Errors
+/// What is missing or different.
+pub(crate) fn check_link(rtnl: &mut Rtnl, ifname: &str, recorded: &Interface) -> Result<Link, Error> {
+    let link = link::by_name(rtnl, ifname).map_err(failed(format!("find {ifname:?} in the pod")))?;
+    let mac = link.mac.map(|mac| mac.to_string()).unwrap_or_default();
+    if !recorded.mac.is_empty() && !recorded.mac.eq_ignore_ascii_case(&mac) {
+        return Err(Error::internal(format!(
+            "{ifname:?} in the pod has MAC {mac}, but prevResult recorded {}",
+            recorded.mac
+        )));
+    }
+    if !link.up {
+        return Err(Error::internal(format!("{ifname:?} in the pod is down")));
+    }
+    Ok(link)
 }
 
 /// CHECK of addresses: each one that `result` records for interface `position` is on the link with its

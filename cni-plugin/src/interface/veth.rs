@@ -8,7 +8,7 @@ use cni::{Call, Error, Undo};
 use kernel::link::{self, Change, Link, Veth};
 use kernel::{Mac, Netns, Rtnl, sysctl};
 
-use super::attach::failed;
+use super::attach::{self, failed};
 
 /// How often a random name for the node's end is tried.
 const NAME_TRIES: u32 = 10;
@@ -104,6 +104,26 @@ pub(crate) fn set_owner(rtnl: &mut Rtnl, call: &Call, link: &Link) -> Result<(),
     Ok(())
 }
 
+/// DEL of the attachment's veth: by the pod's end, or by the node's where the pod's namespace is gone but not
+/// its link yet, or the pod's end has another name by now. Absent is success.
+///
+/// # Errors
+/// The kernel's refusal, with the link.
+pub(crate) fn delete(call: &Call) -> Result<(), Error> {
+    let ifname = call.env.ifname.as_str();
+    if let Some(mut pod) = attach::open_pod_for_del(call)? {
+        match link::by_name(&mut pod, ifname).and_then(|found| link::delete(&mut pod, found.index)) {
+            Err(err) if err.is_not_found() => {}
+            deleted => {
+                return deleted
+                    .map_err(failed(format!("delete link {ifname:?} in netns {:?}", call.env.netns)));
+            }
+        }
+    }
+    let own = alias(&call.conf.name, &call.env.container_id, ifname);
+    delete_where(|alias| *alias == own)
+}
+
 /// GC of links: deletes the node's veths whose alias names this network and an attachment that is not
 /// valid any more. Without the list of valid attachments nothing is deleted.
 ///
@@ -111,16 +131,20 @@ pub(crate) fn set_owner(rtnl: &mut Rtnl, call: &Call, link: &Link) -> Result<(),
 /// Every link that would not go.
 pub(crate) fn collect(call: &Call) -> Result<(), Error> {
     let Some(valid) = &call.conf.valid_attachments else { return Ok(()) };
-    let mut rtnl = Rtnl::open().map_err(failed("netlink on the node"))?;
-    let links = link::list(&mut rtnl).map_err(failed("list links of the node"))?;
     let keep: Vec<String> = valid
         .iter()
         .map(|attachment| alias(&call.conf.name, &attachment.container_id, &attachment.ifname))
         .collect();
-    let stale = links.iter().filter(|link| {
-        let alias = link.alias.as_ref().filter(|_| link.kind.as_deref() == Some("veth"));
-        alias.is_some_and(|alias| is_of(alias, &call.conf.name) && !keep.contains(alias))
-    });
+    delete_where(|alias| is_of(alias, &call.conf.name) && !keep.contains(alias))
+}
+
+/// Deletes the veths of the node whose alias is one that `which` wants.
+fn delete_where(which: impl Fn(&String) -> bool) -> Result<(), Error> {
+    let mut rtnl = Rtnl::open().map_err(failed("netlink on the node"))?;
+    let links = link::list(&mut rtnl).map_err(failed("list links of the node"))?;
+    let stale = links
+        .iter()
+        .filter(|link| link.kind.as_deref() == Some("veth") && link.alias.as_ref().is_some_and(&which));
     let deleted: Vec<Result<(), Error>> = stale
         .map(|link| match link::delete(&mut rtnl, link.index) {
             Err(err) if !err.is_not_found() => Err(failed(format!("delete link {:?}", link.name))(err)),
