@@ -45,7 +45,7 @@ impl Cause {
     pub(crate) fn into_io(self) -> io::Error {
         match self {
             Cause::Os { errno, .. } => io::Error::from_raw_os_error(errno),
-            Cause::Lacks { .. } => io::Error::from_raw_os_error(libc::EOPNOTSUPP),
+            Cause::Lacks(_) => io::Error::from_raw_os_error(libc::EOPNOTSUPP),
             _ => io::Error::from_raw_os_error(libc::EIO),
         }
     }

@@ -63,7 +63,7 @@ pub fn add(ns: &Netns, tap: &Tap<'_>) -> Result<()> {
     };
     let Some(label) = tap.label else { return ns.run(create)?.map_err(about) };
     if !selinux_is_running() {
-        return Err(about(Cause::Lacks { name: "a running SELinux", option: "CONFIG_SECURITY_SELINUX" }));
+        return Err(about(Cause::Lacks("a running SELinux (CONFIG_SECURITY_SELINUX)".into())));
     }
     let enter = || -> io::Result<()> {
         let mut file = OpenOptions::new().write(true).open("/proc/self/attr/current")?;
@@ -87,7 +87,7 @@ fn open() -> std::result::Result<File, Cause> {
     OpenOptions::new().read(true).write(true).open(DEVICE).map_err(|e| match e.raw_os_error() {
         // No file, or a file without a driver behind it.
         Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => {
-            Cause::Lacks { name: "tun, or there is no /dev/net/tun", option: "CONFIG_TUN" }
+            Cause::Lacks(format!("tun (CONFIG_TUN), or there is no {DEVICE}"))
         }
         _ => e.into(),
     })

@@ -227,15 +227,6 @@ pub(crate) fn host_prefix(ip: IpAddr) -> IpNetwork {
     ip.into()
 }
 
-/// The MTU of a configuration in bytes; 0 leaves it to the kernel.
-///
-/// # Errors
-/// Code 7 for what is no number of bytes.
-pub(crate) fn mtu(written: i64) -> Result<u32, Error> {
-    u32::try_from(written)
-        .map_err(|_| Error::invalid(format!("mtu {written} is not a number of bytes from 0 to {}", u32::MAX)))
-}
-
 /// The sysctls that the reference sets before the first IPv6 address, in the calling thread's netns.
 /// A value that is already right is not written, so a read-only /proc/sys does no harm then. Returns how
 /// duplicate address detection can be done.
