@@ -42,6 +42,12 @@ pub(crate) static APPLETS: &[Applet] = &[
         plugin: &interface::dummy::Dummy,
     },
     Applet {
+        name: "host-device",
+        kind: Kind::Interface,
+        about: "moves a network device of the node into the pod",
+        plugin: &interface::host_device::HostDevice,
+    },
+    Applet {
         name: "ipvlan",
         kind: Kind::Interface,
         about: "link in the pod with the MAC of a link of the node",
@@ -52,6 +58,12 @@ pub(crate) static APPLETS: &[Applet] = &[
         kind: Kind::Interface,
         about: "veth pair from the pod to its node, routed",
         plugin: &interface::ptp::Ptp,
+    },
+    Applet {
+        name: "tap",
+        kind: Kind::Interface,
+        about: "TAP device in the pod, for a virtual machine",
+        plugin: &interface::tap::Tap,
     },
     Applet {
         name: "loopback",

@@ -45,12 +45,12 @@ pub struct Tun {
 
 /// Creates a persistent TAP device in `ns`, down, with virtio-net headers and without the protocol's four bytes, which
 /// whoever attaches may choose otherwise. `is_exists()` when the name is taken, by whatever kind of link;
-/// `is_unsupported()` when the kernel has no TAP devices. A process that is killed meanwhile leaves nothing.
+/// `lacks()` names what a kernel without TAP devices has not. A process that is killed meanwhile leaves nothing.
 ///
 /// With a label the work is done in a child of this process, forked and not another program: the kernel labels the
 /// device with the context of the task that creates it (`selinux_tun_dev_create` looks at no `sockcreate` or `exec`
 /// attribute), and a task that has gone into a container's context has no right to come back. The process must have
-/// one thread only: SELinux lets no other change its context. `is_unsupported()` when SELinux is not running.
+/// one thread only: SELinux lets no other change its context. `lacks()` says so when SELinux is not running.
 pub fn add(ns: &Netns, tap: &Tap<'_>) -> Result<()> {
     let about = |c: Cause| c.about(format!("create link {:?}", tap.name));
     let create = || -> std::result::Result<(), Cause> {
@@ -62,7 +62,7 @@ pub fn add(ns: &Netns, tap: &Tap<'_>) -> Result<()> {
         })
     };
     let Some(label) = tap.label else { return ns.run(create)?.map_err(about) };
-    if !selinux_is_running() {
+    if !takes_labels() {
         return Err(about(Cause::Lacks("a running SELinux (CONFIG_SECURITY_SELINUX)".into())));
     }
     let enter = || -> io::Result<()> {
@@ -77,7 +77,7 @@ pub fn add(ns: &Netns, tap: &Tap<'_>) -> Result<()> {
     )
 }
 
-/// Asks whether TAP devices can be created; nothing is. `is_unsupported()` when the kernel has none.
+/// Asks whether TAP devices can be created; nothing is. `lacks()` names what is missing when the kernel has none.
 pub fn require() -> Result<()> {
     open().map(drop).map_err(|c| c.about("look for TAP devices"))
 }
@@ -93,8 +93,8 @@ fn open() -> std::result::Result<File, Cause> {
     })
 }
 
-/// A kernel that has SELinux, and was started with it, knows its file system.
-fn selinux_is_running() -> bool {
+/// Whether devices have labels: SELinux runs. A kernel that has it, and was started with it, knows its file system.
+pub fn takes_labels() -> bool {
     std::fs::read_to_string("/proc/filesystems").is_ok_and(|text| text.contains("selinuxfs"))
 }
 

@@ -29,6 +29,14 @@ impl Saved {
         Ok(Self { index, addresses, routes })
     }
 
+    /// The same for a link that has another index by now.
+    pub(crate) fn at(mut self, index: u32) -> Self {
+        self.index = index;
+        self.addresses.iter_mut().for_each(|address| address.index = index);
+        self.routes.iter_mut().for_each(|route| route.oif = Some(index));
+        self
+    }
+
     /// Gives back what is missing and takes away what has come since.
     ///
     /// # Errors
