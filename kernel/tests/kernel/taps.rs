@@ -57,7 +57,7 @@ fn a_label_that_cannot_be_had_makes_no_device() {
         let e = tap::add(ns, &Tap { name: "tap0", label: Some("no:such:context"), ..Tap::default() });
         let e = e.unwrap_err();
         let running = std::fs::read_to_string("/proc/filesystems").unwrap().contains("selinuxfs");
-        assert_eq!(e.is_unsupported(), !running, "{e}");
+        assert_eq!(e.lacks().is_some(), !running, "{e}");
         assert!(link::by_name(rtnl, "tap0").unwrap_err().is_not_found());
     });
 }

@@ -5,15 +5,17 @@ use kernel::link::{self, Link};
 use kernel::route::{self, Route};
 use kernel::{Family, Rtnl, addr};
 
+use super::config::PtpConfig;
 use super::{families, node};
 use crate::interface::attach::{self, failed};
 use crate::interface::forwarding;
+use crate::masq;
 
 /// Compares kernel and `prevResult`.
 ///
 /// # Errors
 /// The first thing that is missing or different.
-pub(super) fn check(call: &Call, mut pod: Rtnl) -> Result<(), Error> {
+pub(super) fn check(call: &Call, config: &PtpConfig, mut pod: Rtnl) -> Result<(), Error> {
     let previous = attach::prev_result(call)?;
     let (position, recorded) = attach::pod_interface(call, previous)?;
     let ifname = call.env.ifname.as_str();
@@ -38,7 +40,12 @@ pub(super) fn check(call: &Call, mut pod: Rtnl) -> Result<(), Error> {
         }
     }
     check_routes(&mut rtnl, &node::routes(previous, end.index), "on the node")?;
-    families(previous).try_for_each(forwarding::check)
+    families(previous).try_for_each(forwarding::check)?;
+    if config.ip_masq {
+        let own = previous.ips.iter().filter(|ip| ip.interface.is_none_or(|at| at == position));
+        masq::check(call, &own.map(|ip| ip.address).collect::<Vec<_>>())?;
+    }
+    Ok(())
 }
 
 /// The node's end of the pod's link is the one recorded, and up.

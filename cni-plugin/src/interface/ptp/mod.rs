@@ -16,6 +16,7 @@ mod node;
 
 use cni::plugin::Plugin;
 use cni::{Call, CniResult, Error, Interface, IpConfig, Undo};
+use ipnetwork::IpNetwork;
 use kernel::link::{self, Change};
 use kernel::{Mac, Rtnl};
 
@@ -23,6 +24,7 @@ use super::attach::{self, Options, failed};
 use super::forwarding::{self, NodeLock};
 use super::veth::{self, Ends};
 use crate::ipam::Ipam;
+use crate::masq;
 use config::PtpConfig;
 
 /// The plugin.
@@ -74,6 +76,10 @@ impl Plugin for Ptp {
         for v6 in families(&result) {
             forwarding::enable(v6, veth.index, undo)?;
         }
+        if config.ip_masq && !result.ips.is_empty() {
+            let ips: Vec<IpNetwork> = result.ips.iter().map(|ip| ip.address).collect();
+            masq::add(call, &ips, undo)?;
+        }
 
         result.interfaces =
             vec![interface(&veth.name, Some(veth.mac), ""), interface(ifname, pod_link.mac, &call.env.netns)];
@@ -84,36 +90,40 @@ impl Plugin for Ptp {
     }
 
     fn del(&self, call: &Call) -> Result<(), Error> {
-        // All are tried whatever the others did. The link goes first: with it goes the route, and only then
-        // may the address be given to another pod.
+        // All are tried whatever the others did, and rules are looked for whatever the configuration says by now.
+        // The link goes first: with it goes the route, and only then may the address be given to another pod.
         let link = veth::delete(call);
+        let rules = masq::remove(call);
         let address = match call.conf.ipam_type() {
             Some(_) => Ipam::find(call).and_then(|ipam| ipam.del(call)),
             None => Ok(()),
         };
-        Error::join([link, address])
+        Error::join([link, rules, address])
     }
 
     fn check(&self, call: &Call) -> Result<(), Error> {
-        PtpConfig::resolve(call)?;
+        let config = PtpConfig::resolve(call)?;
         let pod = attach::open_pod(call)?.1;
         if call.conf.ipam_type().is_some() {
             Ipam::find(call)?.check(call)?;
         }
-        check::check(call, pod)
+        check::check(call, &config, pod)
     }
 
     fn gc(&self, call: &Call) -> Result<(), Error> {
         let links = veth::collect(call);
+        let rules = masq::collect(call);
         let address = match call.conf.ipam_type() {
             Some(_) => Ipam::find(call).and_then(|ipam| ipam.gc(call)),
             None => Ok(()),
         };
-        Error::join([links, address])
+        Error::join([links, rules, address])
     }
 
     fn status(&self, call: &Call) -> Result<(), Error> {
-        PtpConfig::resolve(call)?;
+        if PtpConfig::resolve(call)?.ip_masq {
+            masq::status()?;
+        }
         match call.conf.ipam_type() {
             Some(_) => Ipam::find_for_status(call)?.status(call),
             None => Ok(()),
