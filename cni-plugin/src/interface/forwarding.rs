@@ -28,6 +28,14 @@ impl NodeLock {
         Self::take(FlockArg::LockShared)
     }
 
+    /// Alone, for what takes something back that others may have come to rely on.
+    ///
+    /// # Errors
+    /// As `shared`.
+    pub(crate) fn alone() -> Result<Self, Error> {
+        Self::take(FlockArg::LockExclusive)
+    }
+
     fn take(how: FlockArg) -> Result<Self, Error> {
         let path = "/proc/thread-self/ns/net";
         let io = |err: std::io::Error| Error::internal(format!("lock the node's netns {path}: {err}"));
@@ -83,7 +91,7 @@ pub(crate) fn unless_others(
     which: impl Fn(&Link) -> bool,
     back: impl FnOnce() -> kernel::Result<()>,
 ) -> Result<(), Error> {
-    let _alone = NodeLock::take(FlockArg::LockExclusive)?;
+    let _alone = NodeLock::alone()?;
     let mut rtnl = Rtnl::open().map_err(failed("netlink on the node"))?;
     let links = link::list(&mut rtnl).map_err(failed("list links of the node"))?;
     let attached = |link: &Link| link.master.is_some() || veth::is_owned(link);

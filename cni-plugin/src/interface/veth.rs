@@ -156,7 +156,7 @@ fn delete_where(which: impl Fn(&String) -> bool) -> Result<(), Error> {
 
 /// A MAC for the node's end: the highest first byte, so that a bridge which follows the lowest MAC of its
 /// ports does not take this one and change its own under the pods that learnt it.
-fn node_mac() -> Result<Mac, Error> {
+pub(crate) fn node_mac() -> Result<Mac, Error> {
     let Mac(mut bytes) = random_mac()?;
     bytes[0] = 0xfe;
     Ok(Mac(bytes))

@@ -8,7 +8,7 @@ use kernel::Rtnl;
 use kernel::link::{self, Link};
 
 use super::config::BridgeConfig;
-use super::{node, spoof};
+use super::{node, spoof, vlan};
 use crate::interface::attach::{self, failed};
 use crate::masq;
 
@@ -51,10 +51,15 @@ pub(super) fn check(call: &Call, config: &BridgeConfig, mut pod: Rtnl) -> Result
             masq::check(call, &own.map(|ip| ip.address).collect::<Vec<_>>())?;
         }
     }
+    if let Some(vlans) = &config.vlans {
+        vlan::check(&mut rtnl, &bridge, &port, vlans)?;
+    }
     if config.is_gateway {
+        let native = config.vlans.as_ref().and_then(|vlans| vlans.native);
+        let on = native.map(|id| vlan::find_gateway(&mut rtnl, &bridge, id)).transpose()?.unwrap_or(bridge);
         for gateway in previous.ips.iter().filter_map(|ip| ip.gateway) {
-            if !node::has_address(&mut rtnl, &bridge, gateway)? {
-                return Err(Error::internal(format!("gateway {gateway} is not on bridge {:?}", bridge.name)));
+            if !node::has_address(&mut rtnl, &on, gateway)? {
+                return Err(Error::internal(format!("gateway {gateway} is not on {:?}", on.name)));
             }
         }
     }

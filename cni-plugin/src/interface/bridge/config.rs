@@ -1,15 +1,18 @@
 //! The configuration of `bridge`: as written (`Written`), and resolved (`BridgeConfig`).
 //!
-//! The keys are those of the reference plugin. What needs VLAN filtering is refused by name and value, never
-//! ignored: a pod that believes it is in a VLAN must not run without.
+//! The keys are those of the reference plugin.
 
-use cni::{Call, Dns, Error, args, code};
+use cni::{Call, Dns, Error, args};
 use kernel::Mac;
 use serde::Deserialize;
 
+use super::vlan::{self, Trunk, Vlans};
 use crate::interface::attach;
 use crate::interface::dns::WrittenDns;
 use crate::masq;
+
+/// The bridge of a configuration that names none.
+pub(super) const DEFAULT_BRIDGE: &str = "cni0";
 
 /// The keys as they stand in the configuration.
 #[derive(Default, Deserialize)]
@@ -34,16 +37,6 @@ struct Written {
     dns: WrittenDns,
     args: Args,
     runtime_config: RuntimeConfig,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Trunk {
-    #[serde(rename = "minID")]
-    min_id: Option<i64>,
-    #[serde(rename = "maxID")]
-    max_id: Option<i64>,
-    id: Option<i64>,
 }
 
 #[derive(Default, Deserialize)]
@@ -91,6 +84,8 @@ pub(super) struct BridgeConfig {
     pub(super) enable_dad: bool,
     /// The pod's link stays down.
     pub(super) leave_down: bool,
+    /// The VLANs of the pod's port; `None` where the bridge need not mind them.
+    pub(super) vlans: Option<Vlans>,
     /// The MAC asked for on the pod's link.
     pub(super) mac: Option<Mac>,
     /// DNS of the configuration; replaces the IPAM's when any key of it was written.
@@ -107,7 +102,6 @@ impl BridgeConfig {
     /// reference's sentence for values that exclude each other.
     pub(super) fn resolve(call: &Call) -> Result<Self, Error> {
         let written: Written = call.conf_as()?;
-        written.refuse_unsupported()?;
         if written.hairpin_mode && written.promisc_mode {
             return Err(Error::invalid("cannot set hairpin mode and promiscuous mode at the same time"));
         }
@@ -115,9 +109,17 @@ impl BridgeConfig {
         if written.disable_container_interface && ipam.is_some() {
             return Err(Error::invalid("cannot use IPAM when DisableContainerInterface flag is set"));
         }
+        let bridge = bridge_name(written.bridge.clone())?;
+        let is_gateway = written.is_gateway || written.is_default_gateway;
+        let vlans =
+            Vlans::resolve(written.vlan, written.vlan_trunk.as_deref(), written.preserve_default_vlan)?;
+        if let Some(vlan) = vlans.as_ref().and_then(|vlans| vlans.native).filter(|_| is_gateway) {
+            vlan::gateway_name(&bridge, vlan)?;
+        }
         Ok(Self {
+            vlans,
             mtu: attach::mtu(written.mtu)?,
-            is_gateway: written.is_gateway || written.is_default_gateway,
+            is_gateway,
             is_default_gateway: written.is_default_gateway,
             force_address: written.force_address,
             hairpin: written.hairpin_mode,
@@ -129,7 +131,7 @@ impl BridgeConfig {
             leave_down: written.disable_container_interface,
             mac: written.mac(call)?,
             dns: written.dns.chosen(),
-            bridge: bridge_name(written.bridge)?,
+            bridge,
             ipam,
         })
     }
@@ -138,7 +140,7 @@ impl BridgeConfig {
 /// The bridge's name from the key as written. The reference hands an empty name to the kernel, which
 /// then invents one; here that is an error.
 fn bridge_name(written: Option<String>) -> Result<String, Error> {
-    let name = written.unwrap_or_else(|| "cni0".to_owned());
+    let name = written.unwrap_or_else(|| DEFAULT_BRIDGE.to_owned());
     let bad = name.is_empty()
         || name.len() > 15
         || name == "."
@@ -153,47 +155,6 @@ fn bridge_name(written: Option<String>) -> Result<String, Error> {
 }
 
 impl Written {
-    /// Refuses keys whose effect this version cannot bring about.
-    fn refuse_unsupported(&self) -> Result<(), Error> {
-        let unsupported = |key: &str, value: String, why: &str| {
-            Err(Error::new(
-                code::UNSUPPORTED_FIELD,
-                format!("unsupported field {key:?} with value {value}: {why}"),
-            ))
-        };
-        if !(0..=4094).contains(&self.vlan) {
-            return Err(Error::invalid(format!(
-                "invalid VLAN ID {} (must be between 0 and 4094)",
-                self.vlan
-            )));
-        }
-        if self.vlan != 0 {
-            return unsupported(
-                "vlan",
-                self.vlan.to_string(),
-                "this version of podnet sets up no VLAN filtering",
-            );
-        }
-        for trunk in self.vlan_trunk.iter().flatten() {
-            trunk.check()?;
-        }
-        if self.vlan_trunk.is_some() {
-            return unsupported(
-                "vlanTrunk",
-                "a list".into(),
-                "this version of podnet sets up no VLAN filtering",
-            );
-        }
-        if self.preserve_default_vlan {
-            return unsupported(
-                "preserveDefaultVlan",
-                "true".into(),
-                "this version of podnet sets up no VLAN filtering",
-            );
-        }
-        Ok(())
-    }
-
     /// The MAC asked for: CNI_ARGS `MAC`, over it `args.cni.mac`, over it `runtimeConfig.mac`.
     fn mac(&self, call: &Call) -> Result<Option<Mac>, Error> {
         let from_args = args::parse(&call.env.args, &["MAC"])?.remove("MAC").unwrap_or_default();
@@ -204,28 +165,6 @@ impl Written {
             text.parse::<Mac>().map_err(|_| Error::invalid(format!("address {text}: invalid MAC address")))
         })
         .transpose()
-    }
-}
-
-impl Trunk {
-    fn check(&self) -> Result<(), Error> {
-        let valid = |id: i64| (1..=4094).contains(&id);
-        let refuse = |what: &str| Err(Error::invalid(what));
-        match (self.min_id, self.max_id) {
-            (Some(min), _) if !valid(min) => refuse("incorrect trunk minID parameter"),
-            (_, Some(max)) if !valid(max) => refuse("incorrect trunk maxID parameter"),
-            (Some(min), Some(max)) if min > max => refuse("minID is greater than maxID in trunk parameter"),
-            (None, Some(_)) => {
-                refuse("minID and maxID should be configured simultaneously, minID is missing")
-            }
-            (Some(_), None) => {
-                refuse("minID and maxID should be configured simultaneously, maxID is missing")
-            }
-            _ => match self.id {
-                Some(id) if !valid(id) => refuse("incorrect trunk id parameter"),
-                _ => Ok(()),
-            },
-        }
     }
 }
 
@@ -259,17 +198,17 @@ mod tests {
     }
 
     #[test]
-    fn what_needs_vlans_is_refused_by_key_and_value() {
-        for (keys, key, value) in [
-            (r#","vlan":100"#, "vlan", "100"),
-            (r#","vlanTrunk":[{"id":7}]"#, "vlanTrunk", "list"),
-            (r#","preserveDefaultVlan":true"#, "preserveDefaultVlan", "true"),
-        ] {
-            let error = resolve(keys, "").unwrap_err();
-            assert_eq!(error.code, code::UNSUPPORTED_FIELD, "{keys}");
-            assert!(error.msg.contains(key) && error.msg.contains(value), "{}", error.msg);
-        }
-        assert!(resolve(r#","ipMasq":false,"ipMasqBackend":"pf","macspoofchk":false,"vlan":0"#, "").is_ok());
+    fn vlans_are_asked_for_by_key() {
+        let config = resolve(r#","vlan":100,"vlanTrunk":[{"minID":7,"maxID":9}]"#, "").unwrap();
+        assert_eq!(config.vlans.unwrap().native, Some(100));
+        assert!(
+            resolve(r#","vlan":0,"preserveDefaultVlan":true,"ipMasqBackend":"pf""#, "")
+                .unwrap()
+                .vlans
+                .is_none()
+        );
+        let long = r#","bridge":"elevenchars","isGateway":true,"vlan":4094"#;
+        assert!(resolve(long, "").unwrap_err().msg.contains("elevenchars.4094"));
     }
 
     #[test]

@@ -1,8 +1,6 @@
 //! `bridge`: a veth pair from the pod to a bridge on the node, with the gateway on the bridge if asked.
 //!
-//! VLANs are not here: the configuration refuses them.
-//!
-//! Order of ADD: configuration, namespace, addresses (IPAM), bridge, veth straight into the pod, MAC spoof check,
+//! Order of ADD: configuration, namespace, addresses (IPAM), bridge, veth straight into the pod, VLANs, MAC spoof check,
 //! the pod's addresses and routes, port state, gateway addresses and forwarding, masquerade. Each step that makes
 //! something first notes how to take it back.
 
@@ -10,6 +8,7 @@ mod check;
 mod config;
 mod node;
 mod spoof;
+mod vlan;
 
 use std::net::IpAddr;
 
@@ -59,6 +58,9 @@ impl Plugin for Bridge {
         let ifname = call.env.ifname.as_str();
         let pod_link =
             link::by_name(&mut pod, ifname).map_err(failed(format!("find {ifname:?} in the pod")))?;
+        if let (Some(vlans), Some(port)) = (&config.vlans, pod_link.link) {
+            vlan::set(&mut rtnl, port, vlans)?;
+        }
         if config.macspoofchk
             && let Some(mac) = pod_link.mac
         {
@@ -74,8 +76,13 @@ impl Plugin for Bridge {
                 .map_err(failed(format!("set {ifname:?} up")))?;
         }
         node::complete_port(&mut rtnl, &config, call, &mut veth)?;
+        let mut gateway = None;
         if config.is_gateway {
-            node::add_gateways(&mut rtnl, &config, (&mut bridge, &veth), &result, undo)?;
+            if let Some(id) = config.vlans.as_ref().and_then(|vlans| vlans.native) {
+                gateway = Some(vlan::ensure_gateway(&mut rtnl, &bridge, (id, veth.index), undo)?);
+            }
+            let on = (bridge.index, gateway.as_mut().unwrap_or(&mut bridge));
+            node::add_gateways(&mut rtnl, &config, on, &veth, &result, undo)?;
         }
         if config.ip_masq && config.ipam.is_some() {
             let ips: Vec<IpNetwork> = result.ips.iter().map(|ip| ip.address).collect();
@@ -87,6 +94,7 @@ impl Plugin for Bridge {
             interface(&veth.name, Some(veth.mac), ""),
             interface(ifname, pod_link.mac, &call.env.netns),
         ];
+        result.interfaces.extend(gateway.map(|link| interface(&link.name, link.mac, "")));
         if let Some(dns) = config.dns {
             result.dns = dns;
         }
@@ -96,7 +104,7 @@ impl Plugin for Bridge {
     fn del(&self, call: &Call) -> Result<(), Error> {
         // All are tried whatever the others do: an address must not stay reserved because a link would not go,
         // nor the other way round. Rules are looked for whatever the configuration says by now.
-        let link = attach::delete_link(call);
+        let link = Error::join([attach::delete_link(call), vlan::release(call)]);
         let rules = Error::join([masq::remove(call), spoof::remove(call)]);
         let address = match call.conf.ipam_type() {
             Some(_) => Ipam::find(call).and_then(|ipam| ipam.del(call)),
@@ -115,7 +123,7 @@ impl Plugin for Bridge {
     }
 
     fn gc(&self, call: &Call) -> Result<(), Error> {
-        let links = veth::collect(call);
+        let links = Error::join([veth::collect(call), vlan::collect(call)]);
         let rules = Error::join([masq::collect(call), spoof::collect(call)]);
         let address = match call.conf.ipam_type() {
             Some(_) => Ipam::find(call).and_then(|ipam| ipam.gc(call)),

@@ -10,6 +10,7 @@ use kernel::link::{self, Change, Link, Port};
 use kernel::{Mac, Rtnl, addr, sysctl};
 
 use super::config::BridgeConfig;
+use super::vlan;
 use crate::interface::attach::{failed, network};
 use crate::interface::forwarding::{self, unless_others};
 use crate::interface::saved::Saved;
@@ -34,7 +35,7 @@ pub(super) fn ensure_bridge(rtnl: &mut Rtnl, config: &BridgeConfig, undo: &mut U
             name,
             mac: Some(veth::random_mac()?),
             mtu: config.mtu,
-            vlan_filtering: false,
+            vlan_filtering: config.vlans.is_some(),
             up: true,
         };
         match link::add_bridge(rtnl, &wanted) {
@@ -56,6 +57,9 @@ pub(super) fn ensure_bridge(rtnl: &mut Rtnl, config: &BridgeConfig, undo: &mut U
     let index = bridge.index;
     if made {
         set_alias(rtnl, &mut bridge)?;
+    }
+    if config.vlans.is_some() {
+        vlan::ensure_filtering(rtnl, &bridge, is_pinned(&bridge), undo)?;
     }
     refuse_router_advertisements(name, undo);
     let change = Change {
@@ -92,9 +96,9 @@ fn refuse_router_advertisements(bridge: &str, undo: &mut Undo) {
     }
 }
 
-/// Whether the bridge keeps its MAC whatever its ports are.
+/// Whether the bridge keeps its MAC whatever its ports are: podnet made it. The gateway of a VLAN has no ports.
 fn is_pinned(bridge: &Link) -> bool {
-    bridge.alias.as_deref() == Some(BRIDGE_ALIAS)
+    bridge.alias.as_deref() == Some(BRIDGE_ALIAS) || bridge.kind.as_deref() != Some("bridge")
 }
 
 fn set_alias(rtnl: &mut Rtnl, bridge: &mut Link) -> Result<(), Error> {
@@ -176,11 +180,13 @@ pub(super) fn complete_port(
     Err(Error::new(code::TRY_LATER, format!("bridge port in error state: {state} ({name:?})")))
 }
 
-/// Puts the gateway addresses of `result` on the bridge and lets the node forward their families.
+/// Puts the gateway addresses of `result` on `on`, which is bridge `bridge` or the gateway of a VLAN on it, and lets the
+/// node forward their families.
 pub(super) fn add_gateways(
     rtnl: &mut Rtnl,
     config: &BridgeConfig,
-    (bridge, veth): (&mut Link, &NodeEnd),
+    (bridge, on): (u32, &mut Link),
+    veth: &NodeEnd,
     result: &CniResult,
     undo: &mut Undo,
 ) -> Result<(), Error> {
@@ -190,7 +196,7 @@ pub(super) fn add_gateways(
             let Some(gateway) = ip.gateway.filter(|gateway| gateway.is_ipv6() == v6) else { continue };
             let address = IpNetwork::new(gateway, ip.address.prefix())
                 .map_err(|err| Error::internal(format!("gateway {gateway} of {}: {err}", ip.address)))?;
-            ensure_address(rtnl, config, (bridge, veth), address, undo)?;
+            ensure_address(rtnl, config, (bridge, on, veth.index), address, undo)?;
             any = true;
         }
         if any {
@@ -200,22 +206,20 @@ pub(super) fn add_gateways(
     Ok(())
 }
 
-/// The address is on the bridge. Another IPv4 address, or an overlapping IPv6 one, conflicts: with
+/// The address is on `on`. Another IPv4 address, or an overlapping IPv6 one, conflicts: with
 /// `forceAddress` it is replaced, else it is an error.
 fn ensure_address(
     rtnl: &mut Rtnl,
     config: &BridgeConfig,
-    (bridge, veth): (&mut Link, &NodeEnd),
+    (bridge, on, own): (u32, &mut Link, u32),
     address: IpNetwork,
     undo: &mut Undo,
 ) -> Result<(), Error> {
-    let name = config.bridge.as_str();
-    let present =
-        addr::list(rtnl, Some(bridge.index)).map_err(failed(format!("list addresses of {name:?}")))?;
+    let (name, index) = (on.name.clone(), on.index);
+    let present = addr::list(rtnl, Some(index)).map_err(failed(format!("list addresses of {name:?}")))?;
     if present.iter().any(|there| there.net == address) {
         return Ok(());
     }
-    let index = bridge.index;
     let mut saved = false;
     for other in present.iter().map(|there| there.net) {
         let conflicts = match (other, address) {
@@ -250,15 +254,14 @@ fn ensure_address(
     let options = AddrOptions { nodad: address.is_ipv6() && !config.enable_dad, ..AddrOptions::default() };
     match addr::add(rtnl, index, address, &options) {
         Ok(()) => {
-            let own = veth.index;
             undo.push("delete the gateway address", move || {
                 let delete = || {
                     let mut rtnl = Rtnl::open()?;
                     addr::delete(&mut rtnl, index, address)
                 };
-                unless_others(own, |port| port.master == Some(index), delete).map_err(|err| err.msg)
+                unless_others(own, |port| port.master == Some(bridge), delete).map_err(|err| err.msg)
             });
-            pin_mac(rtnl, bridge)
+            pin_mac(rtnl, on)
         }
         // Another ADD put it there.
         Err(err) if err.is_exists() => Ok(()),
@@ -274,6 +277,10 @@ fn overlap(a: IpNetwork, b: IpNetwork) -> bool {
 /// STATUS of the node's side: the bridge's name is free or a bridge's.
 pub(super) fn status(config: &BridgeConfig) -> Result<(), Error> {
     let mut rtnl = Rtnl::open().map_err(failed("netlink on the node"))?;
+    if config.vlans.is_some() {
+        link::require_vlan_filtering(&mut rtnl)
+            .map_err(|err| Error::new(code::UNAVAILABLE, err.to_string()))?;
+    }
     match link::by_name(&mut rtnl, &config.bridge) {
         Ok(link) if link.kind.as_deref() != Some("bridge") => Err(Error::new(
             code::UNAVAILABLE,
