@@ -250,7 +250,7 @@ mod tests {
         ] {
             let error = resolve(keys, "").unwrap_err();
             assert!(error.msg.contains(sentence), "{keys}: {}", error.msg);
-            assert_eq!(error.code, code::INVALID_CONFIG, "{keys}");
+            assert_eq!(error.code, cni::code::INVALID_CONFIG, "{keys}");
         }
     }
 

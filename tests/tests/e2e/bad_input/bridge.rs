@@ -94,11 +94,13 @@ fn values() -> Vec<Bad> {
             .version("1.1.0")
             .says(7, "unknown ipmasq backend \"pf\"")
             .ours_alone(),
-        conf("bridge", "vlan and its value", with("vlan", "5")).says(2, "5").other_words(),
-        conf("bridge", "vlanTrunk", with("vlanTrunk", r#"[{"id":5}]"#)).says(2, "vlanTrunk").ours_alone(),
-        conf("bridge", "preserveDefaultVlan", with("preserveDefaultVlan", "true"))
-            .says(2, "preserveDefaultVlan")
-            .ours_alone(),
+        conf(
+            "bridge",
+            "a VLAN's gateway with a long name",
+            r#"{"bridge":"elevenchars","isGateway":true,"vlan":4094}"#,
+        )
+        .says(7, "elevenchars.4094")
+        .other_words(),
         conf("bridge", "disableContainerInterface and ipam", with("disableContainerInterface", "true"))
             .says(7, "cannot use IPAM when DisableContainerInterface flag is set")
             .ours_alone(),

@@ -13,6 +13,7 @@ mod delegate;
 mod environment;
 mod host_local;
 mod json;
+mod links;
 mod static_;
 mod storage;
 
@@ -221,6 +222,7 @@ fn table() -> Vec<Bad> {
     table.extend(bridge::cases());
     table.extend(delegate::cases());
     table.extend(host_local::cases());
+    table.extend(links::cases());
     table.extend(static_::cases());
     table.extend(storage::cases());
     table
