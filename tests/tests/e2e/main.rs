@@ -6,6 +6,7 @@ mod bad_input;
 mod devices;
 mod lab;
 mod licences;
+mod links;
 mod matrix;
 mod migration;
 mod parallel;

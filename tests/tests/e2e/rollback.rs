@@ -29,15 +29,27 @@ fn essence(facts: &Facts) -> Facts {
     })
 }
 
-fn unchanged(world: &World, before: &Facts) -> Result<()> {
+/// The world is as `before`, but for what may stay after a failed ADD.
+pub(super) fn unchanged(world: &World, before: &Facts) -> Result<()> {
     let left = essence(before).changes(&essence(&world.snapshot()?.facts));
     ensure!(left.is_empty(), "left behind: {left:#?}");
     Ok(())
 }
 
 fn fails_without_a_trace(world: &World, text: &str, version: &str, stdout: Stdout) -> Result<Outcome> {
+    add_fails_without_a_trace(world, "bridge", text, version, stdout)
+}
+
+/// ADD of `plugin` fails, and leaves the world as it was.
+pub(super) fn add_fails_without_a_trace(
+    world: &World,
+    plugin: &str,
+    text: &str,
+    version: &str,
+    stdout: Stdout,
+) -> Result<Outcome> {
     let before = world.snapshot()?.facts;
-    let outcome = world.call("bridge", "ADD").config(version, text).stdout(stdout).run()?;
+    let outcome = world.call(plugin, "ADD").config(version, text).stdout(stdout).run()?;
     ensure!(outcome.exit == Some(1) && !outcome.panicked(), "{outcome:?}");
     unchanged(world, &before)?;
     Ok(outcome)
@@ -171,8 +183,19 @@ fn a_foreign_delegate_is_told_to_del_when_add_fails() -> Result<()> {
     Ok(())
 }
 
-/// Makes the n-th call of each kind fail, for n from 1 until ADD no longer notices. Returns how many ADDs failed.
 fn inject(calls: &str, error: &str, text: &str) -> Result<usize> {
+    inject_into("bridge", calls, error, text, |_| Ok(()))
+}
+
+/// Makes the n-th call of each kind fail, for n from 1 until ADD of `plugin` no longer notices, each in a world that
+/// `prepare` has furnished. Returns how many ADDs failed.
+pub(super) fn inject_into(
+    plugin: &str,
+    calls: &str,
+    error: &str,
+    text: &str,
+    prepare: impl Fn(&World) -> Result<()> + Sync,
+) -> Result<usize> {
     let (next, failed) = (AtomicUsize::new(1), AtomicUsize::new(0));
     let last = AtomicUsize::new(usize::MAX);
     let worker = || -> Result<()> {
@@ -182,12 +205,13 @@ fn inject(calls: &str, error: &str, text: &str) -> Result<usize> {
                 return Ok(());
             }
             let world = World::new(Side::Podnet, 1)?;
+            prepare(&world)?;
             let before = world.snapshot()?.facts;
             let log = world.dir().join("strace");
             let (trace, fault) = (format!("trace={calls}"), format!("inject={calls}:error={error}:when={n}"));
             let log_path = log.to_string_lossy();
             let strace = ["strace", "-f", "-o", &log_path, "-e", &trace, "-e", &fault];
-            let call = world.call("bridge", "ADD").config("1.0.0", text);
+            let call = world.call(plugin, "ADD").config("1.0.0", text);
             let outcome = call.through(&strace).run().context("run strace: is it installed?")?;
             let log = std::fs::read_to_string(&log).context("read strace's log")?;
             if !log.contains("(INJECTED)") {
@@ -200,14 +224,14 @@ fn inject(calls: &str, error: &str, text: &str) -> Result<usize> {
                 // A best-effort step: what was made must be whole and deletable.
                 let result = outcome.result()?;
                 world
-                    .call("bridge", "CHECK")
+                    .call(plugin, "CHECK")
                     .config("1.0.0", text)
                     .prev(&result)
                     .run()?
                     .silent()
                     .with_context(what)?;
                 world
-                    .call("bridge", "DEL")
+                    .call(plugin, "DEL")
                     .config("1.0.0", text)
                     .prev(&result)
                     .run()?

@@ -55,10 +55,11 @@ pub(crate) fn add(call: &Call, config: OneLink, undo: &mut Undo) -> Result<CniRe
     }
 
     let ifname = call.env.ifname.as_str();
-    let link = create(&config, ifname, (&netns, &mut pod), parent.as_mut())?;
+    create(&config, ifname, (&netns, &mut pod), parent.as_mut())?;
     let path = call.env.netns.clone();
     let name = ifname.to_owned();
     undo.push("delete the pod's link", move || delete(&path, &name).map_err(|err| err.to_string()));
+    let link = link::by_name(&mut pod, ifname).map_err(failed(format!("find {ifname:?} in the pod")))?;
     let link = with_mac(&config, &mut pod, link)?;
 
     let mut result = match ipam {
@@ -117,13 +118,13 @@ pub(crate) fn gc(call: &Call) -> Result<(), Error> {
     }
 }
 
-/// Creates the link in the pod, down, and looks it up there.
+/// Creates the link in the pod, down.
 fn create(
     config: &OneLink,
     ifname: &str,
     (netns, pod): (&Netns, &mut Rtnl),
     parent: Option<&mut Found>,
-) -> Result<Link, Error> {
+) -> Result<(), Error> {
     let what = format!("create {} {ifname:?} in the pod", config.kind.name());
     let below = parent.as_ref().map(|found| found.link.index);
     let wanted =
@@ -134,13 +135,12 @@ fn create(
         _ => link::add(pod, &wanted),
     };
     match made {
-        Ok(()) => {}
+        Ok(()) => Ok(()),
         Err(err) if err.is_exists() && link::by_name(pod, ifname).is_ok() => {
-            return Err(Error::internal(format!("interface name {ifname:?} already exists in the pod")));
+            Err(Error::internal(format!("interface name {ifname:?} already exists in the pod")))
         }
-        Err(err) => return Err(failed(what)(err)),
+        Err(err) => Err(failed(what)(err)),
     }
-    link::by_name(pod, ifname).map_err(failed(format!("find {ifname:?} in the pod")))
 }
 
 /// Creates the link in the pod by a request on the node. Before Linux 6.15 that is refused when the node itself has
