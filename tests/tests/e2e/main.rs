@@ -10,6 +10,7 @@ mod links;
 mod matrix;
 mod migration;
 mod parallel;
+mod ptp;
 mod rollback;
 mod rules;
 mod specification;

@@ -10,24 +10,41 @@ use podnet_tests::{Side, World};
 
 use super::{DUAL, bridge};
 
-/// After the DEL of a killed ADD: no link, no address reserved; and the same ADD succeeds.
 fn recovers(world: &World) -> Result<()> {
-    bridge(world, "DEL", DUAL).run()?.silent()?;
+    recovers_of(world, "bridge", DUAL, &["lo"])
+}
+
+/// After the DEL of a killed ADD: the links of the node that were there before and no others, no address reserved; and
+/// the same ADD succeeds.
+fn recovers_of(world: &World, plugin: &str, text: &str, links: &[&str]) -> Result<()> {
+    let call = |verb: &str| world.call(plugin, verb).config("1.1.0", text);
+    call("DEL").run()?.silent()?;
     let snapshot = world.snapshot()?;
     ensure!(snapshot.pods[0].macs.keys().eq(["lo"]), "links left in the pod: {:?}", snapshot.pods[0].macs);
-    let left: Vec<_> =
-        snapshot.host.macs.keys().filter(|link| !["lo", "cni0"].contains(&link.as_str())).collect();
-    ensure!(left.is_empty(), "links left on the node: {left:?}");
+    let there: Vec<_> =
+        snapshot.host.macs.keys().map(String::as_str).filter(|link| *link != "cni0").collect();
+    ensure!(there == links, "links on the node: {there:?}, not {links:?}");
     ensure!(world.reservations(NETWORK)?.is_empty(), "reservations left: {:?}", world.reservations(NETWORK)?);
     let strays = snapshot.facts.iter().filter(|(path, _)| path.starts_with("data/") && path.contains("tmp"));
     ensure!(strays.count() == 0, "temporary files left: {:?}", snapshot.facts);
-    let result = bridge(world, "ADD", DUAL).run()?.result()?;
-    bridge(world, "CHECK", DUAL).prev(&result).run()?.silent()?;
-    bridge(world, "DEL", DUAL).prev(&result).run()?.silent()
+    let result = call("ADD").run()?.result()?;
+    call("CHECK").prev(&result).run()?.silent()?;
+    call("DEL").prev(&result).run()?.silent()
 }
 
 #[test]
 fn an_add_killed_at_any_system_call_is_cleaned_up_by_del() -> Result<()> {
+    killed_at_any_system_call("bridge", DUAL, &["lo"], |_| Ok(()))
+}
+
+/// ADD of `plugin` is killed at each of its system calls, in a world with these links on the node that `prepare` made,
+/// and DEL cleans up.
+pub(crate) fn killed_at_any_system_call(
+    plugin: &str,
+    text: &str,
+    links: &[&str],
+    prepare: impl Fn(&World) -> Result<()> + Sync,
+) -> Result<()> {
     let (next, last, killed) = (AtomicUsize::new(1), AtomicUsize::new(usize::MAX), AtomicUsize::new(0));
     let worker = || -> Result<()> {
         loop {
@@ -36,10 +53,18 @@ fn an_add_killed_at_any_system_call_is_cleaned_up_by_del() -> Result<()> {
                 return Ok(());
             }
             let world = World::new(Side::Podnet, 1)?;
+            prepare(&world)?;
             let log = world.dir().join("strace").to_string_lossy().into_owned();
             let fault = format!("inject=all:signal=KILL:when={n}");
-            let call =
-                bridge(&world, "ADD", DUAL).through(&["strace", "-o", &log, "-e", "trace=all", "-e", &fault]);
+            let call = world.call(plugin, "ADD").config("1.1.0", text).through(&[
+                "strace",
+                "-o",
+                &log,
+                "-e",
+                "trace=all",
+                "-e",
+                &fault,
+            ]);
             let outcome = call.run().context("run strace: is it installed?")?;
             if outcome.exit == Some(0) {
                 last.fetch_min(n, Ordering::Relaxed);
@@ -48,7 +73,8 @@ fn an_add_killed_at_any_system_call_is_cleaned_up_by_del() -> Result<()> {
             killed.fetch_add(1, Ordering::Relaxed);
             let log = std::fs::read_to_string(&log).context("read strace's log")?;
             let tail: Vec<_> = log.lines().rev().take(4).collect();
-            recovers(&world).with_context(|| format!("killed at system call {n}: {tail:#?}"))?;
+            recovers_of(&world, plugin, text, links)
+                .with_context(|| format!("killed at system call {n}: {tail:#?}"))?;
         }
     };
     std::thread::scope(|scope| {
@@ -58,7 +84,7 @@ fn an_add_killed_at_any_system_call_is_cleaned_up_by_del() -> Result<()> {
             .try_for_each(|w| w.join().unwrap_or_else(|_| Err(anyhow::anyhow!("a worker panicked"))))
     })?;
     let killed = killed.into_inner();
-    println!("ADD was killed at {killed} system calls");
+    println!("ADD of {plugin} was killed at {killed} system calls");
     ensure!(killed > 30, "only {killed} system calls");
     Ok(())
 }
