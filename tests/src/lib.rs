@@ -14,6 +14,7 @@ pub mod plugins;
 pub mod process;
 pub mod reader;
 pub mod result;
+pub mod rootless;
 pub mod sealed;
 pub mod world;
 

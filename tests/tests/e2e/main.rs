@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod devices;
+mod host_device;
 mod lab;
 mod licences;
 mod links;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use podnet_tests::process::Stdout;
+use podnet_tests::rootless::Rootless;
 use podnet_tests::world::NETWORK;
 use podnet_tests::{Side, World};
 
@@ -285,4 +286,22 @@ fn pods_of_the_reference_are_checked_and_deleted_by_ours_and_the_other_way_round
         gone(&world)?;
     }
     Ok(())
+}
+
+#[test]
+fn rootless_namespaces_are_as_good() -> Result<()> {
+    let rootless = Rootless::new(Side::Podnet, 2)?;
+    let world = &rootless.world;
+    let call = |verb: &str, pod| rootless.call("ptp", verb, pod).config("1.1.0", DUAL);
+    let results = [call("ADD", 0).run()?.result()?, call("ADD", 1).run()?.result()?];
+    for family in 0..2 {
+        let (a, b) = (address(&results[0], family), address(&results[1], family));
+        ensure!(source_seen(&world.pods[0], &world.pods[1], b)? == a);
+    }
+    for (pod, result) in results.iter().enumerate() {
+        call("CHECK", pod).prev(result).run()?.silent()?;
+        call("DEL", pod).prev(result).run()?.silent()?;
+        call("DEL", pod).prev(result).run()?.silent()?;
+    }
+    gone(world)
 }
