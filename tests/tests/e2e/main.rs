@@ -2,6 +2,7 @@
 //! (a missing privilege fails), `ip`, `nft`, `iptables`, `strace`, `setpriv`, and Debian's package
 //! `containernetworking-plugins`.
 
+mod alone;
 mod bad_input;
 mod devices;
 mod host_device;
@@ -15,4 +16,5 @@ mod ptp;
 mod rollback;
 mod rules;
 mod specification;
+mod tap;
 mod verbs;
