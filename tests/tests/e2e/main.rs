@@ -5,6 +5,7 @@
 mod alone;
 mod bad_input;
 mod devices;
+mod docs;
 mod host_device;
 mod lab;
 mod licences;
