@@ -5,6 +5,7 @@
 //! decoder must not be able to hide itself. Nothing here touches the machine's own network namespace, /run/netns or
 //! sysctls: every namespace is held by a file descriptor and is gone with the process.
 
+pub mod datagram;
 pub mod devices;
 pub mod difference;
 pub mod facts;
@@ -13,6 +14,7 @@ pub mod plugins;
 pub mod process;
 pub mod reader;
 pub mod result;
+pub mod rootless;
 pub mod sealed;
 pub mod sent;
 pub mod world;

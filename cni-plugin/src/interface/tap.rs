@@ -126,17 +126,20 @@ impl Plugin for Tap {
             group: config.group,
             label: config.context.as_deref(),
         };
+        let mut again = Rtnl::open_in(&netns).map_err(failed("netlink in the pod"))?;
         tap::add(&netns, &device).map_err(|err| match err.is_exists() {
             true => Error::internal(format!("interface name {ifname:?} already exists in the pod")),
             false => failed(format!("create tap {ifname:?} in the pod"))(err),
         })?;
+        let name = ifname.to_owned();
+        undo.push("delete the tap", move || {
+            match link::by_name(&mut again, &name).and_then(|link| link::delete(&mut again, link.index)) {
+                Err(err) if !err.is_not_found() => Err(err.to_string()),
+                _ => Ok(()),
+            }
+        });
         let link = link::by_name(&mut pod, ifname);
         let link = link.map_err(failed(format!("find {ifname:?} in the pod")))?;
-        let mut again = Rtnl::open_in(&netns).map_err(failed("netlink in the pod"))?;
-        undo.push("delete the tap", move || match link::delete(&mut again, link.index) {
-            Err(err) if !err.is_not_found() => Err(err.to_string()),
-            _ => Ok(()),
-        });
         let change = Change {
             mac: config.mac,
             mtu: (config.mtu != 0).then_some(config.mtu),

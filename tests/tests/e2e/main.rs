@@ -2,15 +2,20 @@
 //! (a missing privilege fails), `ip`, `nft`, `iptables`, `strace`, `setpriv`, and Debian's package
 //! `containernetworking-plugins`.
 
+mod alone;
 mod bad_input;
 mod devices;
+mod docs;
+mod host_device;
 mod lab;
 mod licences;
 mod links;
 mod matrix;
 mod migration;
 mod parallel;
+mod ptp;
 mod rollback;
 mod rules;
 mod specification;
+mod tap;
 mod verbs;

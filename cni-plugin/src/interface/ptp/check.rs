@@ -25,25 +25,24 @@ pub(super) fn check(call: &Call, config: &PtpConfig, mut pod: Rtnl) -> Result<()
     }
     let mut rtnl = Rtnl::open().map_err(failed("netlink on the node"))?;
     let end = check_node_end(&mut rtnl, &link, previous)?;
-    if previous.ips.is_empty() {
-        return Ok(());
-    }
     attach::check_addresses(&mut pod, (ifname, link.index), previous, position)?;
-    check_routes(&mut pod, &attach::gateway_routes(link.index, previous), "in the pod")?;
     attach::check_routes(&mut pod, previous)?;
+    // A later plugin of the chain may have added addresses of other interfaces.
+    let mut own = previous.clone();
+    own.ips.retain(|ip| ip.interface.is_none_or(|at| at == position));
+    check_routes(&mut pod, &attach::gateway_routes(link.index, &own), "in the pod")?;
 
     let present = addr::list(&mut rtnl, Some(end.index))
         .map_err(failed(format!("list addresses of {:?}", end.name)))?;
-    for gateway in node::gateways(previous) {
+    for gateway in node::gateways(&own) {
         if !present.iter().any(|address| address.net == gateway) {
             return Err(Error::internal(format!("gateway {gateway} is not on {:?}", end.name)));
         }
     }
-    check_routes(&mut rtnl, &node::routes(previous, end.index), "on the node")?;
-    families(previous).try_for_each(forwarding::check)?;
+    check_routes(&mut rtnl, &node::routes(&own, end.index), "on the node")?;
+    families(&own).try_for_each(forwarding::check)?;
     if config.ip_masq {
-        let own = previous.ips.iter().filter(|ip| ip.interface.is_none_or(|at| at == position));
-        masq::check(call, &own.map(|ip| ip.address).collect::<Vec<_>>())?;
+        masq::check(call, &own.ips.iter().map(|ip| ip.address).collect::<Vec<_>>())?;
     }
     Ok(())
 }

@@ -10,8 +10,10 @@
 //! longer occurs fails too. Random names and MACs become symbols (see `podnet_tests::reader`).
 
 mod bridge;
+mod host_device;
 mod ipam;
 mod macvlan;
+mod ptp;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -78,6 +80,8 @@ impl Case {
 fn cases() -> Vec<Case> {
     let mut cases = bridge::cases();
     cases.extend(ipam::cases());
+    cases.extend(ptp::cases());
+    cases.extend(host_device::cases());
     cases.extend(macvlan::cases());
     cases
 }

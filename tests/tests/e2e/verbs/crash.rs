@@ -1,5 +1,5 @@
-//! ADD is killed with SIGKILL, at the n-th of its system calls for every n (by `strace`) and at moments of the clock: a
-//! DEL afterwards leaves nothing, and the next ADD works.
+//! ADD is killed with SIGKILL, at each of its system calls that may change something (by `strace`) and at moments of
+//! the clock: a DEL afterwards leaves nothing, and the next ADD works.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -10,46 +10,80 @@ use podnet_tests::{Side, World};
 
 use super::{DUAL, bridge};
 
-/// After the DEL of a killed ADD: no link, no address reserved; and the same ADD succeeds.
 fn recovers(world: &World) -> Result<()> {
-    bridge(world, "DEL", DUAL).run()?.silent()?;
+    recovers_of(world, "bridge", DUAL, &["lo"])
+}
+
+/// After the DEL of a killed ADD: the links of the node that were there before and no others, no address reserved; and
+/// the same ADD succeeds.
+fn recovers_of(world: &World, plugin: &str, text: &str, links: &[&str]) -> Result<()> {
+    let call = |verb: &str| world.call(plugin, verb).config("1.1.0", text);
+    call("DEL").run()?.silent()?;
     let snapshot = world.snapshot()?;
     ensure!(snapshot.pods[0].macs.keys().eq(["lo"]), "links left in the pod: {:?}", snapshot.pods[0].macs);
-    let left: Vec<_> =
-        snapshot.host.macs.keys().filter(|link| !["lo", "cni0"].contains(&link.as_str())).collect();
-    ensure!(left.is_empty(), "links left on the node: {left:?}");
+    let there: Vec<_> =
+        snapshot.host.macs.keys().map(String::as_str).filter(|link| *link != "cni0").collect();
+    ensure!(there == links, "links on the node: {there:?}, not {links:?}");
     ensure!(world.reservations(NETWORK)?.is_empty(), "reservations left: {:?}", world.reservations(NETWORK)?);
     let strays = snapshot.facts.iter().filter(|(path, _)| path.starts_with("data/") && path.contains("tmp"));
     ensure!(strays.count() == 0, "temporary files left: {:?}", snapshot.facts);
-    let result = bridge(world, "ADD", DUAL).run()?.result()?;
-    bridge(world, "CHECK", DUAL).prev(&result).run()?.silent()?;
-    bridge(world, "DEL", DUAL).prev(&result).run()?.silent()
+    let result = call("ADD").run()?.result()?;
+    call("CHECK").prev(&result).run()?.silent()?;
+    call("DEL").prev(&result).run()?.silent()
 }
 
 #[test]
 fn an_add_killed_at_any_system_call_is_cleaned_up_by_del() -> Result<()> {
-    let (next, last, killed) = (AtomicUsize::new(1), AtomicUsize::new(usize::MAX), AtomicUsize::new(0));
-    let worker = || -> Result<()> {
-        loop {
-            let n = next.fetch_add(1, Ordering::Relaxed);
-            if n > last.load(Ordering::Relaxed) {
-                return Ok(());
-            }
-            let world = World::new(Side::Podnet, 1)?;
-            let log = world.dir().join("strace").to_string_lossy().into_owned();
-            let fault = format!("inject=all:signal=KILL:when={n}");
-            let call =
-                bridge(&world, "ADD", DUAL).through(&["strace", "-o", &log, "-e", "trace=all", "-e", &fault]);
-            let outcome = call.run().context("run strace: is it installed?")?;
-            if outcome.exit == Some(0) {
-                last.fetch_min(n, Ordering::Relaxed);
-                return Ok(());
-            }
-            killed.fetch_add(1, Ordering::Relaxed);
-            let log = std::fs::read_to_string(&log).context("read strace's log")?;
-            let tail: Vec<_> = log.lines().rev().take(4).collect();
-            recovers(&world).with_context(|| format!("killed at system call {n}: {tail:#?}"))?;
+    killed_at_any_system_call("bridge", DUAL, &["lo"], |_| Ok(()))
+}
+
+/// System calls after which the kernel or a disk may be another than before.
+const CHANGING: &str = "sendto,sendmsg,sendmmsg,write,writev,pwrite64,rename,renameat,renameat2,link,linkat,unlink,\
+    unlinkat,mkdir,mkdirat,open,openat,ftruncate,ioctl,flock,setns,fork,clone,exit_group";
+
+/// ADD of `plugin` is killed at each of its system calls that may change something (at the others it leaves what it
+/// leaves at the next of these), in a world with these links on the node that `prepare` made, and DEL cleans up.
+///
+/// strace counts the calls of each name by itself, so they are counted in an undisturbed ADD first.
+pub(crate) fn killed_at_any_system_call(
+    plugin: &str,
+    text: &str,
+    links: &[&str],
+    prepare: impl Fn(&World) -> Result<()> + Sync,
+) -> Result<()> {
+    let trace = |fault: &str| -> Result<(World, Option<i32>, Vec<String>)> {
+        let world = World::new(Side::Podnet, 1)?;
+        prepare(&world)?;
+        let log = world.dir().join("strace").to_string_lossy().into_owned();
+        let (calls, fault) = (format!("trace={CHANGING}"), fault.replace("CHANGING", CHANGING));
+        let strace = ["strace", "-o", &log, "-e", &calls, "-e", &fault];
+        let outcome = world.call(plugin, "ADD").config("1.1.0", text).through(&strace).run();
+        let outcome = outcome.context("run strace: is it installed?")?;
+        let log = std::fs::read_to_string(&log).context("read strace's log")?;
+        Ok((world, outcome.exit, log.lines().map(str::to_owned).collect()))
+    };
+    let (_world, exit, log) = trace("trace=CHANGING")?;
+    ensure!(exit == Some(0), "ADD of {plugin} fails: {log:#?}");
+    let mut counts = std::collections::BTreeMap::new();
+    let mut moments = Vec::new();
+    for line in &log {
+        let Some((name, arguments)) = line.split_once('(') else { continue };
+        let count = counts.entry(name).or_insert(0);
+        *count += 1;
+        if !name.starts_with("open") || arguments.contains("O_CREAT") {
+            moments.push((name, *count));
         }
+    }
+    let next = AtomicUsize::new(0);
+    let worker = || -> Result<()> {
+        while let Some((name, n)) = moments.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let (world, exit, log) = trace(&format!("inject={name}:signal=KILL:when={n}"))?;
+            let what =
+                || format!("killed at {name} {n}: {:#?}", log.iter().rev().take(4).collect::<Vec<_>>());
+            ensure!(exit.is_none(), "it was not killed: {}", what());
+            recovers_of(&world, plugin, text, links).with_context(what)?;
+        }
+        Ok(())
     };
     std::thread::scope(|scope| {
         let workers: Vec<_> = (0..3).map(|_| scope.spawn(worker)).collect();
@@ -57,9 +91,8 @@ fn an_add_killed_at_any_system_call_is_cleaned_up_by_del() -> Result<()> {
             .into_iter()
             .try_for_each(|w| w.join().unwrap_or_else(|_| Err(anyhow::anyhow!("a worker panicked"))))
     })?;
-    let killed = killed.into_inner();
-    println!("ADD was killed at {killed} system calls");
-    ensure!(killed > 30, "only {killed} system calls");
+    println!("ADD of {plugin} was killed at {} system calls", moments.len());
+    ensure!(moments.len() > 10, "only {moments:?}");
     Ok(())
 }
 

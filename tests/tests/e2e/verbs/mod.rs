@@ -2,7 +2,7 @@
 
 mod add;
 mod check;
-mod crash;
+pub(crate) mod crash;
 mod del;
 mod gc;
 mod version;
