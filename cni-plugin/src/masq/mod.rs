@@ -138,8 +138,12 @@ pub(crate) fn collect(call: &Call) -> Result<(), Error> {
 pub(crate) fn check(call: &Call, ips: &[IpNetwork]) -> Result<(), Error> {
     let owner = Owner::of(call);
     let mut nfnl = Nfnl::open().map_err(failed(WHAT))?;
-    let missing = table::missing(&mut nfnl, &owner, ips).map_err(failed(WHAT))?;
-    let missing = xtables::missing(&mut nfnl, &owner, missing).map_err(failed(WHAT))?;
+    // Looked at again when another program changes anything meanwhile.
+    let missing = nfnl.transact(|nfnl, _| {
+        let missing = table::missing(nfnl, &owner, ips)?;
+        xtables::missing(nfnl, &owner, missing)
+    });
+    let missing = missing.map_err(failed(WHAT))?;
     match missing.first() {
         Some(ip) if !xtables::legacy_in_use() => {
             Err(Error::internal(format!("masquerade rule for {} is missing", ip.ip())))

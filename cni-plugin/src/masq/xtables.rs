@@ -33,20 +33,28 @@ pub(super) fn remove(nfnl: &mut Nfnl, owner: &Owner, ips: &[IpNetwork]) -> Resul
 /// Removes the chains of a network's containers that have no valid attachment.
 pub(super) fn collect(nfnl: &mut Nfnl, network: &str, valid: &[Owner]) -> Result<()> {
     for table in TABLES {
-        let mut chains = nft::chains(nfnl, table)?;
-        chains.retain(|chain| chain.name.starts_with(PREFIX) && chain.name.len() == PREFIX.len() + DIGITS);
-        for chain in chains {
-            let rules = nft::rules(nfnl, table, &chain.name)?;
-            let comment = rules.iter().find_map(compat::comment).unwrap_or_default();
-            let Some(container) = container_in(&comment, network) else { continue };
-            // The name tells a chain for masquerade from one of another plugin with such a comment.
-            let is_ours = chain.name == chain_of(network, container);
-            if is_ours && valid.iter().all(|owner| owner.container != container) {
-                remove_chain(nfnl, table, &chain.name, &|_| true)?;
-            }
-        }
+        let stale = nfnl.transact(|nfnl, _| stale_chains(nfnl, table, network, valid))?;
+        stale.iter().try_for_each(|chain| remove_chain(nfnl, table, chain, &|_| true))?;
     }
     Ok(())
+}
+
+fn stale_chains(nfnl: &mut Nfnl, table: Table<'_>, network: &str, valid: &[Owner]) -> Result<Vec<String>> {
+    let mut stale = Vec::new();
+    for chain in nft::chains(nfnl, table)? {
+        if !chain.name.starts_with(PREFIX) || chain.name.len() != PREFIX.len() + DIGITS {
+            continue;
+        }
+        let rules = nft::rules(nfnl, table, &chain.name)?;
+        let comment = rules.iter().find_map(compat::comment).unwrap_or_default();
+        let Some(container) = container_in(&comment, network) else { continue };
+        // The name tells a chain for masquerade from one of another plugin with such a comment.
+        let is_masquerade = chain.name == chain_of(network, container);
+        if is_masquerade && valid.iter().all(|owner| owner.container != container) {
+            stale.push(chain.name);
+        }
+    }
+    Ok(stale)
 }
 
 /// Those of `ips` for which the attachment has no jump.

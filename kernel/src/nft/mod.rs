@@ -19,6 +19,8 @@ mod expr;
 mod feature;
 mod rule;
 mod set;
+#[cfg(test)]
+mod tests;
 mod userdata;
 
 use std::fmt;

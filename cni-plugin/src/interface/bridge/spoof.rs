@@ -69,15 +69,10 @@ pub(super) fn remove(call: &Call) -> std::result::Result<(), Error> {
 pub(super) fn collect(call: &Call) -> std::result::Result<(), Error> {
     let Some(stale) = Stale::of(call) else { return Ok(()) };
     let collected = Nfnl::open().and_then(|mut nfnl| {
-        let mut ids = Vec::new();
-        nfnl.transact(|nfnl, _| {
-            let rules = nft::handles(nfnl, TABLE, PREROUTING)?;
-            let of_stale = rules.iter().filter(|(_, userdata)| stale.covers(userdata));
-            ids = of_stale
-                .filter_map(|(_, userdata)| userdata.text()?.strip_prefix(COMMENT).map(str::to_owned))
-                .collect();
-            Ok(())
-        })?;
+        let rules = nfnl.transact(|nfnl, _| nft::handles(nfnl, TABLE, PREROUTING))?;
+        let of_stale = rules.iter().filter(|(_, userdata)| stale.covers(userdata));
+        let ids: Vec<&str> =
+            of_stale.filter_map(|(_, userdata)| userdata.text()?.strip_prefix(COMMENT)).collect();
         ids.iter().try_for_each(|id| remove_of(&mut nfnl, id))
     });
     forgiving(collected)
@@ -88,16 +83,24 @@ pub(super) fn collect(call: &Call) -> std::result::Result<(), Error> {
 /// # Errors
 /// What is missing.
 pub(super) fn check(call: &Call, port: &str, mac: Mac) -> std::result::Result<(), Error> {
-    let mut nfnl = Nfnl::open().map_err(failed(WHAT))?;
-    for (chain, rule) in rules(&id(call), port, mac) {
-        let found = nft::rules(&mut nfnl, TABLE, &chain).map_err(failed(WHAT))?;
-        if !found.iter().any(|found| found.does(&rule)) {
-            return Err(Error::internal(format!(
-                "{WHAT} of port {port:?} for MAC {mac}: a rule of chain {TABLE} {chain} is missing"
-            )));
-        }
+    let wanted = rules(&id(call), port, mac);
+    // Looked at again when another program changes anything meanwhile.
+    let missing = Nfnl::open().and_then(|mut nfnl| {
+        nfnl.transact(|nfnl, _| {
+            for (chain, rule) in &wanted {
+                if !nft::rules(nfnl, TABLE, chain)?.iter().any(|found| found.does(rule)) {
+                    return Ok(Some(chain));
+                }
+            }
+            Ok(None)
+        })
+    });
+    match missing.map_err(failed(WHAT))? {
+        None => Ok(()),
+        Some(chain) => Err(Error::internal(format!(
+            "{WHAT} of port {port:?} for MAC {mac}: a rule of chain {TABLE} {chain} is missing"
+        ))),
     }
-    Ok(())
 }
 
 /// STATUS: the kernel would take the rules; nothing is changed.

@@ -230,6 +230,33 @@ fn failed_add_leaves_no_rule() -> Result<()> {
     Ok(())
 }
 
+/// By `strace`, which makes the n-th request to the kernel fail.
+#[test]
+fn rules_are_undone_whichever_request_fails() -> Result<()> {
+    let world = World::new(Side::Podnet, 2)?;
+    bridge(&world, "ADD", BOTH).pod(1).run()?.result()?;
+    let before = ruleset(&world)?;
+    let mut failed = 0;
+    for n in 1.. {
+        let log = world.dir().join("strace").to_string_lossy().into_owned();
+        let fault = format!("inject=sendto,sendmsg:error=EPERM:when={n}");
+        let strace = ["strace", "-f", "-o", &log, "-e", "trace=sendto,sendmsg", "-e", &fault];
+        let outcome = bridge(&world, "ADD", BOTH).through(&strace).run()?;
+        ensure!(!outcome.panicked(), "{outcome:?}");
+        if outcome.exit == Some(0) {
+            bridge(&world, "DEL", BOTH).run()?.silent()?;
+        } else {
+            failed += 1;
+        }
+        assert_eq!(ruleset(&world)?, before, "the {n}th request fails: {outcome:?}");
+        if !std::fs::read_to_string(&log).context("strace's log")?.contains("(INJECTED)") {
+            break;
+        }
+    }
+    ensure!(failed >= 15, "only {failed} requests of ADD could be made to fail");
+    Ok(())
+}
+
 #[test]
 fn hundred_pods_at_a_time_leave_the_ruleset_as_it_was() -> Result<()> {
     const PODS: usize = 100;
