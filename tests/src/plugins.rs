@@ -12,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 pub const DEBIAN: &str = "/usr/lib/cni";
 
 /// The names `podnet` answers to.
-pub const NAMES: [&str; 11] = [
+pub const NAMES: [&str; 12] = [
     "bridge",
     "dummy",
     "host-device",
@@ -23,6 +23,7 @@ pub const NAMES: [&str; 11] = [
     "ptp",
     "static",
     "tap",
+    "tuning",
     "vlan",
 ];
 

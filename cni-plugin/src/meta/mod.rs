@@ -2,3 +2,4 @@
 
 #[allow(dead_code, reason = "portmap and firewall use the rest")]
 pub(crate) mod owner;
+pub(crate) mod tuning;

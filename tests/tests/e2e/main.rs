@@ -7,6 +7,7 @@ mod bad_input;
 mod devices;
 mod docs;
 mod host_device;
+mod chained;
 mod lab;
 mod licences;
 mod links;
