@@ -98,6 +98,12 @@ pub(crate) static APPLETS: &[Applet] = &[
         plugin: &ipam::static_::Static,
     },
     Applet {
+        name: "sbr",
+        kind: Kind::Meta,
+        about: "chained: a routing table for each address of the pod's interface",
+        plugin: &meta::sbr::Sbr,
+    },
+    Applet {
         name: "tuning",
         kind: Kind::Meta,
         about: "chained: sysctls of the pod, MAC, MTU and flags of its interface",

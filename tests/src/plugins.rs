@@ -12,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 pub const DEBIAN: &str = "/usr/lib/cni";
 
 /// The names `podnet` answers to.
-pub const NAMES: [&str; 12] = [
+pub const NAMES: [&str; 13] = [
     "bridge",
     "dummy",
     "host-device",
@@ -21,6 +21,7 @@ pub const NAMES: [&str; 12] = [
     "loopback",
     "macvlan",
     "ptp",
+    "sbr",
     "static",
     "tap",
     "tuning",

@@ -2,4 +2,5 @@
 
 #[allow(dead_code, reason = "portmap and firewall use the rest")]
 pub(crate) mod owner;
+pub(crate) mod sbr;
 pub(crate) mod tuning;

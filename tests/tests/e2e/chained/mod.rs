@@ -5,6 +5,8 @@
 //! ```
 //! and with `bridge` before them, called by the runtime of the `cni` crate.
 
+mod lists;
+mod sbr;
 mod tuning;
 
 use anyhow::Result;
