@@ -98,6 +98,12 @@ pub(crate) static APPLETS: &[Applet] = &[
         plugin: &ipam::static_::Static,
     },
     Applet {
+        name: "bandwidth",
+        kind: Kind::Meta,
+        about: "chained: limits the rate to the pod and from it",
+        plugin: &meta::bandwidth::Bandwidth,
+    },
+    Applet {
         name: "sbr",
         kind: Kind::Meta,
         about: "chained: a routing table for each address of the pod's interface",

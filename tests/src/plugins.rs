@@ -12,7 +12,8 @@ use anyhow::{Context, Result, ensure};
 pub const DEBIAN: &str = "/usr/lib/cni";
 
 /// The names `podnet` answers to.
-pub const NAMES: [&str; 13] = [
+pub const NAMES: [&str; 14] = [
+    "bandwidth",
     "bridge",
     "dummy",
     "host-device",

@@ -2,5 +2,6 @@
 
 #[allow(dead_code, reason = "portmap and firewall use the rest")]
 pub(crate) mod owner;
+pub(crate) mod bandwidth;
 pub(crate) mod sbr;
 pub(crate) mod tuning;

@@ -10,8 +10,11 @@ use crate::wire::{self, tca};
 const ETHERNET: u8 = 1;
 /// The version of htb's interface that every kernel asks for (`struct tc_htb_glob`).
 const HTB_VERSION: u32 = 3;
-/// What tc(8) tells as well: a class without a quantum gets a tenth of its rate.
+/// What tc(8) tells as well; unused, as every class is given its quantum.
 const RATE_TO_QUANTUM: u32 = 10;
+/// Bytes that a class sends before it is another's turn: a tenth of its rate, which the kernel would take, is too
+/// little for slow classes and too much for fast ones, and it complains of both.
+const QUANTUM: u32 = 10_000;
 /// TC_U32_TERMINAL: a packet that matches goes to the class.
 const TERMINAL: u8 = 1;
 /// TC_ACT_STOLEN: the packet goes on nowhere else.
@@ -69,7 +72,7 @@ pub(super) fn class(class: &Class) -> TcMessage {
     let mut parms = rate_spec(class.rate);
     parms.extend(rate_spec(class.rate));
     // buffer, cbuffer, quantum, level, prio
-    parms.extend(words(&[class.buffer, class.buffer, 0, 0, 0]));
+    parms.extend(words(&[class.buffer, class.buffer, QUANTUM, 0, 0]));
     let mut inner = vec![DefaultNla::new(tca::HTB_PARMS, parms)];
     inner.extend(rate64(tca::HTB_RATE64, class.rate));
     inner.extend(rate64(tca::HTB_CEIL64, class.rate));

@@ -66,7 +66,7 @@ pub(super) fn steps(
         taken.insert(table);
         steps.push(Step::AddRule(rule(ip.address, table)));
         let copies = copies(config, ip, ips, &moved);
-        let default = gateway(config, ip).filter(|_| !copies.iter().any(|route| is_plain_default(route)));
+        let default = gateway(config, ip).filter(|_| !copies.iter().any(is_plain_default));
         let route = |gateway| Route {
             family: Some(family(ip.address)),
             gateway: Some(gateway),

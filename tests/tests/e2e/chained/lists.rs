@@ -121,6 +121,32 @@ fn bridge_and_sbr() -> Result<()> {
 }
 
 #[test]
+fn bridge_and_bandwidth() -> Result<()> {
+    lives(
+        r#"{"type":"bandwidth","ingressRate":8000000,"ingressBurst":160000,"egressRate":1000000,"egressBurst":160000}"#,
+    )
+}
+
+#[test]
+fn two_attachments_of_one_network_with_bandwidth_do_not_meet() -> Result<()> {
+    let rates = r#"{"type":"bandwidth","egressRate":1000000,"egressBurst":160000}"#;
+    for order in [["eth0", "net1"], ["net1", "eth0"]] {
+        let list = List::new("1.0.0", rates)?;
+        let results = [list.add("eth0")?, list.add("net1")?];
+        let of = |ifname: &str| if ifname == "eth0" { &results[0] } else { &results[1] };
+        for ifname in order {
+            list.check(ifname, of(ifname))?;
+        }
+        let [first, second] = order;
+        list.del(first, &list.world.netns(0), Some(of(first)))?;
+        list.check(second, of(second))?;
+        list.del(second, &list.world.netns(0), Some(of(second)))?;
+        ensure!(list.left()?.is_empty(), "{:?}", list.left()?);
+    }
+    Ok(())
+}
+
+#[test]
 fn two_attachments_of_one_network_with_sbr_do_not_meet() -> Result<()> {
     let list = List::new("1.0.0", r#"{"type":"sbr"}"#)?;
     let first = list.add("eth0")?;

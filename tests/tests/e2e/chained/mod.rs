@@ -5,7 +5,9 @@
 //! ```
 //! and with `bridge` before them, called by the runtime of the `cni` crate.
 
+mod bandwidth;
 mod lists;
+mod rate;
 mod sbr;
 mod tuning;
 
