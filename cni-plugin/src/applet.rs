@@ -115,6 +115,12 @@ pub(crate) static APPLETS: &[Applet] = &[
         about: "chained: sysctls of the pod, MAC, MTU and flags of its interface",
         plugin: &meta::tuning::Tuning,
     },
+    Applet {
+        name: "vrf",
+        kind: Kind::Meta,
+        about: "chained: a routing domain of its own for the pod's interface",
+        plugin: &meta::vrf::Vrf,
+    },
 ];
 
 /// The plugin of that name, if it is one of ours.

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 pub const DEBIAN: &str = "/usr/lib/cni";
 
 /// The names `podnet` answers to.
-pub const NAMES: [&str; 14] = [
+pub const NAMES: [&str; 15] = [
     "bandwidth",
     "bridge",
     "dummy",
@@ -27,6 +27,7 @@ pub const NAMES: [&str; 14] = [
     "tap",
     "tuning",
     "vlan",
+    "vrf",
 ];
 
 /// Those that the reference got after 1.1.1.

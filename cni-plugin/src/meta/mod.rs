@@ -5,3 +5,4 @@ pub(crate) mod owner;
 pub(crate) mod bandwidth;
 pub(crate) mod sbr;
 pub(crate) mod tuning;
+pub(crate) mod vrf;

@@ -8,6 +8,7 @@ mod devices;
 mod docs;
 mod host_device;
 mod chained;
+mod devices;
 mod lab;
 mod licences;
 mod links;

@@ -10,6 +10,9 @@ use serde_json::Value;
 const BRIDGE: &str = r#"{"type":"bridge","isDefaultGateway":true,"ipam":{"type":"host-local","dataDir":"@DATA@",
     "ranges":[[{"subnet":"10.1.2.0/24"}],[{"subnet":"2001:db8:1::/64"}]],"routes":[{"dst":"192.168.0.0/16"}]}}"#;
 
+/// The oldest that CHECK has, and those since.
+const VERSIONS: [&str; 3] = ["0.4.0", "1.0.0", "1.1.0"];
+
 struct List {
     world: World,
     runtime: Runtime,
@@ -79,8 +82,8 @@ impl List {
 }
 
 /// ADD, CHECK, DEL and DEL again; then the same with a DEL that finds no namespace, as `ctr run --cni` calls it.
-fn lives(chained: &str) -> Result<()> {
-    for version in ["0.4.0", "1.0.0", "1.1.0"] {
+pub(crate) fn lives(versions: &[&str], chained: &str) -> Result<()> {
+    for version in versions {
         let list = List::new(version, chained)?;
         let result = list.add("eth0")?;
         list.check("eth0", &result).with_context(|| format!("CHECK right after ADD of {chained}"))?;
@@ -109,6 +112,7 @@ fn lives(chained: &str) -> Result<()> {
 #[test]
 fn bridge_and_tuning() -> Result<()> {
     lives(
+        &VERSIONS,
         r#"{"type":"tuning","dataDir":"@DIR@/tuning","mac":"02:00:00:00:00:0A","mtu":1400,"allmulti":true,
             "sysctl":{"net.ipv4.conf.IFNAME.arp_filter":"1"}}"#,
     )
@@ -116,13 +120,14 @@ fn bridge_and_tuning() -> Result<()> {
 
 #[test]
 fn bridge_and_sbr() -> Result<()> {
-    lives(r#"{"type":"sbr"}"#)?;
-    lives(r#"{"type":"sbr","addSourceHints":true}"#)
+    lives(&VERSIONS, r#"{"type":"sbr"}"#)?;
+    lives(&VERSIONS, r#"{"type":"sbr","addSourceHints":true}"#)
 }
 
 #[test]
 fn bridge_and_bandwidth() -> Result<()> {
     lives(
+        &VERSIONS,
         r#"{"type":"bandwidth","ingressRate":8000000,"ingressBurst":160000,"egressRate":1000000,"egressBurst":160000}"#,
     )
 }

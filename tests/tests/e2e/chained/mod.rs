@@ -6,7 +6,7 @@
 //! and with `bridge` before them, called by the runtime of the `cni` crate.
 
 mod bandwidth;
-mod lists;
+pub(crate) mod lists;
 mod rate;
 mod sbr;
 mod tuning;
@@ -17,14 +17,14 @@ use podnet_tests::{Side, World};
 use serde_json::{Value, json};
 
 /// A world with one pod that has an interface.
-fn world(side: Side) -> Result<World> {
+pub(crate) fn world(side: Side) -> Result<World> {
     let world = World::new(side, 1)?;
     attach(&world, "eth0", 0)?;
     Ok(world)
 }
 
 /// Gives pod 0 an interface with addresses, its `n`-th.
-fn attach(world: &World, ifname: &str, n: usize) -> Result<()> {
+pub(crate) fn attach(world: &World, ifname: &str, n: usize) -> Result<()> {
     let uplink = format!("uplink{n}");
     world.host_ip(&[
         &format!("link add {uplink} address 02:00:00:00:0{n}:01 type veth peer name {ifname} address 02:00:00:00:0{n}:02"),
@@ -45,7 +45,7 @@ fn attach(world: &World, ifname: &str, n: usize) -> Result<()> {
 }
 
 /// What the plugin that made the `n`-th interface would have printed.
-fn result(world: &World, version: &str, ifname: &str, n: usize) -> Value {
+pub(crate) fn result(world: &World, version: &str, ifname: &str, n: usize) -> Value {
     let address = |address: String, gateway: String, family: &str| {
         let mut ip = json!({"interface": 1, "address": address, "gateway": gateway});
         if version < "1" {
@@ -69,6 +69,6 @@ fn result(world: &World, version: &str, ifname: &str, n: usize) -> Value {
 }
 
 /// A call of a chained plugin in the newest version for eth0.
-fn call<'w>(world: &'w World, plugin: &str, verb: &str, text: &str) -> Call<'w> {
+pub(crate) fn call<'w>(world: &'w World, plugin: &str, verb: &str, text: &str) -> Call<'w> {
     world.call(plugin, verb).config("1.1.0", text).prev(&result(world, "1.1.0", "eth0", 0))
 }
