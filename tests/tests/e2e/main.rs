@@ -4,11 +4,11 @@
 
 mod alone;
 mod bad_input;
+mod chained;
+mod devices;
 mod devices;
 mod docs;
 mod host_device;
-mod chained;
-mod devices;
 mod lab;
 mod licences;
 mod links;
