@@ -8,7 +8,7 @@ use std::path::Path;
 
 use cni::plugin::Plugin;
 
-use crate::{install, interface, ipam};
+use crate::{install, interface, ipam, meta};
 
 /// What kind of work a plugin does, as the reference sorts its folders.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub(crate) enum Kind {
     Interface,
     /// Hands out addresses.
     Ipam,
+    /// Changes what the plugins before it in the chain made.
+    Meta,
 }
 
 /// One plugin: the name in `type`, its kind, one line of help, the implementation.
@@ -94,6 +96,30 @@ pub(crate) static APPLETS: &[Applet] = &[
         kind: Kind::Ipam,
         about: "addresses written in the configuration or asked for by the runtime",
         plugin: &ipam::static_::Static,
+    },
+    Applet {
+        name: "bandwidth",
+        kind: Kind::Meta,
+        about: "chained: limits the rate to the pod and from it",
+        plugin: &meta::bandwidth::Bandwidth,
+    },
+    Applet {
+        name: "sbr",
+        kind: Kind::Meta,
+        about: "chained: a routing table for each address of the pod's interface",
+        plugin: &meta::sbr::Sbr,
+    },
+    Applet {
+        name: "tuning",
+        kind: Kind::Meta,
+        about: "chained: sysctls of the pod, MAC, MTU and flags of its interface",
+        plugin: &meta::tuning::Tuning,
+    },
+    Applet {
+        name: "vrf",
+        kind: Kind::Meta,
+        about: "chained: a routing domain of its own for the pod's interface",
+        plugin: &meta::vrf::Vrf,
     },
 ];
 

@@ -90,6 +90,7 @@ fn kind(kind: Kind) -> &'static str {
     match kind {
         Kind::Interface => "interface",
         Kind::Ipam => "ipam",
+        Kind::Meta => "chained",
     }
 }
 

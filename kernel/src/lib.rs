@@ -3,7 +3,7 @@
 //!
 //! Every verb is blocking and returns when the kernel has answered. The crate decides nothing: it knows no CNI, no
 //! IPAM and no policy, it starts no thread except the one that [`Netns::create`] needs, and it never retries a
-//! change. What it does deliberately not hold: nf_tables, traffic control, devices that no pod uses.
+//! change. What it does deliberately not hold: nf_tables, devices that no pod uses.
 //!
 //! `unsafe` lives in the private module `sys` only.
 
@@ -26,6 +26,7 @@ pub mod rule;
 mod sys;
 pub mod sysctl;
 pub mod tap;
+pub mod tc;
 mod wire;
 
 pub use batch::Batch;

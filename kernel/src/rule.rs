@@ -1,4 +1,4 @@
-//! Routing policy rules: listed for those who want to see why a route is not used, and added. Nothing here deletes one.
+//! Routing policy rules: list, add, delete. Marks and actions other than a look into a table are read, not made.
 
 use ipnetwork::IpNetwork;
 use netlink_packet_core::{Emitable, NLM_F_CREATE, NLM_F_EXCL};
@@ -20,6 +20,9 @@ mod fra {
     pub(super) const FWMASK: u16 = 16;
     pub(super) const OIFNAME: u16 = 17;
 }
+
+/// FR_ACT_TO_TBL: look in the table.
+pub const ACTION_TABLE: u8 = 1;
 
 /// A routing policy rule (RTM_NEWRULE, linux/fib_rules.h).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,12 +59,25 @@ pub fn list(rtnl: &mut Rtnl, family: Family) -> Result<Vec<Rule>> {
 }
 
 /// Adds a rule by source, destination, incoming and outgoing link that has packets look in `table`; mark and other
-/// actions are not sent. `is_exists()` when there is the same one.
+/// actions are not sent. Priority 0 leaves the choice to the kernel, which takes the number before the first that is not
+/// 0. `is_exists()` when there is the same one; one that differs in the priority only is another.
 pub fn add(rtnl: &mut Rtnl, rule: &Rule) -> Result<()> {
+    rtnl.change(libc::RTM_NEWRULE, NLM_F_CREATE | NLM_F_EXCL, &message(rule))
+        .map_err(|c| c.about(format!("add rule {} to table {}", rule.priority, rule.table)))
+}
+
+/// Deletes the first rule with these properties, of any priority when that is 0. `is_not_found()` when there is none.
+pub fn delete(rtnl: &mut Rtnl, rule: &Rule) -> Result<()> {
+    rtnl.change(libc::RTM_DELRULE, 0, &message(rule))
+        .map_err(|c| c.about(format!("delete rule {} to table {}", rule.priority, rule.table)))
+}
+
+fn message(rule: &Rule) -> RuleMessage {
     let mut m = RuleMessage::default();
     m.header.family = rule.family.number();
     m.header.action = rule.action.into();
-    m.attributes = vec![RuleAttribute::Priority(rule.priority), RuleAttribute::Table(rule.table)];
+    m.attributes = vec![RuleAttribute::Table(rule.table)];
+    m.attributes.extend((rule.priority != 0).then_some(RuleAttribute::Priority(rule.priority)));
     m.attributes.extend(rule.iif.clone().map(RuleAttribute::Iifname));
     m.attributes.extend(rule.oif.clone().map(RuleAttribute::Oifname));
     if let Some(src) = rule.src {
@@ -72,8 +88,7 @@ pub fn add(rtnl: &mut Rtnl, rule: &Rule) -> Result<()> {
         m.header.dst_len = dst.prefix();
         m.attributes.push(RuleAttribute::Destination(dst.ip()));
     }
-    rtnl.change(libc::RTM_NEWRULE, NLM_F_CREATE | NLM_F_EXCL, &m)
-        .map_err(|c| c.about(format!("add rule {} to table {}", rule.priority, rule.table)))
+    m
 }
 
 fn read(payload: &[u8]) -> std::result::Result<Option<Rule>, Cause> {

@@ -47,6 +47,24 @@ pub(crate) mod ifla {
     pub(crate) const INET_CONF: u16 = 1;
 }
 
+/// linux/rtnetlink.h `TCA_*`, linux/pkt_sched.h, linux/pkt_cls.h, linux/tc_act/tc_mirred.h
+pub(crate) mod tca {
+    pub(crate) const KIND: u16 = 1;
+    pub(crate) const OPTIONS: u16 = 2;
+    pub(crate) const TBF_PARMS: u16 = 1;
+    pub(crate) const TBF_RATE64: u16 = 4;
+    pub(crate) const HTB_PARMS: u16 = 1;
+    pub(crate) const HTB_INIT: u16 = 2;
+    pub(crate) const HTB_RATE64: u16 = 6;
+    pub(crate) const HTB_CEIL64: u16 = 7;
+    pub(crate) const U32_CLASSID: u16 = 1;
+    pub(crate) const U32_SEL: u16 = 5;
+    pub(crate) const U32_ACT: u16 = 7;
+    pub(crate) const ACT_KIND: u16 = 1;
+    pub(crate) const ACT_OPTIONS: u16 = 2;
+    pub(crate) const MIRRED_PARMS: u16 = 2;
+}
+
 /// linux/ip.h, `IPV4_DEVCONF_ARP_NOTIFY`
 pub(crate) const DEVCONF_ARP_NOTIFY: u16 = 22;
 /// linux/if.h, `IF_OPER_UP`
@@ -142,6 +160,10 @@ pub(crate) fn to_u32(value: &[u8]) -> Option<u32> {
 
 pub(crate) fn to_i32(value: &[u8]) -> Option<i32> {
     Some(i32::from_ne_bytes(value.get(..4)?.try_into().ok()?))
+}
+
+pub(crate) fn to_u64(value: &[u8]) -> Option<u64> {
+    Some(u64::from_ne_bytes(value.get(..8)?.try_into().ok()?))
 }
 
 pub(crate) fn to_ip(value: &[u8]) -> Option<IpAddr> {

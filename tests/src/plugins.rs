@@ -12,7 +12,8 @@ use anyhow::{Context, Result, ensure};
 pub const DEBIAN: &str = "/usr/lib/cni";
 
 /// The names `podnet` answers to.
-pub const NAMES: [&str; 11] = [
+pub const NAMES: [&str; 15] = [
+    "bandwidth",
     "bridge",
     "dummy",
     "host-device",
@@ -21,9 +22,12 @@ pub const NAMES: [&str; 11] = [
     "loopback",
     "macvlan",
     "ptp",
+    "sbr",
     "static",
     "tap",
+    "tuning",
     "vlan",
+    "vrf",
 ];
 
 /// Those that the reference got after 1.1.1.

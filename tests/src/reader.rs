@@ -108,8 +108,44 @@ fn read_here(names: &Names) -> Result<Reading> {
             reading.facts.put(format!("vlan/{name}"), port["vlans"].to_string());
         }
     }
+    read_shaping(links, names, &mut reading.facts)?;
     read_sysctls(links, names, &mut reading.facts);
     Ok(reading)
+}
+
+/// Qdiscs that links have by themselves. An ingress qdisc shows nowhere but in `tc`, and its filters in one of these
+/// namespaces alone: those that have an ifb.
+const OWN_QDISCS: [&str; 4] = ["noqueue", "noop", "pfifo_fast", "fq_codel"];
+
+/// Qdiscs with their numbers, and where filters send what comes in; asked for only where a link shows that there are any.
+fn read_shaping(links: &[Value], names: &Names, facts: &mut Facts) -> Result<()> {
+    if links.iter().all(|link| OWN_QDISCS.contains(&text(link, "qdisc"))) {
+        return Ok(());
+    }
+    let qdiscs = run("tc", &["-j", "qdisc", "show"], "")?;
+    for qdisc in qdiscs.first().and_then(Value::as_array).into_iter().flatten() {
+        let (dev, kind) = (text(qdisc, "dev"), text(qdisc, "kind"));
+        if OWN_QDISCS.contains(&kind) {
+            continue;
+        }
+        let at = format!("qdisc/{}/{}", segment(&names.link(dev)), text(qdisc, "handle"));
+        facts.put(format!("{at}/kind"), kind);
+        facts.put_json(&at, &qdisc["options"]);
+        if kind != "ingress" {
+            continue;
+        }
+        let filters = run("tc", &["-j", "filter", "show", "dev", dev, "parent", "ffff:"], "")?;
+        let all = filters.first().and_then(Value::as_array).into_iter().flatten();
+        for filter in all.filter(|filter| filter["options"]["actions"].is_array()) {
+            facts.put_json(&format!("{at}/filter/match"), &filter["options"]["match"]);
+            for (i, action) in filter["options"]["actions"].as_array().into_iter().flatten().enumerate() {
+                for key in ["kind", "mirred_action", "direction", "to_dev", "control_action"] {
+                    facts.put_json(&format!("{at}/filter/{i}/{key}"), &action[key]);
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 fn ip(args: &[&str], stdin: &str) -> Result<Vec<Value>> {

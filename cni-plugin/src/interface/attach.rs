@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 use cni::{Call, CniResult, Error, Interface, code};
 use ipnetwork::IpNetwork;
 use kernel::addr::{AddrOptions, Address};
-use kernel::link::{Change, Link};
+use kernel::link::{Change, Link, LinkKind};
 use kernel::route::{Family, Route};
-use kernel::{Batch, Netns, Rtnl, addr, link, route, sysctl};
+use kernel::{Batch, Netns, Rtnl, addr, link, route, rule, sysctl};
 
 /// How long duplicate address detection may take, as the reference waits.
 const SETTLE: Duration = Duration::from_secs(5);
@@ -385,26 +385,51 @@ pub(crate) fn check_addresses(
     Ok(())
 }
 
-/// CHECK of routes: each of `result` is in the table it asks for. A gateway must match, except a default
-/// route's, which a later plugin of the chain may have changed.
+/// CHECK of routes: each of `result` is in the table it asks for; one that asks for none is in the main table,
+/// or in one that a later plugin of the chain moved it to: which a rule leads to, or a VRF. A gateway must
+/// match, except a default route's, which such a plugin may have changed.
 ///
 /// # Errors
 /// The first route that is missing.
 pub(crate) fn check_routes(rtnl: &mut Rtnl, result: &CniResult) -> Result<(), Error> {
     let present = list_routes(rtnl)?;
+    let mut other_tables: Option<Vec<u32>> = None;
     for wanted in &result.routes {
         let default = wanted.dst.prefix() == 0;
         let same = |route: &Route| {
-            route.table_id() == wanted.table.unwrap_or(route::TABLE_MAIN)
-                && network(route.destination()) == network(wanted.dst)
+            network(route.destination()) == network(wanted.dst)
                 && (default || wanted.gw.is_none() || route.gateway == wanted.gw)
         };
-        if !present.iter().any(same) {
+        let table = wanted.table.unwrap_or(route::TABLE_MAIN);
+        if present.iter().any(|route| route.table_id() == table && same(route)) {
+            continue;
+        }
+        let others: &[u32] = match (wanted.table, &mut other_tables) {
+            (Some(_), _) => &[],
+            (None, Some(tables)) => tables,
+            (None, none) => none.insert(tables_in_use(rtnl)?),
+        };
+        if !present.iter().any(|route| others.contains(&route.table_id()) && same(route)) {
             let gateway = wanted.gw.map(|gateway| format!(" via {gateway}")).unwrap_or_default();
             return Err(Error::internal(format!("route {}{gateway} is missing in the pod", wanted.dst)));
         }
     }
     Ok(())
+}
+
+/// The tables that a rule leads to, or that are a VRF's.
+fn tables_in_use(rtnl: &mut Rtnl) -> Result<Vec<u32>, Error> {
+    let mut tables = Vec::new();
+    for family in [Family::V4, Family::V6] {
+        let rules = rule::list(rtnl, family).map_err(failed("list rules of the pod"))?;
+        tables.extend(rules.into_iter().map(|rule| rule.table));
+    }
+    let links = link::list(rtnl).map_err(failed("list links of the pod"))?;
+    tables.extend(links.into_iter().filter_map(|link| match link.data {
+        Some(LinkKind::Vrf { table }) => Some(table),
+        _ => None,
+    }));
+    Ok(tables)
 }
 
 fn list_routes(rtnl: &mut Rtnl) -> Result<Vec<Route>, Error> {

@@ -121,7 +121,7 @@ pub(crate) fn delete(call: &Call) -> Result<(), Error> {
         }
     }
     let own = alias(&call.conf.name, &call.env.container_id, ifname);
-    delete_where(|alias| *alias == own)
+    delete_where("veth", |alias| *alias == own)
 }
 
 /// GC of links: deletes the node's veths whose alias names this network and an attachment that is not
@@ -130,21 +130,29 @@ pub(crate) fn delete(call: &Call) -> Result<(), Error> {
 /// # Errors
 /// Every link that would not go.
 pub(crate) fn collect(call: &Call) -> Result<(), Error> {
+    collect_kind(call, "veth")
+}
+
+/// As [`collect`], for the node's links of another kind.
+///
+/// # Errors
+/// Every link that would not go.
+pub(crate) fn collect_kind(call: &Call, kind: &str) -> Result<(), Error> {
     let Some(valid) = &call.conf.valid_attachments else { return Ok(()) };
     let keep: Vec<String> = valid
         .iter()
         .map(|attachment| alias(&call.conf.name, &attachment.container_id, &attachment.ifname))
         .collect();
-    delete_where(|alias| is_of(alias, &call.conf.name) && !keep.contains(alias))
+    delete_where(kind, |alias| is_of(alias, &call.conf.name) && !keep.contains(alias))
 }
 
-/// Deletes the veths of the node whose alias is one that `which` wants.
-fn delete_where(which: impl Fn(&String) -> bool) -> Result<(), Error> {
+/// Deletes the node's links of a kind whose alias is one that `which` wants.
+fn delete_where(kind: &str, which: impl Fn(&String) -> bool) -> Result<(), Error> {
     let mut rtnl = Rtnl::open().map_err(failed("netlink on the node"))?;
     let links = link::list(&mut rtnl).map_err(failed("list links of the node"))?;
     let stale = links
         .iter()
-        .filter(|link| link.kind.as_deref() == Some("veth") && link.alias.as_ref().is_some_and(&which));
+        .filter(|link| link.kind.as_deref() == Some(kind) && link.alias.as_ref().is_some_and(&which));
     let deleted: Vec<Result<(), Error>> = stale
         .map(|link| match link::delete(&mut rtnl, link.index) {
             Err(err) if !err.is_not_found() => Err(failed(format!("delete link {:?}", link.name))(err)),
@@ -176,8 +184,8 @@ pub(crate) fn random_name(source: Mac) -> String {
     format!("veth{:02x}{:02x}{:02x}{:02x}", bytes[2], bytes[3], bytes[4], bytes[5])
 }
 
-/// The alias (`ip link` shows it) that says whose a node's veth is; GC finds its own by it.
-fn alias(network: &str, container_id: &str, ifname: &str) -> String {
+/// The alias (`ip link` shows it) that says whose a node's link is; GC finds its own by it.
+pub(crate) fn alias(network: &str, container_id: &str, ifname: &str) -> String {
     format!("{ALIAS} {network} {container_id} {ifname}").chars().take(255).collect()
 }
 

@@ -52,10 +52,20 @@ pub(crate) fn bridge_message(bridge: &Bridge<'_>) -> LinkMessage {
     m
 }
 
+/// A queue length is sent, 0 too: without one the kernel gives 32 packets.
+pub(crate) fn ifb_message(name: &str, mtu: u32) -> LinkMessage {
+    let mut m = end(name, None, mtu);
+    m.attributes.push(LinkAttribute::TxQueueLen(0));
+    m.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Ifb)]));
+    set_flag(&mut m, LinkFlags::Up, Some(true));
+    m
+}
+
 pub(crate) fn change_message(index: u32, change: &Change<'_>) -> LinkMessage {
     let mut m = address_only(index);
     set_flag(&mut m, LinkFlags::Up, change.up);
     set_flag(&mut m, LinkFlags::Promisc, change.promisc);
+    set_flag(&mut m, LinkFlags::Allmulti, change.allmulti);
     let a = &mut m.attributes;
     a.extend(change.netns.map(netns));
     a.extend(change.mac.map(address));

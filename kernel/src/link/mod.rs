@@ -1,4 +1,4 @@
-//! Links: look up, create (veth, bridge, and links of one piece), change, delete, wait for carrier.
+//! Links: look up, create (veth, bridge, ifb, and links of one piece), change, delete, wait for carrier.
 //!
 //! Nothing here chooses names or addresses, and a link that exists is never adopted: creation is always exclusive.
 //! How a message is laid out is in `build`, how an answer is understood in `read`.
@@ -13,7 +13,7 @@ use std::os::fd::BorrowedFd;
 
 use netlink_packet_core::{Emitable, NLM_F_CREATE, NLM_F_EXCL};
 
-use crate::error::Result;
+use crate::error::{Cause, Result};
 use crate::mac::Mac;
 use crate::rtnl::Rtnl;
 use crate::tap::Tun;
@@ -52,6 +52,8 @@ pub struct Link {
     pub link: Option<u32>,
     /// The namespace of `link`, as this namespace numbers its peers; None when it is this namespace.
     pub link_netnsid: Option<i32>,
+    /// IFF_ALLMULTI: asked for by the administrator.
+    pub allmulti: bool,
     /// All flags (`IFF_*`, netdevice(7)).
     pub flags: u32,
     /// The transmit queue's length in packets.
@@ -142,6 +144,8 @@ pub struct Change<'a> {
     pub master: Option<u32>,
     /// Receives all frames (IFF_PROMISC).
     pub promisc: Option<bool>,
+    /// Receives all multicast frames (IFF_ALLMULTI).
+    pub allmulti: Option<bool>,
     /// Moves the link to this namespace.
     pub netns: Option<BorrowedFd<'a>>,
     /// Announces addresses by gratuitous ARP when the link comes up or changes its MAC: the sysctl
@@ -187,6 +191,18 @@ pub fn add_bridge(rtnl: &mut Rtnl, bridge: &Bridge<'_>) -> Result<()> {
     // Of all that can be asked of a bridge, a kernel may have been built without this alone.
     let named = |c| if bridge.vlan_filtering { port_vlan::named(c) } else { c };
     made.map_err(|c| named(c).about(about_create(bridge.name)))
+}
+
+/// Creates an ifb, up, without a queue of its own: whatever is sent to it comes back as if it had come in on the link
+/// that it was taken from, when its qdisc lets it go. `mtu` 0 is the kernel's default. `is_exists()` when the name is
+/// taken, `is_unsupported()` when the kernel lacks ifb.
+pub fn add_ifb(rtnl: &mut Rtnl, name: &str, mtu: u32) -> Result<()> {
+    let made = rtnl.change(libc::RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, &build::ifb_message(name, mtu));
+    let named = |c| match c {
+        Cause::Os { errno: libc::EOPNOTSUPP, .. } => Cause::Lacks { name: "ifb", option: "CONFIG_IFB" },
+        other => other,
+    };
+    made.map_err(|c| named(c).about(about_create(name)))
 }
 
 fn create(rtnl: &mut Rtnl, name: &str, message: &dyn Emitable) -> Result<()> {

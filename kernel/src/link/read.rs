@@ -24,6 +24,7 @@ pub(crate) fn link(payload: &[u8]) -> Result<Link, Cause> {
         master: None,
         link: None,
         link_netnsid: None,
+        allmulti: header.flags.contains(LinkFlags::Allmulti),
         flags: header.flags.bits(),
         txqlen: 0,
         group: 0,

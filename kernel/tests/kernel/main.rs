@@ -13,6 +13,7 @@ mod namespaces;
 mod packets;
 mod routes;
 mod rules;
+mod shaping;
 mod sysctls;
 mod taps;
 

@@ -242,3 +242,31 @@ fn neighbour_that_answered_is_listed_with_its_mac() {
         }
     });
 }
+
+#[test]
+fn a_rule_is_added_where_the_kernel_likes_and_deleted_by_what_it_says() {
+    in_netns(|rtnl, _| {
+        for (family, src) in [(Family::V4, "10.1.2.3/32"), (Family::V6, "fd00::3/128")] {
+            let rule = rule::Rule {
+                family,
+                priority: 0,
+                src: Some(net(src)),
+                dst: None,
+                iif: None,
+                oif: None,
+                mark: None,
+                action: rule::ACTION_TABLE,
+                table: 1000,
+            };
+            rule::add(rtnl, &rule).unwrap();
+            let there = rule::list(rtnl, family).unwrap().into_iter().find(|r| r.src == rule.src).unwrap();
+            assert_eq!(there, rule::Rule { priority: 32765, ..rule.clone() });
+            assert!(rule::add(rtnl, &there).unwrap_err().is_exists());
+            let other = rule::Rule { table: 1001, ..rule.clone() };
+            assert!(rule::delete(rtnl, &other).unwrap_err().is_not_found());
+            rule::delete(rtnl, &there).unwrap();
+            assert!(rule::delete(rtnl, &there).unwrap_err().is_not_found());
+            assert!(rule::list(rtnl, family).unwrap().iter().all(|r| r.src.is_none()));
+        }
+    });
+}

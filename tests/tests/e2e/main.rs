@@ -4,6 +4,8 @@
 
 mod alone;
 mod bad_input;
+mod chained;
+mod devices;
 mod devices;
 mod docs;
 mod host_device;

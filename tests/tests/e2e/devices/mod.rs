@@ -9,3 +9,4 @@ mod lacking;
 mod node;
 mod smoke;
 mod vlan;
+mod vrf;

@@ -10,6 +10,7 @@
 //! longer occurs fails too. Random names and MACs become symbols (see `podnet_tests::reader`).
 
 mod bridge;
+mod chained;
 mod host_device;
 mod ipam;
 mod macvlan;
@@ -21,6 +22,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
+use crate::chained::attach;
 use anyhow::{Context, Result};
 use podnet_tests::difference::{Differences, Place};
 use podnet_tests::facts::{Change, Facts};
@@ -40,6 +42,8 @@ pub(crate) struct Case {
     /// The oldest version whose result can hold what comes out.
     pub(crate) since: &'static str,
     pub(crate) pods: usize,
+    /// Whether the pod has an interface before ADD, which is told of it, as what is chained behind other plugins is.
+    pub(crate) attached: bool,
     /// Whether CHECK is called; not where the reference's answer is a matter of chance.
     pub(crate) check: bool,
     /// CNI_ARGS.
@@ -65,6 +69,7 @@ impl Case {
             text,
             since: "0.1.0",
             pods: 1,
+            attached: false,
             check: true,
             args: "",
             ifname: "eth0",
@@ -83,6 +88,7 @@ fn cases() -> Vec<Case> {
     cases.extend(ptp::cases());
     cases.extend(host_device::cases());
     cases.extend(macvlan::cases());
+    cases.extend(chained::cases());
     cases
 }
 
@@ -99,6 +105,9 @@ fn play(case: &Case, version: &str, side: Side) -> Result<Vec<Step>> {
     world.names.choose(case.args);
     world.host_ip(case.host)?;
     write_sysctls(&world.host, case.host_sysctls)?;
+    if case.attached {
+        attach(&world, case.ifname, 0)?;
+    }
     for pod in 0..case.pods {
         world.pod_ip(pod, case.pod)?;
         write_sysctls(&world.pods[pod], case.pod_sysctls)?;
@@ -107,7 +116,8 @@ fn play(case: &Case, version: &str, side: Side) -> Result<Vec<Step>> {
         std::fs::write(world.dir().join(name), content).context("write the case's file")?;
     }
     let mut steps = Vec::new();
-    let mut results: Vec<Option<Value>> = vec![None; case.pods];
+    let before = case.attached.then(|| crate::chained::result(&world, version, case.ifname, 0));
+    let mut results: Vec<Option<Value>> = vec![before; case.pods];
     for (verb, label) in [("ADD", "ADD"), ("CHECK", "CHECK"), ("DEL", "DEL"), ("DEL", "DEL again")] {
         if verb == "CHECK" && !case.check {
             continue;
@@ -115,8 +125,9 @@ fn play(case: &Case, version: &str, side: Side) -> Result<Vec<Step>> {
         for (pod, result) in results.iter_mut().enumerate() {
             let mut call = world.call(case.plugin, verb).config(version, case.text).pod(pod);
             call = call.env("CNI_IFNAME", case.ifname).env("CNI_ARGS", case.args);
-            // As libcni: CHECK always gets prevResult, DEL from 0.4.0 on.
-            if let Some(result) = result.as_ref().filter(|_| verb == "CHECK" || version >= "0.4.0") {
+            // As libcni: CHECK always gets prevResult, DEL from 0.4.0 on, ADD what came before.
+            let told = verb == "CHECK" || version >= "0.4.0" || verb == "ADD";
+            if let Some(result) = result.as_ref().filter(|_| told) {
                 call = call.prev(result);
             }
             let outcome = call.run()?;
