@@ -1,6 +1,6 @@
 """Decodes the rtnetlink messages that a program sent, as strace wrote them down (see sent.rs): pyroute2 reads them, which
-shares nothing with the crates that built them. Prints a JSON array in the order of sending. Questions, and writes to
-other sockets and files, are left out; a message that pyroute2 does not know fails."""
+shares nothing with the crates that built them. From a JSON array of logs to one of arrays of messages in the order of
+sending. Questions, and writes to other sockets and files, are left out; a message that pyroute2 does not know fails."""
 
 import json
 import re
@@ -51,9 +51,9 @@ def plain(value):
     return value.hex() if isinstance(value, (bytes, bytearray)) else value
 
 
-def main():
+def decoded(log):
     messages = []
-    for data in writes(open(sys.argv[1])):
+    for data in writes(log.splitlines()):
         while data:
             length, kind, bits = (int.from_bytes(data[a:b], "little") for a, b in ((0, 4), (4, 6), (6, 8)))
             one, data = data[:length], data[length + 3 & ~3 :]
@@ -63,7 +63,7 @@ def main():
             message.decode()
             flags = [name for bit, name in FLAGS.items() if bits & bit] + [hex(bits & ~0x605)] * bool(bits & ~0x605)
             messages.append({"type": kind, "nlm": " ".join(flags), **plain(message)})
-    json.dump(messages, sys.stdout)
+    return messages
 
 
-main()
+json.dump([decoded(log) for log in json.load(sys.stdin)], sys.stdout)
