@@ -104,6 +104,18 @@ pub(crate) static APPLETS: &[Applet] = &[
         plugin: &meta::bandwidth::Bandwidth,
     },
     Applet {
+        name: "firewall",
+        kind: Kind::Meta,
+        about: "chained: lets the pod's packets through the node, and says who may reach it",
+        plugin: &meta::firewall::Firewall,
+    },
+    Applet {
+        name: "portmap",
+        kind: Kind::Meta,
+        about: "chained: ports of the node that lead to the pod",
+        plugin: &meta::portmap::Portmap,
+    },
+    Applet {
         name: "sbr",
         kind: Kind::Meta,
         about: "chained: a routing table for each address of the pod's interface",

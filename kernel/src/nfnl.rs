@@ -2,10 +2,12 @@
 //!
 //! The verbs are in [`crate::nft`] and [`crate::conntrack`].
 
+use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use netlink_packet_core::{Emitable, NLM_F_ACK, NLM_F_REQUEST, NLMSG_ERROR};
 use netlink_sys::protocols::NETLINK_NETFILTER;
+use nix::fcntl::{Flock, FlockArg};
 use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::channel::{Answer, Channel};
@@ -73,11 +75,13 @@ impl Nfnl {
     }
 
     /// Makes a change that depends on what is there: `prepare` looks, puts what is to be changed into the batch and
-    /// gives a value, and is called again whenever another program has changed anything in between.
+    /// gives a value, and is called again whenever another program has changed anything in between. Programs that use
+    /// this function take turns, or many at once would overtake each other without end.
     pub fn transact<T>(
         &mut self,
         mut prepare: impl FnMut(&mut Nfnl, &mut nft::Batch) -> Result<T>,
     ) -> Result<T> {
+        let _turn = turn();
         for _ in 0..TRIES {
             let generation = self.generation()?;
             let mut batch = nft::Batch::new();
@@ -225,6 +229,13 @@ impl Nfnl {
     ) -> std::result::Result<Vec<T>, Cause> {
         self.channel.dump(kind, body, read)
     }
+}
+
+/// Waits for this program's turn among those in the calling thread's namespace. The lock is on a file of procfs that is
+/// another one in each namespace, so nothing is written anywhere. Without it the generation alone decides.
+fn turn() -> Option<Flock<File>> {
+    let file = File::open("/proc/thread-self/net/dev").ok()?;
+    Flock::lock(file, FlockArg::LockExclusive).ok()
 }
 
 /// A kernel without nf_tables does not know the subsystem.

@@ -203,6 +203,21 @@ pub fn list(rtnl: &mut Rtnl, family: Family) -> Result<Vec<Route>> {
     rtnl.dump(libc::RTM_GETROUTE, &query, read).map_err(|c| c.about("list routes"))
 }
 
+/// The route that a packet of this host's to `ip` takes; its destination is the address alone. ENETUNREACH when there
+/// is none.
+pub fn lookup(rtnl: &mut Rtnl, ip: IpAddr) -> Result<Route> {
+    let mut query = RouteMessage::default();
+    query.header.address_family = Family::of(ip).number();
+    query.header.destination_prefix_length = if ip.is_ipv4() { 32 } else { 128 };
+    query.attributes.push(RouteAttribute::Destination(ip.into()));
+    let first = |payload: &[u8]| {
+        let mut all = Vec::new();
+        read(payload, &mut all)?;
+        all.into_iter().next().ok_or_else(|| wire::malformed("a route of no IP family"))
+    };
+    rtnl.get(libc::RTM_GETROUTE, &query, first).map_err(|c| c.about(format!("look up the route to {ip}")))
+}
+
 pub(crate) fn about(verb: &str, route: &Route) -> String {
     let mut text = format!("{verb} route {}", route.destination());
     let mut more = |word: &str, value: Option<String>| {

@@ -12,15 +12,17 @@ use anyhow::{Context, Result, ensure};
 pub const DEBIAN: &str = "/usr/lib/cni";
 
 /// The names `podnet` answers to.
-pub const NAMES: [&str; 15] = [
+pub const NAMES: [&str; 17] = [
     "bandwidth",
     "bridge",
     "dummy",
+    "firewall",
     "host-device",
     "host-local",
     "ipvlan",
     "loopback",
     "macvlan",
+    "portmap",
     "ptp",
     "sbr",
     "static",

@@ -119,7 +119,9 @@ pub(crate) fn expression(bytes: &[u8]) -> Result<Expr, Cause> {
             invert: f.number(5) & 1 != 0,
         },
         "nat" => {
-            let (family, addr, port, flags) = (f.number(2), f.reg(3), f.reg(5), f.number(7));
+            // The kernel dumps two more flags, which say that address and port are given (NF_NAT_RANGE_MAP_IPS,
+            // NF_NAT_RANGE_PROTO_SPECIFIED).
+            let (family, addr, port, flags) = (f.number(2), f.reg(3), f.reg(5), f.number(7) & !3);
             match f.number(1) {
                 0 => Expr::Snat { family, addr, port, flags },
                 _ => Expr::Dnat { family, addr, port, flags },

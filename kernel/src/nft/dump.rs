@@ -237,14 +237,22 @@ fn read_chain(payload: &[u8]) -> std::result::Result<ChainInfo, Cause> {
 
 /// Every rule of a chain, in order; none when there is no such table or chain.
 pub fn rules(nfnl: &mut Nfnl, table: Table<'_>, chain: &str) -> Result<Vec<RuleInfo>> {
+    rules_of(nfnl, table, chain, |_| true)
+}
+
+/// As [`rules`]; those whose user data `which` does not pick are without their expressions, which saves most of the
+/// work in a long chain.
+pub fn rules_of(
+    nfnl: &mut Nfnl,
+    table: Table<'_>,
+    chain: &str,
+    which: impl Fn(&Userdata) -> bool,
+) -> Result<Vec<RuleInfo>> {
     let mut query = table.attrs();
     query.text(1, table.name).text(2, chain);
     nfnl.dump(msg::kind(msg::GETRULE), &Body(&query.bytes), |payload, all| {
-        let (of_table, of_chain, rule) = read_rule(payload)?;
         // A kernel that does not filter dumps every rule of the family.
-        if of_table == table.name && of_chain == chain {
-            all.push(rule);
-        }
+        all.extend(read_rule(payload, table.name, chain, &which)?);
         Ok(())
     })
     .map_err(|c| c.about(format!("list rules of chain {table} {chain}")))
@@ -271,19 +279,30 @@ pub fn handles(nfnl: &mut Nfnl, table: Table<'_>, chain: &str) -> Result<Vec<(u6
     .map_err(|c| c.about(format!("list rules of chain {table} {chain}")))
 }
 
-fn read_rule(payload: &[u8]) -> std::result::Result<(String, String, RuleInfo), Cause> {
-    let (mut table, mut chain, mut list) = (String::new(), String::new(), &[][..]);
+/// None for a rule of another chain.
+fn read_rule(
+    payload: &[u8],
+    table: &str,
+    chain: &str,
+    which: impl Fn(&Userdata) -> bool,
+) -> std::result::Result<Option<RuleInfo>, Cause> {
+    let (mut named, mut list) = (0, &[][..]);
     let mut found = RuleInfo { handle: 0, expressions: Vec::new(), userdata: Userdata::default() };
     wire::attributes(wire::after(payload, HEADER), |kind, value| match kind {
-        1 => table = wire::to_text(value),
-        2 => chain = wire::to_text(value),
+        1 => named += u32::from(wire::to_text(value) == table),
+        2 => named += u32::from(wire::to_text(value) == chain),
         3 => found.handle = attr::to_u64(value).unwrap_or(0),
         4 => list = value,
         7 => found.userdata = Userdata::from_bytes(value),
         _ => {}
     })?;
-    found.expressions = decode::expressions(list)?;
-    Ok((table, chain, found))
+    if named != 2 {
+        return Ok(None);
+    }
+    if which(&found.userdata) {
+        found.expressions = decode::expressions(list)?;
+    }
+    Ok(Some(found))
 }
 
 /// Every set and map of a table; none when there is no such table.

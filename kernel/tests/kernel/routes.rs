@@ -270,3 +270,18 @@ fn a_rule_is_added_where_the_kernel_likes_and_deleted_by_what_it_says() {
         }
     });
 }
+
+#[test]
+fn lookup_finds_the_link_towards_an_address() {
+    in_netns(|rtnl, _| {
+        let oif = ready(rtnl);
+        let found = route::lookup(rtnl, ip("10.1.0.7")).unwrap();
+        assert_eq!((found.oif, found.gateway, found.src), (Some(oif), None, Some(ip("10.1.0.1"))));
+        let found = route::lookup(rtnl, ip("fd01::7")).unwrap();
+        assert_eq!((found.oif, found.gateway), (Some(oif), None));
+        assert_eq!(
+            route::lookup(rtnl, ip("10.8.0.7")).unwrap_err().errno(),
+            Some(nix::errno::Errno::ENETUNREACH as i32)
+        );
+    });
+}

@@ -12,6 +12,7 @@
 mod bridge;
 mod chained;
 mod host_device;
+mod hostport;
 mod ipam;
 mod macvlan;
 mod ptp;
@@ -89,6 +90,7 @@ fn cases() -> Vec<Case> {
     cases.extend(host_device::cases());
     cases.extend(macvlan::cases());
     cases.extend(chained::cases());
+    cases.extend(hostport::cases());
     cases
 }
 
