@@ -2,8 +2,8 @@
 //! connections over nfnetlink, network namespaces, sysctls, packet sockets and device offloads.
 //!
 //! Every verb is blocking and returns when the kernel has answered. The crate decides nothing: it knows no CNI, no
-//! IPAM and no policy, it starts no thread except the one that [`Netns::create`] needs, and it never retries a
-//! change. What it does deliberately not hold: traffic control, devices that no pod uses.
+//! IPAM and no policy, it starts no thread except the one that [`Netns::create`] needs, and it retries no change
+//! but those of [`Nfnl::transact`]. What it does deliberately not hold: traffic control, devices that no pod uses.
 //!
 //! `unsafe` lives in the private module `sys` only.
 
