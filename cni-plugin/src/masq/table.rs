@@ -1,8 +1,8 @@
 //! The table of masquerade rules, as the reference's nftables backend lays it out: a base chain that leaves
 //! multicast alone and goes on to a chain with one rule for each address.
 //!
-//! Unlike the reference's, ADD leaves a base chain alone that is as it should be (what it deletes makes the
-//! process wait), and whoever removes the last rule removes chains and table, if nothing else is in them.
+//! Unlike the reference's, ADD leaves a base chain alone that is as it should be (what it deletes or changes makes
+//! the process wait), and whoever removes the last rule removes chains and table, if nothing else is in them.
 
 use ipnetwork::IpNetwork;
 use kernel::nft::{
@@ -22,8 +22,10 @@ const HOOK: Hook<'static> = Hook::new(ChainKind::Nat, Point::Postrouting, priori
 pub(super) fn add(nfnl: &mut Nfnl, owner: &Owner, ips: &[IpNetwork]) -> Result<()> {
     let (mark, comment) = (owner.mark(), owner.comment());
     nfnl.transact(|nfnl, batch| {
-        let entered = nft::rules(nfnl, TABLE, POSTROUTING)?.iter().any(is_way_in);
-        put_chains(batch, !entered);
+        // Chains that are there are not added again: that counts as a change of them, and makes the end wait.
+        if !nft::rules(nfnl, TABLE, POSTROUTING)?.iter().any(is_way_in) {
+            put_chains(batch);
+        }
         for (handle, userdata) in nft::handles(nfnl, TABLE, CHECKS)? {
             if userdata.text().is_some_and(|text| text.starts_with(&mark)) {
                 batch.delete_rule(TABLE, CHECKS, handle);
@@ -39,7 +41,7 @@ pub(super) fn add(nfnl: &mut Nfnl, owner: &Owner, ips: &[IpNetwork]) -> Result<(
 /// Asks the kernel whether it would take the rules.
 pub(super) fn try_out(nfnl: &mut Nfnl) -> Result<()> {
     let mut batch = Batch::new();
-    put_chains(&mut batch, true);
+    put_chains(&mut batch);
     batch.append(TABLE, CHECKS, &masquerade(multicast(false)));
     nfnl.try_out(batch)
 }
@@ -75,15 +77,12 @@ pub(super) fn missing(nfnl: &mut Nfnl, owner: &Owner, ips: &[IpNetwork]) -> Resu
     Ok(ips.iter().copied().filter(|ip| !is_covered(ip)).collect())
 }
 
-fn put_chains(batch: &mut Batch, fill: bool) {
+fn put_chains(batch: &mut Batch) {
     batch.add_table(TABLE, Some(COMMENT)).add_chain(TABLE, CHECKS, None).add_chain(
         TABLE,
         POSTROUTING,
         Some(&HOOK),
     );
-    if !fill {
-        return;
-    }
     for v6 in [false, true] {
         let to = multicast(v6);
         batch.append(TABLE, POSTROUTING, &Rule::new().nfproto(to.ip()).daddr(Op::Eq, to).return_());

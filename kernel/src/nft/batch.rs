@@ -72,7 +72,8 @@ impl Batch {
         self.push(msg::DELTABLE, flags, &a, format!("delete table {table}"))
     }
 
-    /// Adds a chain; `hook` makes it a base chain. One that is there stays, if its hook is the same.
+    /// Adds a chain; `hook` makes it a base chain. One that is there stays, if its hook is the same; to the kernel that
+    /// is a change of it, which makes the end of the socket wait as a deletion does.
     pub fn add_chain(&mut self, table: Table<'_>, chain: &str, hook: Option<&Hook<'_>>) -> &mut Batch {
         self.add_chain_with(table, chain, hook, &Userdata::new())
     }

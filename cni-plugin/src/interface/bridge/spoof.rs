@@ -46,6 +46,10 @@ pub(super) fn add(call: &Call, port: &str, mac: Mac, undo: &mut Undo) -> std::re
     let userdata = Owner::of(call).record(Userdata::comment(&format!("{COMMENT}{id}")), &[]);
     nfnl.transact(|nfnl, batch| {
         take_out(nfnl, batch, &id)?;
+        // A chain that is there is not added again: that counts as a change of it, and makes the end wait.
+        if nft::chain(nfnl, TABLE, PREROUTING)?.is_none() {
+            put_base(batch);
+        }
         put(batch, &id, &userdata, (port, mac));
         Ok(())
     })
@@ -109,6 +113,7 @@ pub(super) fn check(call: &Call, port: &str, mac: Mac) -> std::result::Result<()
 /// Code 50 with what the kernel lacks or refuses.
 pub(super) fn status() -> std::result::Result<(), Error> {
     let mut batch = Batch::new();
+    put_base(&mut batch);
     put(&mut batch, "status", &Userdata::new(), ("status", Mac([0; 6])));
     let tried = Nfnl::open().and_then(|mut nfnl| nfnl.try_out(batch));
     tried.map_err(|err| Error::new(code::UNAVAILABLE, format!("{WHAT}: {err}")))
@@ -132,9 +137,12 @@ fn rules(id: &str, port: &str, mac: Mac) -> [(String, Rule); 4] {
     ]
 }
 
-fn put(batch: &mut Batch, id: &str, userdata: &Userdata, (port, mac): (&str, Mac)) {
+fn put_base(batch: &mut Batch) {
     let ours = scaffolding(Userdata::new());
     batch.add_table_with(TABLE, &ours).add_chain_with(TABLE, PREROUTING, Some(&HOOK), &ours);
+}
+
+fn put(batch: &mut Batch, id: &str, userdata: &Userdata, (port, mac): (&str, Mac)) {
     for chain in chains(id) {
         batch.add_chain(TABLE, &chain, None);
     }
