@@ -94,7 +94,8 @@ pub(crate) fn unless_others(
     let _alone = NodeLock::alone()?;
     let mut rtnl = Rtnl::open().map_err(failed("netlink on the node"))?;
     let links = link::list(&mut rtnl).map_err(failed("list links of the node"))?;
-    let attached = |link: &Link| link.master.is_some() || veth::is_owned(link);
+    // The port of a VLAN's gateway serves the pods' ports and goes with the last of them.
+    let attached = |link: &Link| link.master.is_some() && !veth::is_gateway(link) || veth::is_owned(link);
     if links.iter().any(|link| attached(link) && link.index != own && which(link)) {
         return Ok(());
     }

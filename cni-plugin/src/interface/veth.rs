@@ -15,6 +15,9 @@ const NAME_TRIES: u32 = 10;
 /// What the alias of a node's end begins with; network, container and interface follow.
 const ALIAS: &str = "podnet";
 
+/// What the alias of both ends of a VLAN's gateway on a bridge begins with; bridge and VLAN follow.
+pub(crate) const GATEWAY_ALIAS: &str = "podnet-gateway";
+
 /// What the two ends are to be.
 pub(crate) struct Ends {
     /// MAC of the pod's end; `None` makes one up.
@@ -193,6 +196,11 @@ pub(crate) fn alias(network: &str, container_id: &str, ifname: &str) -> String {
 pub(crate) fn is_owned(link: &Link) -> bool {
     link.kind.as_deref() == Some("veth")
         && link.alias.as_deref().is_some_and(|alias| alias.split(' ').next() == Some(ALIAS))
+}
+
+/// Whether a link is an end of a VLAN's gateway that podnet made.
+pub(crate) fn is_gateway(link: &Link) -> bool {
+    link.alias.as_deref().is_some_and(|alias| alias.split(' ').next() == Some(GATEWAY_ALIAS))
 }
 
 /// Whether an alias was written for `network`: its second word, whole.

@@ -10,6 +10,7 @@ use kernel::link::{self, Link};
 use super::config::BridgeConfig;
 use super::{node, spoof, vlan};
 use crate::interface::attach::{self, failed};
+use crate::interface::forwarding;
 use crate::masq;
 
 /// Compares kernel and `prevResult`.
@@ -58,6 +59,7 @@ pub(super) fn check(call: &Call, config: &BridgeConfig, mut pod: Rtnl) -> Result
         let native = config.vlans.as_ref().and_then(|vlans| vlans.native);
         let on = native.map(|id| vlan::find_gateway(&mut rtnl, &bridge, id)).transpose()?.unwrap_or(bridge);
         for gateway in previous.ips.iter().filter_map(|ip| ip.gateway) {
+            forwarding::check(gateway.is_ipv6())?;
             if !node::has_address(&mut rtnl, &on, gateway)? {
                 return Err(Error::internal(format!("gateway {gateway} is not on {:?}", on.name)));
             }

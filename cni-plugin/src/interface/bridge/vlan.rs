@@ -11,10 +11,8 @@ use serde::Deserialize;
 
 use crate::interface::attach::failed;
 use crate::interface::forwarding::NodeLock;
-use crate::interface::veth;
+use crate::interface::veth::{self, GATEWAY_ALIAS};
 
-/// What the alias of a gateway begins with; bridge and VLAN follow.
-const ALIAS: &str = "podnet-gateway";
 /// The VLAN of untagged frames on a trunk for which `vlan` names none, as in the reference.
 const DEFAULT: u16 = 1;
 
@@ -209,8 +207,10 @@ pub(super) fn ensure_gateway(
                     remove_unused(&on, vlan, Some(own)).map_err(|err| err.msg)
                 });
                 let made = link::by_name(rtnl, &name).map_err(&what)?;
-                link::set(rtnl, made.index, &Change { alias: Some(&alias), ..Change::default() })
-                    .map_err(&what)?;
+                for end in [Some(made.index), made.link].into_iter().flatten() {
+                    link::set(rtnl, end, &Change { alias: Some(&alias), ..Change::default() })
+                        .map_err(&what)?;
+                }
                 // A node must not take its default route from a pod. Best effort, as on the bridge.
                 let _ = sysctl::ensure(&format!("net/ipv6/conf/{name}/accept_ra"), "0");
             }
@@ -282,7 +282,7 @@ pub(super) fn collect(call: &Call) -> Result<(), Error> {
     let gateways = links.iter().filter_map(|link| {
         let mut words = link.alias.as_deref()?.split(' ');
         match (words.next(), words.next(), words.next(), words.next()) {
-            (Some(ALIAS), Some(bridge), Some(vlan), None) => Some((bridge, vlan.parse().ok()?)),
+            (Some(GATEWAY_ALIAS), Some(bridge), Some(vlan), None) => Some((bridge, vlan.parse().ok()?)),
             _ => None,
         }
     });
@@ -360,7 +360,7 @@ fn shown(member: &PortVlan) -> String {
 }
 
 fn alias(bridge: &str, vlan: u16) -> String {
-    format!("{ALIAS} {bridge} {vlan}")
+    format!("{GATEWAY_ALIAS} {bridge} {vlan}")
 }
 
 fn ports_of(rtnl: &mut Rtnl, bridge: u32) -> Result<Vec<u32>, Error> {

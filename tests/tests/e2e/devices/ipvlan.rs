@@ -131,12 +131,8 @@ fn device_ipvlan_does_what_the_reference_does() -> Result<()> {
         ipvlan("ipvlan", V4),
         ipvlan(
             "ipvlan l3 dual stack",
-            r#"{"mode":"l3","mtu":1400,"ipam":{"type":"host-local","dataDir":"@DATA@",
+            r#"{"master":"up0","mode":"l3","mtu":1400,"ipam":{"type":"host-local","dataDir":"@DATA@",
                 "ranges":[[{"subnet":"10.1.2.0/24"}],[{"subnet":"2001:db8:1::/64"}]],"routes":[{"dst":"0.0.0.0/0"}]}}"#,
-        ),
-        ipvlan(
-            "ipvlan static",
-            r#"{"mode":"l3s","ipam":{"type":"static","addresses":[{"address":"10.1.2.30/24"}]}}"#,
         ),
     ];
     compare_device(&cases, INTENDED)

@@ -148,10 +148,6 @@ fn device_vlan_does_what_the_reference_does() -> Result<()> {
             r#"{"master":"up0","vlanId":4094,"mtu":1400,"ipam":{"type":"host-local","dataDir":"@DATA@",
                 "ranges":[[{"subnet":"10.1.2.0/24"}],[{"subnet":"2001:db8:1::/64"}]],"routes":[{"dst":"0.0.0.0/0"}]}}"#,
         ),
-        vlan(
-            "vlan static",
-            r#"{"master":"up0","vlanId":0,"ipam":{"type":"static","addresses":[{"address":"10.1.2.30/24"}]}}"#,
-        ),
     ];
     // Its addresses are announced.
     let announced = ("*/arp_notify", "0", "1");
