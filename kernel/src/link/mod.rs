@@ -195,11 +195,11 @@ pub fn add_bridge(rtnl: &mut Rtnl, bridge: &Bridge<'_>) -> Result<()> {
 
 /// Creates an ifb, up, without a queue of its own: whatever is sent to it comes back as if it had come in on the link
 /// that it was taken from, when its qdisc lets it go. `mtu` 0 is the kernel's default. `is_exists()` when the name is
-/// taken, `is_unsupported()` when the kernel lacks ifb.
+/// taken, `lacks()` when the kernel has no ifb.
 pub fn add_ifb(rtnl: &mut Rtnl, name: &str, mtu: u32) -> Result<()> {
     let made = rtnl.change(libc::RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, &build::ifb_message(name, mtu));
     let named = |c| match c {
-        Cause::Os { errno: libc::EOPNOTSUPP, .. } => Cause::Lacks { name: "ifb", option: "CONFIG_IFB" },
+        Cause::Os { errno: libc::EOPNOTSUPP, .. } => Cause::Lacks("ifb (CONFIG_IFB)".into()),
         other => other,
     };
     made.map_err(|c| named(c).about(about_create(name)))

@@ -179,7 +179,7 @@ impl Word {
     }
 }
 
-/// Adds a qdisc. `is_exists()` when its place is taken by one that was put there; `is_unsupported()` when the kernel
+/// Adds a qdisc. `is_exists()` when its place is taken by one that was put there; `lacks()` when the kernel
 /// lacks the kind.
 pub fn add_qdisc(rtnl: &mut Rtnl, qdisc: &Qdisc) -> Result<()> {
     let (name, option) = match qdisc.kind {
@@ -199,7 +199,9 @@ pub fn add_qdisc(rtnl: &mut Rtnl, qdisc: &Qdisc) -> Result<()> {
 /// or EOPNOTSUPP, when it was built without traffic control.
 fn named(cause: Cause, name: &'static str, option: &'static str) -> Cause {
     match cause {
-        Cause::Os { errno: libc::ENOENT | libc::EOPNOTSUPP, .. } => Cause::Lacks { name, option },
+        Cause::Os { errno: libc::ENOENT | libc::EOPNOTSUPP, .. } => {
+            Cause::Lacks(format!("{name} ({option})"))
+        }
         other => other,
     }
 }
@@ -234,7 +236,7 @@ pub fn classes(rtnl: &mut Rtnl, index: u32) -> Result<Vec<Class>> {
     .map_err(|c| c.about(format!("list classes of link {index}")))
 }
 
-/// Adds a u32 filter. `is_unsupported()` when the kernel lacks u32 or mirred.
+/// Adds a u32 filter. `lacks()` when the kernel lacks u32 or mirred.
 pub fn add_filter(rtnl: &mut Rtnl, filter: &Filter) -> Result<()> {
     rtnl.change(libc::RTM_NEWTFILTER, NLM_F_CREATE | NLM_F_EXCL, &build::filter(filter))
         .map_err(|c| match &c {

@@ -33,7 +33,7 @@ fn an_unknown_link_or_kind_is_told() {
         assert!(gone.is_not_found(), "{gone}");
         let index = pair(rtnl, "a", "b").0.index;
         let unknown = tc::add_qdisc(rtnl, &at(index, Kind::Other("nonesuch".into()))).unwrap_err();
-        assert!(unknown.is_unsupported(), "{unknown}");
+        assert_eq!(unknown.lacks(), Some("queueing disciplines (CONFIG_NET_SCHED)"), "{unknown}");
         assert!(tc::qdiscs(rtnl, 99).unwrap().is_empty());
         assert!(tc::classes(rtnl, index).unwrap().is_empty());
     });
