@@ -4,7 +4,7 @@ use std::net::UdpSocket;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use podnet_tests::devices::require;
+use podnet_tests::devices::{present, require};
 use podnet_tests::facts::Facts;
 use podnet_tests::process::Stdout;
 use podnet_tests::{Side, World};
@@ -51,7 +51,7 @@ fn reaches(world: &World, from: &str, to: &str) -> Result<()> {
 
 #[test]
 fn device_vrf_takes_addresses_and_routes_along() -> Result<()> {
-    if !require("vrf") {
+    if !require("vrf")? {
         return Ok(());
     }
     for keep in ["0", "1"] {
@@ -88,7 +88,7 @@ fn device_vrf_takes_addresses_and_routes_along() -> Result<()> {
 /// ptp sends everything through the gateway, the subnet too; the reference cannot put such a pod with IPv6 into a VRF.
 #[test]
 fn device_vrf_after_ptp_with_ipv6() -> Result<()> {
-    if !require("vrf") {
+    if !require("vrf")? {
         return Ok(());
     }
     for keep in ["0", "1"] {
@@ -128,7 +128,7 @@ fn device_vrf_after_ptp_with_ipv6() -> Result<()> {
 
 #[test]
 fn device_vrf_goes_with_its_last_interface() -> Result<()> {
-    if !require("vrf") {
+    if !require("vrf")? {
         return Ok(());
     }
     let world = routed(Side::Podnet)?;
@@ -154,7 +154,7 @@ fn device_vrf_goes_with_its_last_interface() -> Result<()> {
 
 #[test]
 fn device_vrf_takes_a_table_that_nothing_uses() -> Result<()> {
-    if !require("vrf") {
+    if !require("vrf")? {
         return Ok(());
     }
     let world = routed(Side::Podnet)?;
@@ -174,7 +174,7 @@ fn device_vrf_takes_a_table_that_nothing_uses() -> Result<()> {
 
 #[test]
 fn device_vrf_refuses_what_is_there_otherwise() -> Result<()> {
-    if !require("vrf") {
+    if !require("vrf")? {
         return Ok(());
     }
     for (prepare, text, words) in [
@@ -199,7 +199,7 @@ fn device_vrf_refuses_what_is_there_otherwise() -> Result<()> {
 
 #[test]
 fn device_vrf_a_failed_add_puts_everything_back() -> Result<()> {
-    if !require("vrf") {
+    if !require("vrf")? {
         return Ok(());
     }
     for keep in ["0", "1"] {
@@ -220,7 +220,7 @@ fn device_vrf_a_failed_add_puts_everything_back() -> Result<()> {
 /// The reference fails, and so keeps the plugins before it from their DEL.
 #[test]
 fn device_vrf_del_succeeds_whatever_is_missing() -> Result<()> {
-    if !require("vrf") {
+    if !require("vrf")? {
         return Ok(());
     }
     for (lose, left) in [
@@ -249,7 +249,7 @@ fn device_vrf_del_succeeds_whatever_is_missing() -> Result<()> {
 
 #[test]
 fn device_vrf_check_finds_each_change() -> Result<()> {
-    if !require("vrf") {
+    if !require("vrf")? {
         return Ok(());
     }
     for (spoil, words) in [
@@ -274,7 +274,7 @@ fn device_vrf_check_finds_each_change() -> Result<()> {
 
 #[test]
 fn device_vrf_either_side_deletes_what_the_other_made() -> Result<()> {
-    if !require("vrf") {
+    if !require("vrf")? {
         return Ok(());
     }
     for (first, second) in [(Side::Podnet, Side::Debian), (Side::Debian, Side::Podnet)] {
@@ -292,7 +292,7 @@ fn device_vrf_either_side_deletes_what_the_other_made() -> Result<()> {
 
 #[test]
 fn device_vrf_behind_bridge_passes_check_right_after_add() -> Result<()> {
-    if !require("vrf") {
+    if !require("vrf")? {
         return Ok(());
     }
     lists::lives(&["1.0.0"], r#"{"type":"vrf","vrfname":"blue"}"#)
@@ -304,7 +304,7 @@ fn a_missing_vrf_is_named() -> Result<()> {
     let world = routed(Side::Podnet)?;
     let before = pod(&world)?;
     let status = call(&world, "vrf", "STATUS", BLUE).run()?;
-    if require("vrf") {
+    if present("vrf")? {
         return status.silent();
     }
     let error = status.error()?;
