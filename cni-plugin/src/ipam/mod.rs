@@ -1,6 +1,7 @@
 //! The IPAM plugins, and how an interface plugin reaches the one that its configuration names: in this
 //! process when the name resolves to this executable, by running it as the specification says otherwise.
 
+pub(crate) mod dhcp;
 pub(crate) mod host_local;
 pub(crate) mod request;
 pub(crate) mod static_;
