@@ -47,6 +47,20 @@ impl Ipam {
         Self::find(call).map_err(unavailable)
     }
 
+    /// Whether ADD needs the pod's link to be there: `dhcp` speaks on it, and of another program nothing is known.
+    /// The reference has it there always.
+    pub(crate) fn needs_link(&self) -> bool {
+        matches!(self, Self::Foreign(_)) || self.releases_on_link()
+    }
+
+    /// Whether DEL needs the pod's link still to be there: `dhcp` tells the server on it.
+    pub(crate) fn releases_on_link(&self) -> bool {
+        match self {
+            Self::Own(plugin) => plugin.name() == "dhcp",
+            Self::Foreign(path) => path.file_name().is_some_and(|name| name == "dhcp"),
+        }
+    }
+
     /// Reserves addresses. A delegate that fails is told to DEL, as the specification asks.
     ///
     /// # Errors

@@ -1,0 +1,130 @@
+//! A DHCPv4 server of a few lines that does what no real one can be made to do in a test's time: leases of seconds,
+//! refusals, another address. It shares no code with the client.
+
+use std::net::{Ipv4Addr, UdpSocket};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+
+use super::*;
+
+/// What the server does with the n-th REQUEST (0 is the first).
+type Script = fn(usize) -> Answer;
+
+#[derive(Clone, Copy)]
+enum Answer {
+    /// ACK of 10.9.0.N for so many seconds.
+    Lease(u8, u32),
+    Refuse,
+    Silence,
+}
+
+/// Serves until the other end of the channel is gone; tells the type of each message.
+fn serve(lan: &Lan, script: Script) -> Result<Receiver<u8>> {
+    let socket = lan.world.host.run(|| UdpSocket::bind("0.0.0.0:67"))??;
+    socket.set_broadcast(true)?;
+    socket.set_read_timeout(Some(Duration::from_millis(50)))?;
+    let (tell, told) = channel();
+    std::thread::spawn(move || {
+        let (mut buffer, mut requests) = ([0; 1500], 0);
+        while tell.send(0).is_ok() {
+            let Ok((n, _)) = socket.recv_from(&mut buffer) else { continue };
+            let kind = buffer[240..n].windows(3).find(|w| w[0] == 53 && w[1] == 1).map_or(0, |w| w[2]);
+            let _ = tell.send(kind);
+            let (answer, kind) = match kind {
+                1 => (script(requests), 2),
+                3 => {
+                    requests += 1;
+                    (script(requests - 1), 5)
+                }
+                _ => continue,
+            };
+            let (host, seconds, kind) = match (answer, kind) {
+                (Answer::Silence, 5) => continue,
+                (Answer::Refuse, 5) => (0, 0, 6),
+                (Answer::Lease(host, seconds), kind) => (host, seconds, kind),
+                (_, kind) => (200, 60, kind),
+            };
+            let mut reply = vec![2, 1, 6, 0];
+            reply.extend(&buffer[4..8]);
+            reply.extend([0; 8]);
+            reply.extend(if kind == 6 { [0; 4] } else { [10, 9, 0, host] });
+            reply.extend([0; 8]);
+            reply.extend(&buffer[28..44]);
+            reply.resize(236, 0);
+            reply.extend([99, 130, 83, 99, 53, 1, kind, 54, 4, 10, 9, 0, 1]);
+            if kind != 6 {
+                reply.extend([1, 4, 255, 255, 255, 0, 3, 4, 10, 9, 0, 1, 51, 4]);
+                reply.extend(seconds.to_be_bytes());
+            }
+            reply.push(255);
+            let _ = socket.send_to(&reply, (Ipv4Addr::BROADCAST, 68));
+        }
+    });
+    Ok(told)
+}
+
+/// A LAN with this server and a pod that has a configured lease, by `bridge`.
+fn attached(script: Script) -> Result<(Lan, Receiver<u8>, Value)> {
+    let mut lan = Lan::bare(Side::Podnet, 1)?;
+    lan.world.host_ip(&["route add 255.255.255.255 dev lan0"])?;
+    let told = serve(&lan, script)?;
+    lan.start_daemon(&[])?;
+    let text = PLAIN.replace(r#"{"ipam""#, r#"{"bridge":"lan0","ipam""#);
+    let result = lan.world.call("bridge", "ADD").config(VERSION, &text).run()?.result()?;
+    Ok((lan, told, result))
+}
+
+#[test]
+fn a_refused_renewal_moves_the_interface_to_another_address() -> Result<()> {
+    let (lan, _told, result) = attached(|request| match request {
+        0 => Answer::Lease(7, 4),
+        1 => Answer::Refuse,
+        _ => Answer::Lease(8, 600),
+    })?;
+    ensure!(address(&result, 0) == "10.9.0.7/24", "{result}");
+    lan.daemon().wait_for("the server refused the request")?;
+    lan.daemon().wait_for("the lease changed to 10.9.0.8/24")?;
+    eventually("the new address is on the link, with its routes", || {
+        let addresses = lan.pod_says(0, "-o -4 addr show eth0").unwrap_or_default();
+        let routes = lan.pod_says(0, "-4 route").unwrap_or_default();
+        addresses.contains("10.9.0.8/24")
+            && !addresses.contains("10.9.0.7")
+            && routes.contains("default via 10.9.0.1")
+    })?;
+    // prevResult tells of an address that is not the pod's any more.
+    let error = lan.call("CHECK", 0).prev(&result).run()?.error()?;
+    ensure!(error.msg.contains("10.9.0.8/24, which is not in prevResult"), "{error:?}");
+    Ok(())
+}
+
+#[test]
+fn an_expired_lease_sets_the_interface_down_and_check_and_add_do_not_hang() -> Result<()> {
+    let (lan, _told, result) = attached(|request| match request {
+        0 => Answer::Lease(7, 2),
+        1..=9 => Answer::Silence,
+        _ => Answer::Lease(9, 600),
+    })?;
+    ensure!(lan.pod_says(0, "-br link show eth0")?.contains("LOWER_UP"));
+    lan.daemon().wait_for("lease expired, bringing interface DOWN")?;
+    eventually("the link is down", || {
+        lan.pod_says(0, "-br link show eth0").is_ok_and(|text| text.contains("<BROADCAST,MULTICAST>"))
+    })?;
+    let error = lan.call("CHECK", 0).prev(&result).run()?.error()?;
+    ensure!(error.msg.contains("the lease expired") && lan.kept() == 0, "{error:?}");
+    lan.call("DEL", 0).run()?.silent()
+}
+
+#[test]
+fn an_offer_that_is_refused_is_asked_for_again() -> Result<()> {
+    let (lan, told, result) = attached(|request| match request {
+        0 => Answer::Refuse,
+        _ => Answer::Lease(7, 600),
+    })?;
+    ensure!(address(&result, 0) == "10.9.0.7/24", "{result}");
+    lan.daemon().wait_for("the server refused the request")?;
+    let kinds: Vec<u8> = told.try_iter().filter(|kind| *kind != 0).collect();
+    ensure!(kinds == [1, 3, 1, 3], "{kinds:?}");
+    Ok(())
+}
