@@ -197,8 +197,10 @@ pub(super) fn answer(answer: &Answer) -> Vec<u8> {
     framed(&document)
 }
 
+/// A document with its length. It ends with a line feed, without which the reference's daemon would wait for the rest of
+/// what it takes for a line of HTTP.
 fn framed(document: &Json) -> Vec<u8> {
-    let document = document.to_compact();
+    let document = document.to_compact() + "\n";
     [&(document.len() as u32).to_be_bytes(), document.as_bytes()].concat()
 }
 

@@ -26,24 +26,28 @@ impl Default for Timing {
     }
 }
 
-/// The pauses between sendings: four of 2 s, then 4 s and twice as long each time, all give or take 1 s.
+/// The pauses between sendings: the first of half a second, because a port that has just been plugged may have thrown the
+/// first frame away; three of 2 s; then 4 s and twice as long each time. All but the first give or take 1 s.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Backoff {
     sent: u32,
 }
 
+/// The first pause, give or take half of it.
+const FIRST: Ms = 500;
 /// How many pauses are short.
 const FAST: u32 = 4;
 
 impl Backoff {
     /// The pause after the next sending.
     pub(super) fn pause(&mut self, timing: &Timing, random: &mut Random) -> Ms {
-        let base = match self.sent.checked_sub(FAST) {
-            None => 2 * SECOND,
-            Some(slow) => (4 * SECOND).saturating_mul(1 << slow.min(20)).min(timing.resend_max),
+        let (base, jitter) = match self.sent.checked_sub(FAST) {
+            None if self.sent == 0 => (FIRST, FIRST / 2),
+            None => (2 * SECOND, SECOND),
+            Some(slow) => ((4 * SECOND).saturating_mul(1 << slow.min(20)), SECOND),
         };
         self.sent += 1;
-        (base + random.below(2 * SECOND)).saturating_sub(SECOND).max(100)
+        (base.min(timing.resend_max) + random.below(2 * jitter)).saturating_sub(jitter).max(100)
     }
 }
 
@@ -85,10 +89,11 @@ mod tests {
         let (timing, mut random) = (Timing::default(), Random::new(7));
         let mut backoff = Backoff::default();
         let pauses: Vec<Ms> = (0..12).map(|_| backoff.pause(&timing, &mut random)).collect();
-        let bases = [2, 2, 2, 2, 4, 8, 16, 32, 62, 62, 62, 62].map(|s| s * SECOND);
-        for (pause, base) in pauses.iter().zip(bases) {
+        let bases = [2, 2, 2, 4, 8, 16, 32, 62, 62, 62, 62].map(|s| s * SECOND);
+        for (pause, base) in pauses[1..].iter().zip(bases) {
             assert!(pause.abs_diff(base) <= SECOND, "{pauses:?}");
         }
+        assert!((250..750).contains(&pauses[0]), "{pauses:?}");
         assert!(pauses.windows(2).any(|pair| pair[0] % SECOND != pair[1] % SECOND), "no jitter: {pauses:?}");
     }
 

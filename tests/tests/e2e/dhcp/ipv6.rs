@@ -104,7 +104,7 @@ fn dual_gives_both_families_as_the_router_says() -> Result<()> {
 fn what_is_missing_on_the_link_is_named() -> Result<()> {
     let mut lan = Lan::new(1)?;
     lan.serve(&[])?;
-    lan.start_daemon(&["-resendtimeout=4s"])?;
+    lan.start_daemon(&["-resendtimeout=2s"])?;
     for (mode, gist) in [
         ("slaac", "no router advertised itself"),
         ("dhcp6", "no DHCPv6 server answered"),

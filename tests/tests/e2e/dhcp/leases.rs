@@ -133,32 +133,6 @@ fn a_killed_daemon_goes_on_with_its_leases() -> Result<()> {
 }
 
 #[test]
-fn a_lease_is_renewed_at_t1_without_loss() -> Result<()> {
-    // dnsmasq gives no lease shorter than two minutes, but lets T1 be set.
-    let lan = Lan::ready(1, &["--dhcp-option-force=58,1", "--dhcp-option-force=59,60"])?;
-    let result = lan.add(0)?;
-    // What the interface plugin does.
-    lan.world.pod_ip(0, &[&format!("addr add {} dev eth0", address(&result, 0))])?;
-    lan.daemon().wait_for_number("renewed", 2)?;
-    ensure!(lan.dnsmasq().count("DHCPDISCOVER") == 1 && lan.daemon().count("changed") == 0);
-    lan.call("CHECK", 0).prev(&result).run()?.silent()?;
-    // Nothing in the pod called the answers unreachable.
-    let snmp = lan.world.pods[0].run(|| std::fs::read_to_string("/proc/thread-self/net/snmp"))??;
-    let line = |nth: usize| {
-        snmp.lines().filter(|line| line.starts_with("Icmp:")).nth(nth).unwrap_or_default().to_owned()
-    };
-    let (names, values) = (line(0), line(1));
-    let sent = names.split(' ').zip(values.split(' ')).find(|(name, _)| *name == "OutDestUnreachs");
-    ensure!(sent == Some(("OutDestUnreachs", "0")), "{sent:?}");
-    // The link goes without DEL: the daemon notices at the next renewal and forgets the lease.
-    lan.world.pod_ip(0, &["link del eth0"])?;
-    lan.daemon().wait_for("terminating lease maintenance")?;
-    let error = lan.call("CHECK", 0).prev(&result).run()?.error()?;
-    ensure!(error.msg.contains("no longer exists") && lan.kept() == 0, "{error:?}");
-    lan.call("DEL", 0).run()?.silent()
-}
-
-#[test]
 fn without_a_server_there_are_no_more_tries_after_the_configured_time() -> Result<()> {
     let mut lan = Lan::new(1)?;
     lan.start_daemon(&["-timeout=300ms", "-resendmax=200ms", "--resendtimeout", "1s"])?;

@@ -231,23 +231,21 @@ impl Attachment {
         let mut buffer = [0; FRAME];
         // A flood must not keep the daemon from its other pods.
         for _ in 0..64 {
-            let Some(wire) = &self.wire else { return };
-            let (bytes, frame) = match wire.socket.recv(&mut buffer) {
-                Ok(Some(frame)) => (&buffer[..frame.len], frame),
-                Ok(None) => return,
+            let Some(received) = self.wire.as_ref().map(|wire| wire.socket.recv(&mut buffer)) else { break };
+            match received {
+                Ok(Some(frame)) if frame.outgoing => {}
+                Ok(Some(frame)) => {
+                    if let Some(packet) = frame::parse(&buffer[..frame.len], frame.csum_not_ready) {
+                        self.tell_v4(settings, now, Event::Packet(&packet));
+                        self.tell_v6(settings, now, Event::Packet(&packet));
+                    }
+                }
+                Ok(None) => break,
                 Err(error) => {
                     // ENETDOWN and the like: the timers find out what has become of the link.
                     log(&self.entry.key, &error.to_string());
                     self.wire = None;
-                    return;
                 }
-            };
-            if frame.outgoing {
-                continue;
-            }
-            if let Some(packet) = frame::parse(bytes, frame.csum_not_ready) {
-                self.tell_v4(settings, now, Event::Packet(&packet));
-                self.tell_v6(settings, now, Event::Packet(&packet));
             }
         }
         self.close_if_quiet();
@@ -298,7 +296,7 @@ impl Attachment {
         }
     }
 
-    /// Opens the pod's link for an exchange, if it is the same as ever.
+    /// Opens the pod's link for an exchange.
     fn open_wire(&mut self, settings: &Settings) -> Result<(), Trouble> {
         if self.wire.is_some() {
             return Ok(());
@@ -312,6 +310,7 @@ impl Attachment {
         Ok(())
     }
 
+    /// Opens the pod, if it is the same as ever.
     fn open_pod(&self, settings: &Settings) -> Result<Pod, Trouble> {
         let pod = Pod::open(&settings.prefixed(&self.entry.netns), &self.entry.key.ifname)?;
         if pod.id != self.entry.netns_id || pod.link.mac != Some(self.entry.mac) {
@@ -340,16 +339,11 @@ impl Attachment {
             return;
         }
         log(&self.entry.key, &format!("the lease changed to {}", addresses(&after)));
-        let errors = match self.pod(settings) {
+        let errors = match self.open_pod(settings) {
             Ok(mut pod) => pod.change(&before, &after),
             Err(Trouble::Gone(text) | Trouble::Refused(text)) => vec![text],
         };
         errors.iter().for_each(|error| log(&self.entry.key, error));
-    }
-
-    /// The pod, apart from any exchange.
-    fn pod(&self, settings: &Settings) -> Result<Pod, Trouble> {
-        self.open_pod(settings)
     }
 
     fn expire(&mut self, settings: &Settings) {
@@ -363,7 +357,7 @@ impl Attachment {
         let alone = after.ips.is_empty();
         let what = if alone { "bringing interface DOWN" } else { "removing its address" };
         log(&self.entry.key, &format!("lease expired, {what}"));
-        match self.pod(settings) {
+        match self.open_pod(settings) {
             Ok(mut pod) => {
                 if let Err(error) = pod.expire(&gone, alone) {
                     log(&self.entry.key, &error);

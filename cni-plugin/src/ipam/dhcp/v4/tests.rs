@@ -155,7 +155,7 @@ fn silence_is_asked_again_and_ends_with_no_more_tries() {
     assert_eq!(play.log.last(), Some(&Action::Failed("no more tries: no server answered".into())));
     let sent = play.sent();
     assert!(sent.iter().all(|message| *message == (kind::DISCOVER, true, NOBODY)));
-    // 0, 2, 4, 6, 8, 12, 20, 36, 68, 130, 192 s, and a new exchange where 10 s went by.
+    // At about 0, 0.5, 2.5, 4.5, 6.5, 11, 19, 35, 67, 129, 191 s, and a new exchange where 10 s went by.
     assert!((11..=30).contains(&sent.len()), "{} messages", sent.len());
     assert_eq!(play.machine.deadline(), None);
 }
@@ -195,7 +195,7 @@ fn a_refusal_while_acquiring_is_tried_again_after_a_pause() {
     play.answer_with(kind::NAK, [0; 4], &refusal);
     assert_eq!(play.log.last(), Some(&Action::Note("the server refused the request: taken".into())));
     let (messages, paused) = (play.sent().len(), play.machine.deadline().unwrap() - play.now);
-    assert!((SECOND..=3 * SECOND).contains(&paused), "{paused}");
+    assert!((250..=3 * SECOND).contains(&paused), "{paused}");
     play.tick();
     assert_eq!(play.sent().len(), messages + 1);
     while play.tick() {}
@@ -302,7 +302,7 @@ fn a_lease_from_before_the_restart_is_confirmed() {
 fn an_unconfirmed_lease_is_used_and_renewed_in_time() {
     let mut play = adopted(100 * SECOND);
     play.until(200);
-    assert!((2..=7).contains(&play.sent().len()) && !play.machine.listens(), "{:?}", play.sent());
+    assert!((2..=8).contains(&play.sent().len()) && !play.machine.listens(), "{:?}", play.sent());
     play.until(505);
     assert_eq!(play.sent().last(), Some(&(kind::REQUEST, false, OURS)));
     // Restarted after T2: any server will do.
