@@ -224,6 +224,7 @@ fn sum(parts: &[&[u8]]) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ipam::dhcp::timing::Random;
 
     const CLIENT: Mac = Mac([2, 0, 0, 0, 0, 1]);
     const SERVER: Mac = Mac([2, 0, 0, 0, 0, 2]);
@@ -306,6 +307,27 @@ mod tests {
         let mut bad = good;
         bad[14 + 40 + 5] ^= 1;
         assert_eq!(parse(&bad, false), None);
+    }
+
+    #[test]
+    fn hostile_frames_are_read_without_a_panic() {
+        let mut random = Random::new(0x5eed);
+        let v4 = dhcp4((SERVER, Ipv4Addr::new(10, 0, 0, 1)), (CLIENT, Ipv4Addr::new(10, 0, 0, 9)), b"hello");
+        let v6 = dhcp6(SERVER, "fe80::1".parse().unwrap(), b"hello");
+        let templates = [answered(v4, (34, 68)), answered(v6, (54, 546)), router_solicitation(SERVER)];
+        let mut read = 0;
+        for round in 0..30_000 {
+            let mut frame = templates[round % 3].clone();
+            for _ in 0..random.below(4) {
+                let at = random.below(frame.len() as u64) as usize;
+                frame[at] = random.next() as u8;
+            }
+            if round % 4 == 0 {
+                frame.truncate(random.below(frame.len() as u64 + 1) as usize);
+            }
+            read += usize::from(parse(&frame, round % 2 == 0).is_some());
+        }
+        assert!(read > 1000, "only {read} were understood at all");
     }
 
     #[test]

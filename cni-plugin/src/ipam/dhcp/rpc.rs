@@ -4,7 +4,7 @@
 //! The reference's pair speaks Go's gob over HTTP instead and cannot be mixed with this one; each side notices the other
 //! kind and says so.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
@@ -263,7 +263,11 @@ pub(super) fn call(
 ) -> Result<(CniResult, bool), Unanswered> {
     let at = socket.display();
     let mut stream = UnixStream::connect(socket).map_err(|error| {
-        Unanswered::Absent(Error::internal(format!(
+        let unanswered = match error.kind() {
+            ErrorKind::NotFound | ErrorKind::ConnectionRefused => Unanswered::Absent,
+            _ => Unanswered::Broken,
+        };
+        unanswered(Error::internal(format!(
             "error dialing DHCP daemon: {at}: {error} (try: start `podnet dhcp daemon`)"
         )))
     })?;
@@ -290,8 +294,8 @@ pub(super) fn call(
                 return Err(broken(&"it ended before it answered"));
             }
             Ok(n) => bytes.extend(&buffer[..n]),
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 return Err(broken(&"it does not answer"));
             }
             Err(error) => return Err(io(error)),

@@ -56,7 +56,9 @@ pub(super) struct Entry {
     pub(super) netns: String,
     /// What tells that namespace from a later one at the same path.
     pub(super) netns_id: (u64, u64),
-    /// The hardware address of the pod's link.
+    /// The index of the pod's link.
+    pub(super) index: u32,
+    /// The hardware address that the link had when the lease was asked for, which is part of the client's name.
     pub(super) mac: Mac,
     pub(super) v4: Option<v4::Lease>,
     pub(super) v6: Option<v6::Lease>,
@@ -75,6 +77,7 @@ struct Written {
     netns: String,
     netns_device: u64,
     netns_inode: u64,
+    ifindex: u32,
     mac: String,
     v4: Option<WrittenLease>,
     v6: Option<WrittenLease>,
@@ -103,6 +106,7 @@ impl Entry {
             ("netns", text(&self.netns)),
             ("netnsDevice", number(self.netns_id.0)),
             ("netnsInode", number(self.netns_id.1)),
+            ("ifindex", number(self.index)),
             ("mac", text(self.mac.to_string())),
         ]);
         let times = |renew, rebind, expire| {
@@ -163,6 +167,7 @@ impl Entry {
         Some(Entry {
             wish: Wish::read(&written.mode, &written.options, written.priority)?,
             netns_id: (written.netns_device, written.netns_inode),
+            index: written.ifindex,
             mac: written.mac.parse().ok()?,
             v4: written.v4.as_ref().map(v4).map_or(Some(None), |lease| lease.map(Some))?,
             v6: written.v6.as_ref().map(v6).map_or(Some(None), |lease| lease.map(Some))?,
@@ -175,6 +180,15 @@ impl Entry {
 /// The file of an attachment. Its name is a hash: container ids may be longer than file names.
 fn path(dir: &Path, key: &Key) -> PathBuf {
     dir.join(format!("{:032x}.lease", fnv128(&[&key.network, &key.container_id, &key.ifname])))
+}
+
+/// Why the directory could not be opened.
+#[derive(Debug)]
+pub(super) enum Unopened {
+    /// Another daemon has it.
+    Taken(String),
+    /// It cannot be written.
+    Unusable(String),
 }
 
 /// The directory, held by one daemon.
@@ -190,12 +204,13 @@ impl State {
     ///
     /// # Errors
     /// It cannot be written, or another daemon has it.
-    pub(super) fn open(dir: &Path) -> Result<State, String> {
+    pub(super) fn open(dir: &Path) -> Result<State, Unopened> {
         let fail = |what: &dyn std::fmt::Display| format!("state directory {}: {what}", dir.display());
-        fs::create_dir_all(dir).map_err(|error| fail(&error))?;
-        let lock = File::create(dir.join("lock")).map_err(|error| fail(&error))?;
+        let unusable = |error: std::io::Error| Unopened::Unusable(fail(&error));
+        fs::create_dir_all(dir).map_err(unusable)?;
+        let lock = File::create(dir.join("lock")).map_err(unusable)?;
         let lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock)
-            .map_err(|_| fail(&"another daemon uses it (try: -statedir DIR)"))?;
+            .map_err(|_| Unopened::Taken(fail(&"another daemon uses it (try: -statedir DIR)")))?;
         Ok(State { dir: dir.to_path_buf(), lock })
     }
 
@@ -287,6 +302,7 @@ mod tests {
             wish: Wish { mode: Mode::Dual, options: options.clone(), priority: 7 },
             netns: "/run/netns/a".into(),
             netns_id: (4, 4_026_531_840),
+            index: 9,
             mac: Mac([2, 0, 0, 0, 0, 1]),
             v4: Some(v4::Lease {
                 address: "10.0.0.7/24".parse().unwrap(),
@@ -335,9 +351,12 @@ mod tests {
     fn the_directory_has_one_daemon() {
         let dir = tempfile::tempdir().unwrap();
         let first = State::open(dir.path()).unwrap();
-        assert!(State::open(dir.path()).unwrap_err().contains("another daemon"));
+        assert!(matches!(State::open(dir.path()), Err(Unopened::Taken(_))));
         drop(first);
         State::open(dir.path()).unwrap();
+        let file = dir.path().join("file");
+        fs::write(&file, "").unwrap();
+        assert!(matches!(State::open(&file), Err(Unopened::Unusable(_))));
     }
 
     #[test]

@@ -42,7 +42,8 @@ fn without_a_daemon_add_and_check_fail_and_del_and_gc_succeed() -> Result<()> {
 #[test]
 fn gc_without_a_daemon_forgets_what_the_next_one_would_take_over() -> Result<()> {
     let mut lan = Lan::ready(2, &[])?;
-    (lan.add(0)?, lan.add(1)?);
+    lan.add(0)?;
+    lan.add(1)?;
     lan.daemon.as_mut().context("daemon")?.end(Signal::SIGKILL)?;
     let valid = r#"[{"containerID":"c1","ifname":"eth0"}]"#;
     lan.call("GC", 0).with("cni.dev/valid-attachments", valid).run()?.silent()?;

@@ -27,7 +27,17 @@ use serde_json::Value;
 /// The configuration of every test that needs no other.
 const PLAIN: &str =
     r#"{"ipam":{"type":"dhcp","daemonSocketPath":"@DIR@/dhcp.sock","stateDir":"@DIR@/state"}}"#;
-/// Names `eth0` of pod N.
+/// What every dnsmasq of these tests is told: nothing from files, no DNS, all into the log, no waiting for pings.
+const DNSMASQ: [&str; 8] = [
+    "--conf-file=/dev/null",
+    "--keep-in-foreground",
+    "--log-facility=-",
+    "--log-dhcp",
+    "--port=0",
+    "--user=root",
+    "--pid-file=",
+    "--no-ping",
+];
 const VERSION: &str = "1.1.0";
 
 /// A LAN with pods on it.
@@ -58,6 +68,9 @@ impl Lan {
             "link add lan0 address 02:00:00:00:00:b0 type bridge",
             "addr add 10.9.0.1/24 dev lan0",
             "addr add fd00:9::1/64 dev lan0 nodad",
+            // A link-local address at once, so that the router can advertise itself from the start.
+            "link set lan0 addrgenmode none",
+            "addr add fe80::b0/64 dev lan0 nodad",
             "link set lan0 up",
             "link set lo up",
         ])?;
@@ -72,29 +85,19 @@ impl Lan {
         Ok(lan)
     }
 
-    /// Starts dnsmasq with these options besides the usual.
+    /// Starts dnsmasq as a DHCPv4 server, with these options besides.
     fn serve(&mut self, options: &[&str]) -> Result<()> {
+        let range = "--dhcp-range=10.9.0.10,10.9.0.60,255.255.255.0,120";
+        self.start_dnsmasq(&[&["--dhcp-authoritative", "--bind-interfaces", range], options].concat())?;
+        self.dnsmasq().wait_for("DHCP, sockets bound exclusively").map(drop)
+    }
+
+    /// Starts dnsmasq on lan0 with these options besides the usual.
+    fn start_dnsmasq(&mut self, options: &[&str]) -> Result<()> {
         let leases = format!("--dhcp-leasefile={}", self.lease_file().display());
-        let mut args = vec![
-            "--conf-file=/dev/null",
-            "--keep-in-foreground",
-            "--log-facility=-",
-            "--log-dhcp",
-            "--port=0",
-            "--user=root",
-            "--pid-file=",
-            "--no-ping",
-            "--dhcp-authoritative",
-            "--interface=lan0",
-            "--bind-interfaces",
-            "--dhcp-range=10.9.0.10,10.9.0.60,255.255.255.0,120",
-            &leases,
-        ];
-        args.extend(options);
-        let program = Program::start(&self.world.host, "/usr/sbin/dnsmasq".as_ref(), &args, &[])
-            .context("start dnsmasq: is dnsmasq-base installed?")?;
-        program.wait_for("DHCP, sockets bound exclusively")?;
-        self.dnsmasq = Some(program);
+        let args = [&DNSMASQ[..], &["--interface=lan0", &leases], options].concat();
+        let program = Program::start(&self.world.host, "/usr/sbin/dnsmasq".as_ref(), &args, &[]);
+        self.dnsmasq = Some(program.context("start dnsmasq: is dnsmasq-base installed?")?);
         Ok(())
     }
 

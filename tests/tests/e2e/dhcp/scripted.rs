@@ -70,11 +70,20 @@ fn serve(lan: &Lan, script: Script) -> Result<Receiver<u8>> {
 
 /// A LAN with this server and a pod that has a configured lease, by `bridge`.
 fn attached(script: Script) -> Result<(Lan, Receiver<u8>, Value)> {
+    attached_with(script, "dhcp4", &[])
+}
+
+/// As [`attached`], with another mode, and with dnsmasq as a router where it is told of a prefix.
+fn attached_with(script: Script, mode: &str, router: &[&str]) -> Result<(Lan, Receiver<u8>, Value)> {
     let mut lan = Lan::bare(Side::Podnet, 1)?;
     lan.world.host_ip(&["route add 255.255.255.255 dev lan0"])?;
     let told = serve(&lan, script)?;
-    lan.start_daemon(&[])?;
-    let text = PLAIN.replace(r#"{"ipam""#, r#"{"bridge":"lan0","ipam""#);
+    if !router.is_empty() {
+        lan.start_dnsmasq(router)?;
+        lan.dnsmasq().wait_for("router advertisement on")?;
+    }
+    lan.start_daemon(&["-resendtimeout=5s"])?;
+    let text = PLAIN.replace(r#"{"ipam":{"#, &format!(r#"{{"bridge":"lan0","ipam":{{"mode":"{mode}","#));
     let result = lan.world.call("bridge", "ADD").config(VERSION, &text).run()?.result()?;
     Ok((lan, told, result))
 }
@@ -157,4 +166,35 @@ fn a_lease_is_renewed_at_t1_without_loss() -> Result<()> {
     let error = lan.call("CHECK", 0).prev(&result).run()?.error()?;
     ensure!(error.msg.contains("no longer exists") && lan.kept() == 0, "{error:?}");
     lan.call("DEL", 0).run()?.silent()
+}
+
+#[test]
+fn a_hardware_address_that_is_changed_later_does_not_end_the_lease() -> Result<()> {
+    let (lan, _told, result) = attached(|_| Answer::Lease(7, 2))?;
+    // What a chained `tuning` may do.
+    lan.world.pod_ip(0, &["link set eth0 address 02:00:00:00:00:77"])?;
+    let so_far = lan.daemon().count("renewed");
+    lan.daemon().wait_for_number("renewed", so_far + 2)?;
+    lan.call("CHECK", 0).prev(&result).run()?.silent()
+}
+
+#[test]
+fn of_two_leases_one_may_expire() -> Result<()> {
+    let script: Script = |request| if request == 0 { Answer::Lease(7, 4) } else { Answer::Silence };
+    let (lan, _told, result) =
+        attached_with(script, "dual", &["--enable-ra", "--dhcp-range=fd00:9::,ra-only,64,300"])?;
+    lan.daemon().wait_for("lease expired, removing its address")?;
+    let (v4, v6) = (address(&result, 0), address(&result, 1));
+    eventually("the IPv4 address is gone, the IPv6 address and the link stay", || {
+        let addresses = lan.pod_says(0, "-o addr show eth0").unwrap_or_default();
+        !addresses.contains(&v4) && addresses.contains(&v6)
+    })?;
+    ensure!(lan.pod_says(0, "-br link show eth0")?.contains("LOWER_UP"));
+    let dual = PLAIN.replace(r#""type":"dhcp","#, r#""type":"dhcp","mode":"dual","#);
+    let error = lan.call_with("CHECK", 0, &dual).prev(&result).run()?.error()?;
+    ensure!(error.msg.contains("one of the two leases expired"), "{error:?}");
+    // A repeated ADD asks anew and does not wait for what will not come.
+    let error = lan.call_with("ADD", 0, &dual).run()?.error()?;
+    ensure!(error.msg.contains("no more tries"), "{error:?}");
+    Ok(())
 }

@@ -79,42 +79,15 @@ fn a_lease_is_released_from_the_node_when_the_link_is_gone() -> Result<()> {
         1,
         &["addr add 10.10.0.2/24 dev eth0", "link set eth0 up", "route add default via 10.10.0.1"],
     )?;
-    let relay = Program::start(
-        &lan.world.host,
-        "/usr/sbin/dnsmasq".as_ref(),
-        &[
-            "--conf-file=/dev/null",
-            "--keep-in-foreground",
-            "--log-facility=-",
-            "--port=0",
-            "--user=root",
-            "--pid-file=",
-            "--interface=lan0",
-            "--interface=v1",
-            "--dhcp-relay=10.9.0.1,10.10.0.2",
-        ],
-        &[],
-    )?;
+    let dnsmasq = |netns, options: &[&str]| {
+        Program::start(netns, "/usr/sbin/dnsmasq".as_ref(), &[&DNSMASQ[..], options].concat(), &[])
+    };
+    let relay = ["--interface=lan0", "--interface=v1", "--dhcp-relay=10.9.0.1,10.10.0.2"];
+    let relay = dnsmasq(&lan.world.host, &relay)?;
     relay.wait_for("DHCP relay from 10.9.0.1 to 10.10.0.2")?;
     let leases = format!("--dhcp-leasefile={}", lan.lease_file().display());
-    let server = Program::start(
-        &lan.world.pods[1],
-        "/usr/sbin/dnsmasq".as_ref(),
-        &[
-            "--conf-file=/dev/null",
-            "--keep-in-foreground",
-            "--log-facility=-",
-            "--log-dhcp",
-            "--port=0",
-            "--user=root",
-            "--pid-file=",
-            "--no-ping",
-            "--interface=eth0",
-            "--dhcp-range=10.9.0.10,10.9.0.60,255.255.255.0,120",
-            &leases,
-        ],
-        &[],
-    )?;
+    let range = "--dhcp-range=10.9.0.10,10.9.0.60,255.255.255.0,120";
+    let server = dnsmasq(&lan.world.pods[1], &["--interface=eth0", range, &leases])?;
     server.wait_for("DHCP, IP range")?;
     lan.start_daemon(&[])?;
     let result = lan.add(0)?;

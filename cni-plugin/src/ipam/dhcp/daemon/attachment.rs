@@ -74,7 +74,8 @@ impl Attachment {
         let Some(mac) = pod.link.mac else {
             return Err(Trouble::Refused(format!("link {:?} has no Ethernet address", key.ifname)));
         };
-        let entry = Entry { key, wish, netns, netns_id: pod.id, mac, v4: None, v6: None };
+        let index = pod.link.index;
+        let entry = Entry { key, wish, netns, netns_id: pod.id, index, mac, v4: None, v6: None };
         let broadcast = settings.flags.broadcast || is_shared(&pod);
         let wire = Some(pod.listen()?);
         let phase = Phase::Warming { until: now + WARMING };
@@ -93,7 +94,11 @@ impl Attachment {
     ) -> Result<Attachment, Trouble> {
         let mut attachment = Attachment::new(entry, Phase::Running, now);
         attachment.answered = true;
-        attachment.open_wire(settings)?;
+        match attachment.open_wire(settings) {
+            // What is refused now may be had when the machines ask again.
+            Err(Trouble::Refused(text)) => log(&attachment.entry.key, &text),
+            outcome => outcome?,
+        }
         if let Some(wire) = &attachment.wire {
             attachment.broadcast = settings.flags.broadcast || is_shared(&wire.pod);
         }
@@ -160,8 +165,13 @@ impl Attachment {
 
     /// Whether the pod is still the one that the lease was had for.
     pub(super) fn is_same_pod(&self, settings: &Settings, netns: &str) -> bool {
-        Pod::open(&settings.prefixed(netns), &self.entry.key.ifname)
-            .is_ok_and(|pod| pod.id == self.entry.netns_id && pod.link.mac == Some(self.entry.mac))
+        Pod::open(&settings.prefixed(netns), &self.entry.key.ifname).is_ok_and(|pod| self.is_same(&pod))
+    }
+
+    /// A link's index is not given again in its namespace. Its hardware address may change: a later plugin of the chain
+    /// may have set one.
+    fn is_same(&self, pod: &Pod) -> bool {
+        pod.id == self.entry.netns_id && pod.link.index == self.entry.index
     }
 
     /// The socket to poll.
@@ -290,7 +300,7 @@ impl Attachment {
             }
         }
         // A frame that does not get out is like one that gets lost: it is sent again in time.
-        if let Some(Err(error)) = self.wire.as_ref().map(|wire| wire.socket.send(frame)) {
+        if let Some(Err(error)) = self.wire.as_ref().map(|wire| wire.send(frame)) {
             log(&self.entry.key, &error.to_string());
             self.wire = None;
         }
@@ -313,7 +323,7 @@ impl Attachment {
     /// Opens the pod, if it is the same as ever.
     fn open_pod(&self, settings: &Settings) -> Result<Pod, Trouble> {
         let pod = Pod::open(&settings.prefixed(&self.entry.netns), &self.entry.key.ifname)?;
-        if pod.id != self.entry.netns_id || pod.link.mac != Some(self.entry.mac) {
+        if !self.is_same(&pod) {
             return Err(Trouble::Gone("the namespace or the link is another one".into()));
         }
         Ok(pod)
@@ -391,7 +401,7 @@ impl Attachment {
         for action in v4.into_iter().chain(v6) {
             let Action::Send(frame) = action else { continue };
             let sent = match (&self.wire, reached) {
-                (Some(wire), true) => wire.socket.send(&frame).map_err(|error| error.to_string()),
+                (Some(wire), true) => wire.send(&frame).map_err(|error| error.to_string()),
                 _ => release_from_here(&frame),
             };
             if let Err(error) = sent {

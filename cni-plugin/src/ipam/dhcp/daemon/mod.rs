@@ -12,17 +12,18 @@ use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use cni::{CniResult, Error, ValidAttachment, code};
 use kernel::Mac;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use super::config::state_dir_for;
 use super::rpc::{self, Answer, GOB_REFUSAL, Key, Received, Request, Wish};
-use super::state::{Clock, State};
+use super::state::{Clock, State, Unopened};
 use super::timing::{Ms, Random};
 use attachment::{Attachment, Phase, addresses};
 use flags::{Flags, USAGE};
@@ -79,30 +80,33 @@ fn serve(flags: Flags) -> Result<(), String> {
         .thread_block()
         .and_then(|()| SignalFd::with_flags(&signals, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC));
     let signals = blocked.map_err(|error| format!("wait for signals: {error}"))?;
-    let pidfile = Path::new(&flags.pidfile);
-    if !flags.pidfile.is_empty() {
-        if !pidfile.is_absolute() {
-            return Err(format!("Error writing pidfile {pidfile:?}: path not absolute"));
-        }
-        std::fs::write(pidfile, std::process::id().to_string())
-            .map_err(|error| format!("Error writing pidfile {pidfile:?}: {error}"))?;
+    let pidfile = PathBuf::from(&flags.pidfile);
+    let unwritten = |why: &dyn std::fmt::Display| format!("Error writing pidfile {pidfile:?}: {why}");
+    let wanted = !flags.pidfile.is_empty();
+    if wanted && !pidfile.is_absolute() {
+        return Err(unwritten(&"path not absolute"));
     }
-    let outcome = Daemon::start(flags).and_then(|mut daemon| {
-        let outcome = daemon.run(&signals);
-        if let Some(file) = &daemon.listener.file {
-            // Nobody listens there any more, whether it goes or not.
-            let _ = std::fs::remove_file(file);
+    allow_many_files();
+    let mut daemon = Daemon::start(flags)?;
+    let outcome = match wanted.then(|| std::fs::write(&pidfile, std::process::id().to_string())) {
+        Some(Err(error)) => Err(unwritten(&error)),
+        _ => {
+            say(&format!("dhcp daemon: ready with {} leases", daemon.attachments.len()));
+            daemon.run(&signals)
         }
-        outcome.map(|()| daemon.settings.flags.pidfile.clone())
-    });
-    let pidfile = match &outcome {
-        Ok(pidfile) => pidfile.clone(),
-        Err(_) => String::new(),
     };
-    if !pidfile.is_empty() {
-        let _ = std::fs::remove_file(pidfile);
+    // Nobody looks for this daemon any more, whether the files go or not.
+    let files = daemon.listener.file.iter().chain(wanted.then_some(&pidfile));
+    files.for_each(|file| drop(std::fs::remove_file(file)));
+    outcome
+}
+
+/// An exchange takes a handful of descriptors, and many may be under way: the soft limit rises to the hard one.
+fn allow_many_files() {
+    if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        // Without it, what finds no descriptor is tried again.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most);
     }
-    outcome.map(drop)
 }
 
 /// A connection of a plugin.
@@ -135,8 +139,8 @@ impl Daemon {
         };
         let state = match State::open(&dir) {
             Ok(state) => Some(state),
-            Err(error) if error.contains("another daemon") => return Err(error),
-            Err(error) => {
+            Err(Unopened::Taken(error)) => return Err(error),
+            Err(Unopened::Unusable(error)) => {
                 say(&format!("leases will not outlive this daemon: {error}"));
                 None
             }
@@ -157,7 +161,6 @@ impl Daemon {
             random,
         };
         daemon.adopt_all();
-        say(&format!("dhcp daemon: ready with {} leases", daemon.attachments.len()));
         Ok(daemon)
     }
 
@@ -178,7 +181,6 @@ impl Daemon {
                         log(&key, &error);
                     }
                 }
-                // It stays on disk for the next start.
                 Err(Trouble::Refused(text)) => log(&key, &text),
             }
         }
@@ -207,8 +209,8 @@ impl Daemon {
     fn wait(&mut self, signals: &SignalFd) -> Result<bool, String> {
         let deadline = self.attachments.values().map(Attachment::deadline).min().unwrap_or(Ms::MAX);
         let pause = deadline.saturating_sub(Clock::read().now);
-        // Looking at the clock once an hour does no harm and keeps the number in bounds.
-        let pause = PollTimeout::try_from(pause.min(3_600_000)).unwrap_or(PollTimeout::MAX);
+        // Not longer than a minute: poll does not count the time that the machine sleeps.
+        let pause = PollTimeout::try_from(pause.min(60_000)).unwrap_or(PollTimeout::MAX);
         let wires: Vec<Key> =
             self.attachments.iter().filter(|(_, a)| a.wire().is_some()).map(|(key, _)| key.clone()).collect();
         let clients: Vec<u64> = self.clients.keys().copied().collect();
@@ -277,14 +279,14 @@ impl Daemon {
         let Some(client) = self.clients.get_mut(&id) else { return };
         let mut buffer = [0; 4096];
         match client.stream.read(&mut buffer) {
+            // It has nothing to say until it is answered.
+            Ok(n) if n > 0 && client.waits_for.is_some() => return,
             Ok(n) if n > 0 => client.received.extend(&buffer[..n]),
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => return,
             _ => return self.lose(id),
         }
         let request = match rpc::received(&client.received) {
             Received::Part => return,
-            // It says nothing more until it is answered.
-            _ if client.waits_for.is_some() => return,
             Received::Gob => {
                 let _ = client.stream.write_all(GOB_REFUSAL);
                 self.clients.remove(&id);
@@ -319,6 +321,9 @@ impl Daemon {
                 let answer = match self.attachments.get(&key) {
                     Some(attachment) if attachment.is_bound() => Ok((attachment.result(), false)),
                     Some(Attachment { phase: Phase::Over(why), .. }) => Err(Error::internal(why.clone())),
+                    Some(attachment) if attachment.answered => {
+                        Err(Error::internal("one of the two leases expired"))
+                    }
                     Some(_) => Err(Error::internal("the lease is still being acquired")),
                     None => Err(Error::internal("the daemon knows no lease of this attachment")),
                 };
@@ -350,12 +355,12 @@ impl Daemon {
             if !over && attachment.is_same_pod(&self.settings, &netns) {
                 if attachment.is_bound() {
                     let answer = Ok((attachment.result(), false));
-                    self.answer(id, &answer);
-                } else {
-                    attachment.waiting.push(id);
-                    self.waits(id, &key);
+                    return self.answer(id, &answer);
                 }
-                return;
+                if !attachment.answered {
+                    attachment.waiting.push(id);
+                    return self.waits(id, &key);
+                }
             }
             log(&key, "another pod or an expired lease: asking anew");
             self.release(&key);

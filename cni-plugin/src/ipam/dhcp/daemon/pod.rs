@@ -217,3 +217,14 @@ pub(super) struct Wire {
     pub(super) socket: PacketSocket,
     _quiet: [Option<UdpSocket>; 2],
 }
+
+impl Wire {
+    /// Sends a frame from the hardware address that the link has now. The client goes on to name itself by the one that
+    /// it had at first, by which the server knows it.
+    pub(super) fn send(&self, frame: &[u8]) -> kernel::Result<()> {
+        match (self.pod.link.mac, frame.get(..6), frame.get(12..)) {
+            (Some(mac), Some(to), Some(rest)) => self.socket.send(&[to, &mac.0, rest].concat()),
+            _ => self.socket.send(frame),
+        }
+    }
+}

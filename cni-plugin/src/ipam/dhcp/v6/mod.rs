@@ -22,8 +22,9 @@ pub(super) use lease::Lease;
 use message::{Reply, Request, kind};
 use router::Advertisement;
 
-/// How long DHCPv6 waits for a router, which tells the gateway and the prefix length but is not needed.
-const ROUTER_WAIT: Ms = 3 * SECOND;
+/// How long DHCPv6 waits for a router, which tells the gateway and the prefix length but is not needed. A router may
+/// take 3.5 s to answer (RFC 4861, section 10).
+const ROUTER_WAIT: Ms = 4 * SECOND;
 /// The shortest pause between two requests to renew.
 const RENEW_PAUSE: Ms = 10 * SECOND;
 /// DHCPv6 status: the server does not know the address as ours.

@@ -143,10 +143,10 @@ fn dhcp6_asks_router_then_server() {
 fn dhcp6_does_without_a_router() {
     let mut play = Play::acquire(Source::Dhcp);
     play.link_local();
-    play.until(3);
+    play.until(4);
     assert_eq!(play.sent().last(), Some(&kind::SOLICIT));
     play.answer(kind::REPLY, "2001:db8:5::7", &[0, 14, 0, 0]);
-    assert_eq!(play.lease(), ("2001:db8:5::7/128".into(), String::new(), [103, 163, 303]));
+    assert_eq!(play.lease(), ("2001:db8:5::7/128".into(), String::new(), [104, 164, 304]));
 }
 
 #[test]
