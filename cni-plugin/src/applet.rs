@@ -98,6 +98,12 @@ pub(crate) static APPLETS: &[Applet] = &[
         plugin: &ipam::static_::Static,
     },
     Applet {
+        name: "dhcp",
+        kind: Kind::Ipam,
+        about: "addresses from the network's own servers, by a daemon (`podnet dhcp daemon`)",
+        plugin: &ipam::dhcp::Dhcp,
+    },
+    Applet {
         name: "bandwidth",
         kind: Kind::Meta,
         about: "chained: limits the rate to the pod and from it",
@@ -143,11 +149,15 @@ pub(crate) fn find(name: &str) -> Option<&'static Applet> {
 /// Runs what `program` (the name it was started under) or the first of `args` names; returns the process's exit code.
 pub(crate) fn run(program: &OsStr, args: Vec<OsString>) -> u8 {
     let base = Path::new(program).file_name().and_then(OsStr::to_str).unwrap_or_default();
-    if let Some(applet) = find(base) {
-        return run_plugin(applet);
-    }
     let words: Vec<&str> = args.iter().filter_map(|word| word.to_str()).collect();
+    if let Some(applet) = find(base) {
+        return match (base, words.as_slice()) {
+            ("dhcp", ["daemon", flags @ ..]) => ipam::dhcp::daemon::run(flags),
+            _ => run_plugin(applet),
+        };
+    }
     match words.as_slice() {
+        ["dhcp", "daemon", flags @ ..] => ipam::dhcp::daemon::run(flags),
         [name, ..] if find(name).is_some() => find(name).map_or(1, run_plugin),
         ["install", rest @ ..] if rest.len() == args.len() - 1 => install::install(rest),
         ["list", rest @ ..] if rest.len() == args.len() - 1 => install::list(rest),
@@ -188,6 +198,7 @@ fn help() -> String {
          usage: podnet COMMAND, or PLUGIN with the CNI_* variables set and a configuration on stdin\n\n\
          commands:\n\
          \x20 install DIR [PLUGIN...]  put the plugin names (all, or those named) in DIR, each replaced atomically\n\
+         \x20 dhcp daemon [FLAG...]    keep the leases of the plugin dhcp (-help: the flags)\n\
          \x20 list [DIR]               the plugins in this executable; with DIR, what stands there\n\
          \x20 version                  this version\n\
          \x20 help                     this text\n\n\

@@ -1,6 +1,8 @@
-//! Packet sockets: see every frame of a namespace, with time, link and direction.
+//! Packet sockets: see every frame of a namespace, with time, link and direction; or, of one link, what a
+//! filter lets through, and send on it.
 //!
-//! For the lab's captures. Nothing is decoded, filtered or sent here; packet(7).
+//! For the lab's captures and for protocols that must speak before the link has an address. Nothing is decoded
+//! here; packet(7).
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -44,6 +46,20 @@ pub struct Frame {
     pub vlan_tci: Option<u16>,
 }
 
+/// One instruction of a classic BPF program (`struct sock_filter`, linux/filter.h). A program that returns 0 drops
+/// the frame, any other number keeps as many bytes of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Instruction {
+    /// `BPF_*`.
+    pub code: u16,
+    /// How many instructions to pass over when a comparison holds.
+    pub yes: u8,
+    /// How many when it does not.
+    pub no: u8,
+    /// The operand.
+    pub value: u32,
+}
+
 /// What a socket has counted since it was opened (PACKET_STATISTICS).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Stats {
@@ -71,6 +87,19 @@ impl PacketSocket {
         let fd = ns.run(|| sys::packet_socket(bytes))?;
         let fd = fd.map_err(|e| Cause::from(e).about("open packet socket"))?;
         Ok(PacketSocket { fd, packets: AtomicU64::new(0), drops: AtomicU64::new(0) })
+    }
+
+    /// Opens a socket in `ns` that sees the frames of link `index` that `filter` keeps, and can send on that link.
+    /// `is_not_found()` when there is no such link.
+    pub fn open_on(ns: &Netns, index: u32, filter: &[Instruction]) -> Result<PacketSocket> {
+        let fd = ns.run(|| sys::packet_socket_on(index, filter))?;
+        let fd = fd.map_err(|e| Cause::from(e).about(format!("open packet socket on link {index}")))?;
+        Ok(PacketSocket { fd, packets: AtomicU64::new(0), drops: AtomicU64::new(0) })
+    }
+
+    /// Sends a whole frame, link-layer header included, on the link of [`PacketSocket::open_on`].
+    pub fn send(&self, frame: &[u8]) -> Result<()> {
+        sys::packet_send(&self.fd, frame).map_err(|e| Cause::from(e).about("send frame"))
     }
 
     /// The next frame, its first bytes in `buffer`; None when there is none at the moment.

@@ -1,5 +1,5 @@
 //! The system calls that no safe wrapper covers: packet sockets, SIOCETHTOOL, TUNSETIFF and its kin, fork(2),
-//! getrandom(2).
+//! getrandom(2), descriptors by number.
 //!
 //! The only file of the workspace that may hold `unsafe`. Each function takes and gives plain safe values; the
 //! structures and numbers are those of linux/if_packet.h, linux/ethtool.h, linux/if_tun.h and linux/if.h.
@@ -12,7 +12,7 @@ use std::os::unix::net::UnixStream;
 
 use libc::{c_int, c_void, socklen_t};
 
-use crate::packet::{Frame, OUTGOING};
+use crate::packet::{Frame, Instruction, OUTGOING};
 use crate::tap::Tap;
 
 const PACKET_STATISTICS: c_int = 6;
@@ -78,14 +78,66 @@ pub(crate) fn packet_socket(buffer: c_int) -> Result<OwnedFd> {
     if set_int(&fd, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, buffer).is_err() {
         set_int(&fd, libc::SOL_SOCKET, libc::SO_RCVBUF, buffer)?;
     }
+    bind_packet(&fd, 0)?;
+    Ok(fd)
+}
+
+/// A packet socket that is bound to all protocols of one link and takes only what `filter` lets through.
+pub(crate) fn packet_socket_on(index: u32, filter: &[Instruction]) -> Result<OwnedFd> {
+    let kind = libc::SOCK_RAW | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    // SAFETY: no pointers; protocol 0 receives nothing yet.
+    let fd = check(unsafe { libc::socket(libc::AF_PACKET, kind, 0) })?;
+    // SAFETY: the descriptor was just made and has no other owner.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    set_int(&fd, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 1)?;
+    set_int(&fd, libc::SOL_PACKET, PACKET_AUXDATA, 1)?;
+    let code = |i: &Instruction| libc::sock_filter { code: i.code, jt: i.yes, jf: i.no, k: i.value };
+    let mut code: Vec<libc::sock_filter> = filter.iter().map(code).collect();
+    let len = u16::try_from(code.len()).map_err(|_| Error::from_raw_os_error(libc::EINVAL))?;
+    let program = libc::sock_fprog { len, filter: code.as_mut_ptr() };
+    // SAFETY: the program is live, and its pointer is to as many instructions as it says.
+    check(unsafe {
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_FILTER,
+            (&raw const program).cast::<c_void>(),
+            size_of::<libc::sock_fprog>() as socklen_t,
+        )
+    })?;
+    bind_packet(&fd, index)?;
+    Ok(fd)
+}
+
+/// Puts a frame on the link that a packet socket is bound to.
+pub(crate) fn packet_send(fd: &OwnedFd, frame: &[u8]) -> Result<()> {
+    // SAFETY: the pointer and length are those of a live slice.
+    let n = unsafe { libc::send(fd.as_raw_fd(), frame.as_ptr().cast::<c_void>(), frame.len(), 0) };
+    match usize::try_from(n) {
+        Ok(_) => Ok(()),
+        Err(_) => Err(Error::last_os_error()),
+    }
+}
+
+/// Binds a packet socket to all protocols of one link, 0 for all links.
+fn bind_packet(fd: &OwnedFd, index: u32) -> Result<()> {
     // SAFETY: sockaddr_ll is plain integers, for which all zeros is a value.
     let mut address: libc::sockaddr_ll = unsafe { zeroed() };
     address.sll_family = libc::AF_PACKET as u16;
     address.sll_protocol = (libc::ETH_P_ALL as u16).to_be();
+    address.sll_ifindex = index as c_int;
     let len = size_of::<libc::sockaddr_ll>() as socklen_t;
     // SAFETY: the address is a live sockaddr_ll and its length is given.
     check(unsafe { libc::bind(fd.as_raw_fd(), (&raw const address).cast::<libc::sockaddr>(), len) })?;
-    Ok(fd)
+    Ok(())
+}
+
+/// A descriptor of our own for what the process got under this number.
+pub(crate) fn duplicate(number: c_int) -> Result<OwnedFd> {
+    // SAFETY: no pointers; a number that is no open descriptor is refused (EBADF).
+    let fd = check(unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3) })?;
+    // SAFETY: the descriptor was just made and has no other owner.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// Reads one frame; None when none is waiting.

@@ -12,9 +12,10 @@ use anyhow::{Context, Result, ensure};
 pub const DEBIAN: &str = "/usr/lib/cni";
 
 /// The names `podnet` answers to.
-pub const NAMES: [&str; 17] = [
+pub const NAMES: [&str; 18] = [
     "bandwidth",
     "bridge",
+    "dhcp",
     "dummy",
     "firewall",
     "host-device",

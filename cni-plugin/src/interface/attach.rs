@@ -167,16 +167,22 @@ fn send(rtnl: &mut Rtnl, batch: Batch, what: &[String]) -> Result<(), Error> {
     Ok(())
 }
 
+/// The gateway that a route names. DHCP's option 121 writes 0.0.0.0 for none.
+fn told_gateway(route: &cni::Route) -> Option<IpAddr> {
+    route.gw.filter(|gateway| !gateway.is_unspecified())
+}
+
 /// The kernel's route for `wanted`: without a gateway of its own it takes the first gateway of its
 /// family among the result's addresses, as the reference does, unless its scope says that the destination
 /// is on the link.
 fn resolve_route(wanted: &cni::Route, index: u32, result: &CniResult) -> Route {
     let v6 = wanted.dst.is_ipv6();
     let on_link = wanted.scope.is_some_and(|scope| scope >= route::SCOPE_LINK);
+    let told = told_gateway(wanted);
     let fallback = || result.ips.iter().filter_map(|ip| ip.gateway).find(|gateway| gateway.is_ipv6() == v6);
     Route {
         dst: Some(wanted.dst),
-        gateway: if on_link { wanted.gw } else { wanted.gw.or_else(fallback) },
+        gateway: if on_link { told } else { told.or_else(fallback) },
         oif: Some(index),
         priority: wanted.priority.filter(|&metric| metric != 0),
         table: wanted.table,
@@ -398,7 +404,7 @@ pub(crate) fn check_routes(rtnl: &mut Rtnl, result: &CniResult) -> Result<(), Er
         let default = wanted.dst.prefix() == 0;
         let same = |route: &Route| {
             network(route.destination()) == network(wanted.dst)
-                && (default || wanted.gw.is_none() || route.gateway == wanted.gw)
+                && (default || told_gateway(wanted).is_none() || route.gateway == wanted.gw)
         };
         let table = wanted.table.unwrap_or(route::TABLE_MAIN);
         if present.iter().any(|route| route.table_id() == table && same(route)) {

@@ -1,6 +1,7 @@
 //! The IPAM plugins, and how an interface plugin reaches the one that its configuration names: in this
 //! process when the name resolves to this executable, by running it as the specification says otherwise.
 
+pub(crate) mod dhcp;
 pub(crate) mod host_local;
 pub(crate) mod request;
 pub(crate) mod static_;
@@ -44,6 +45,20 @@ impl Ipam {
     /// As `find`, with code 50.
     pub(crate) fn find_for_status(call: &Call) -> Result<Self, Error> {
         Self::find(call).map_err(unavailable)
+    }
+
+    /// Whether ADD needs the pod's link to be there: `dhcp` speaks on it, and of another program nothing is known.
+    /// The reference has it there always.
+    pub(crate) fn needs_link(&self) -> bool {
+        matches!(self, Self::Foreign(_)) || self.releases_on_link()
+    }
+
+    /// Whether DEL needs the pod's link still to be there: `dhcp` tells the server on it.
+    pub(crate) fn releases_on_link(&self) -> bool {
+        match self {
+            Self::Own(plugin) => plugin.name() == "dhcp",
+            Self::Foreign(path) => path.file_name().is_some_and(|name| name == "dhcp"),
+        }
     }
 
     /// Reserves addresses. A delegate that fails is told to DEL, as the specification asks.

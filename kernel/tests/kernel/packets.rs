@@ -8,7 +8,7 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use kernel::Netns;
-use kernel::packet::{Frame, PacketSocket};
+use kernel::packet::{Frame, Instruction, PacketSocket};
 
 use crate::{in_netns, send_to_far, wire_to};
 
@@ -115,5 +115,31 @@ fn drops_are_counted_and_the_counts_add_up() {
         let last = socket.stats().unwrap();
         assert_eq!(held, second.packets - second.drops);
         assert!(last.drops >= second.drops && last.packets >= second.packets);
+    });
+}
+
+#[test]
+fn socket_of_one_link_sends_there_and_sees_what_its_filter_keeps() {
+    in_netns(|rtnl, here| {
+        let pod = Netns::create().unwrap();
+        let (near, far, _) = wire_to(rtnl, &pod);
+        // ldh [12]; jeq #0x88b5, keep, drop (an experimental EtherType, IEEE 802)
+        let filter = [
+            Instruction { code: 0x28, yes: 0, no: 0, value: 12 },
+            Instruction { code: 0x15, yes: 0, no: 1, value: 0x88b5 },
+            Instruction { code: 0x06, yes: 0, no: 0, value: 65535 },
+            Instruction { code: 0x06, yes: 0, no: 0, value: 0 },
+        ];
+        let near_socket = PacketSocket::open_on(here, near.index, &filter).unwrap();
+        let far_socket = PacketSocket::open_on(&pod, far.index, &filter).unwrap();
+        for kind in [0xb4, 0xb5] {
+            let mut frame = [0xff; 60];
+            frame[12..14].copy_from_slice(&[0x88, kind]);
+            near_socket.send(&frame).unwrap();
+        }
+        let (frame, bytes) = await_frame(&far_socket, |_, _| true);
+        assert_eq!((frame.outgoing, frame.ifindex, &bytes[12..14]), (false, far.index, &[0x88, 0xb5][..]));
+        assert!(far_socket.recv(&mut [0; 64]).unwrap().is_none(), "the first frame was to be dropped");
+        assert!(PacketSocket::open_on(here, 999, &filter).is_err_and(|e| e.is_not_found()));
     });
 }

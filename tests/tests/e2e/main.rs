@@ -1,11 +1,12 @@
 //! End-to-end tests, one module per topic. Each runs the real programs in network namespaces of its own; they need root
-//! (a missing privilege fails), `ip`, `nft`, `iptables`, `strace`, `setpriv`, and Debian's package
-//! `containernetworking-plugins`.
+//! (a missing privilege fails), `ip`, `nft`, `iptables`, `strace`, `setpriv`, and Debian's packages
+//! `containernetworking-plugins` and `dnsmasq-base`.
 
 mod alone;
 mod bad_input;
 mod chained;
 mod devices;
+mod dhcp;
 mod docs;
 mod host_device;
 mod hostport;

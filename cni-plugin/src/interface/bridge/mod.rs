@@ -1,8 +1,8 @@
 //! `bridge`: a veth pair from the pod to a bridge on the node, with the gateway on the bridge if asked.
 //!
-//! Order of ADD: configuration, namespace, addresses (IPAM), bridge, veth straight into the pod, VLANs, MAC spoof check,
-//! the pod's addresses and routes, port state, gateway addresses and forwarding, masquerade. Each step that makes
-//! something first notes how to take it back.
+//! Order of ADD: configuration, namespace, addresses (IPAM; after the MAC spoof check when the plugin may need the
+//! link), bridge, veth straight into the pod, VLANs, MAC spoof check, the pod's addresses and routes, port state,
+//! gateway addresses and forwarding, masquerade. Each step that makes something first notes how to take it back.
 
 mod check;
 mod config;
@@ -41,16 +41,13 @@ impl Plugin for Bridge {
         let (netns, mut pod) = attach::open_pod(call)?;
         let mut rtnl = Rtnl::open().map_err(failed("netlink on the node"))?;
 
+        let ipam = config.ipam.is_some().then(|| Ipam::find(call)).transpose()?;
         let mut result = CniResult::default();
-        if config.ipam.is_some() {
-            result = Ipam::find(call)?.add(call, undo)?;
-            if result.ips.is_empty() {
-                return Err(Error::internal("IPAM plugin returned missing IP config"));
-            }
-            complete(&mut result, &config);
+        if let Some(ipam) = ipam.as_ref().filter(|ipam| !ipam.needs_link()) {
+            result = allocate(ipam, call, &config, undo)?;
         }
 
-        let _plugging = NodeLock::shared()?;
+        let mut plugging = NodeLock::shared()?;
         let mut bridge = node::ensure_bridge(&mut rtnl, &config, undo)?;
         let ends = Ends { mac: config.mac, mtu: config.mtu, master: Some(bridge.index) };
         let mut veth = veth::add(&mut rtnl, call, &netns, &ends, undo)?;
@@ -66,6 +63,12 @@ impl Plugin for Bridge {
         {
             // The pod's end is still down: no frame has passed yet.
             spoof::add(call, &veth.name, mac, undo)?;
+        }
+        if let Some(ipam) = ipam.as_ref().filter(|ipam| ipam.needs_link()) {
+            // It may wait for a server, and others must not wait for that.
+            drop(plugging);
+            result = allocate(ipam, call, &config, undo)?;
+            plugging = NodeLock::shared()?;
         }
         if config.ipam.is_some() {
             let options =
@@ -88,6 +91,7 @@ impl Plugin for Bridge {
             let ips: Vec<IpNetwork> = result.ips.iter().map(|ip| ip.address).collect();
             masq::add(call, &ips, undo)?;
         }
+        drop(plugging);
 
         result.interfaces = vec![
             interface(&config.bridge, node::current_mac(&mut rtnl, &bridge)?, ""),
@@ -104,13 +108,17 @@ impl Plugin for Bridge {
     fn del(&self, call: &Call) -> Result<(), Error> {
         // All are tried whatever the others do: an address must not stay reserved because a link would not go,
         // nor the other way round. Rules are looked for whatever the configuration says by now.
-        let link = Error::join([attach::delete_link(call), vlan::release(call)]);
-        let rules = Error::join([masq::remove(call), spoof::remove(call)]);
-        let address = match call.conf.ipam_type() {
-            Some(_) => Ipam::find(call).and_then(|ipam| ipam.del(call)),
+        let ipam = call.conf.ipam_type().map(|_| Ipam::find(call));
+        let release = || match &ipam {
+            Some(Ok(ipam)) => ipam.del(call),
+            Some(Err(err)) => Err(err.clone()),
             None => Ok(()),
         };
-        Error::join([link, rules, address])
+        // A lease is given back on the link, so before the link goes.
+        let lease = matches!(&ipam, Some(Ok(ipam)) if ipam.releases_on_link()).then(&release);
+        let link = Error::join([attach::delete_link(call), vlan::release(call)]);
+        let rules = Error::join([masq::remove(call), spoof::remove(call)]);
+        Error::join([link, rules, lease.unwrap_or_else(release)])
     }
 
     fn check(&self, call: &Call) -> Result<(), Error> {
@@ -146,6 +154,16 @@ impl Plugin for Bridge {
             None => Ok(()),
         }
     }
+}
+
+/// Reserves the addresses and ties them to the pod's interface.
+fn allocate(ipam: &Ipam, call: &Call, config: &BridgeConfig, undo: &mut Undo) -> Result<CniResult, Error> {
+    let mut result = ipam.add(call, undo)?;
+    if result.ips.is_empty() {
+        return Err(Error::internal("IPAM plugin returned missing IP config"));
+    }
+    complete(&mut result, config);
+    Ok(result)
 }
 
 fn interface(name: &str, mac: Option<Mac>, sandbox: &str) -> Interface {
