@@ -1,5 +1,5 @@
-//! All of podnet's talk with the Linux kernel: links, addresses, routes, neighbours and traffic control over rtnetlink, rules and
-//! connections over nfnetlink, network namespaces, sysctls, packet sockets and device offloads.
+//! All of podnet's talk with the Linux kernel: links, addresses, routes, neighbours and traffic control over rtnetlink,
+//! rules and connections over nfnetlink, network namespaces, sysctls, packet sockets and device offloads.
 //!
 //! Every verb is blocking and returns when the kernel has answered. The crate decides nothing: it knows no CNI, no
 //! IPAM and no policy, it starts no thread except the one that [`Netns::create`] needs, and it retries no change
