@@ -257,6 +257,25 @@ fn rules_are_undone_whichever_request_fails() -> Result<()> {
     Ok(())
 }
 
+/// What is there already is not added again: the kernel takes that for a change, and lets the process wait for 10 ms
+/// and more at its end.
+#[test]
+fn second_pods_add_asks_for_rules_only() -> Result<()> {
+    let world = World::new(Side::Podnet, 2)?;
+    let mut asked = Vec::new();
+    for pod in 0..2 {
+        let log = world.dir().join("strace").to_string_lossy().into_owned();
+        let strace = ["strace", "-v", "-o", &log, "-e", "trace=sendto"];
+        bridge(&world, "ADD", BOTH).pod(pod).through(&strace).run()?.result()?;
+        let log = std::fs::read_to_string(&log).context("strace's log")?;
+        let count = |message: &str| log.matches(&format!("NFT_MSG_{message},")).count();
+        asked.push(["NEWTABLE", "NEWCHAIN", "NEWRULE", "DELRULE"].map(count));
+    }
+    // Two tables, two base chains and one for all; for each pod two chains and five rules.
+    assert_eq!(asked, [[2, 5, 3 + 5, 0], [0, 2, 5, 0]]);
+    Ok(())
+}
+
 #[test]
 fn hundred_pods_at_a_time_leave_the_ruleset_as_it_was() -> Result<()> {
     const PODS: usize = 100;
