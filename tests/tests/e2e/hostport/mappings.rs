@@ -344,22 +344,6 @@ fn without_mappings_there_is_no_netlink_and_no_other_program() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn a_failed_add_is_undone() -> Result<()> {
-    use podnet_tests::process::Stdout;
-    let scene = Scene::new(Side::Podnet, 1)?;
-    let result = scene.attach(0, DUAL)?;
-    let (before, world) = (scene.rules()?, scene.world.snapshot()?.facts);
-    for stdout in [Stdout::Closed, Stdout::Full] {
-        let outcome = scene.portmap("ADD", 0, &result, &web(), "").stdout(stdout).run()?;
-        ensure!(outcome.exit == Some(1), "{outcome:?}");
-        same(&before, &scene.rules()?)?;
-        let changes = world.changes(&scene.world.snapshot()?.facts);
-        ensure!(changes.is_empty(), "{changes:?}");
-    }
-    Ok(())
-}
-
 /// As in a container whose /proc/sys is read-only (netavark#362).
 #[test]
 fn a_read_only_proc_sys_costs_the_loopback_address_and_nothing_else() -> Result<()> {

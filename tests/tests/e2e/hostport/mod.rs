@@ -15,7 +15,9 @@ mod firewalld;
 mod mappings;
 mod migration;
 mod network;
+mod rootless;
 mod udp;
+mod undo;
 
 use std::process::Command;
 
