@@ -202,3 +202,35 @@ fn a_host_prefix_stands_before_all_paths() -> Result<()> {
     ensure!(root.join("var/lib/cni/dhcp/at-run-lan.sock").read_dir()?.count() == 2, "the lease and the lock");
     Ok(())
 }
+
+#[test]
+fn neither_plugin_nor_daemon_starts_a_program() -> Result<()> {
+    let mut lan = Lan::new(1)?;
+    lan.serve(&[])?;
+    let (socket, state) = (lan.socket(), lan.world.dir().join("state"));
+    let (podnet, log) = (plugins::podnet()?, lan.world.dir().join("strace"));
+    let pidfile = lan.world.dir().join("pid");
+    let [podnet, log, socket, state, pid] =
+        [&podnet, &log, &socket, &state, &pidfile].map(|path| path.to_string_lossy());
+    let traced = ["-f", "-o", &log, "-e", "trace=execve", &podnet];
+    let flags = ["dhcp", "daemon", "-socketpath", &socket, "-statedir", &state, "-pidfile", &pid];
+    let args = [&traced[..], &flags].concat();
+    let mut daemon = Program::start(&lan.world.host, "/usr/bin/strace".as_ref(), &args, &[])?;
+    daemon.wait_for("ready")?;
+    let plugin_log = format!("{log}.plugin");
+    let through = ["strace", "-f", "-A", "-o", &plugin_log, "-e", "trace=execve"];
+    let result = lan.call("ADD", 0).through(&through).run()?.result()?;
+    for verb in ["CHECK", "STATUS", "GC", "DEL"] {
+        lan.call(verb, 0).prev(&result).through(&through).run()?.silent()?;
+    }
+    // Not strace, which would only let go of it.
+    let pid = std::fs::read_to_string(&pidfile)?.parse()?;
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGTERM)?;
+    daemon.wait()?;
+    let execs = |log: &str| -> Result<usize> {
+        Ok(std::fs::read_to_string(log)?.lines().filter(|line| line.contains("execve(")).count())
+    };
+    // Each log holds the start of the program itself.
+    ensure!((execs(&log)?, execs(&plugin_log)?) == (1, 5), "{:?}", (execs(&log)?, execs(&plugin_log)?));
+    Ok(())
+}

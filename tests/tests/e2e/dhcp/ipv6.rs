@@ -6,7 +6,8 @@ use serde_json::json;
 
 use super::*;
 
-const MANAGED: [&str; 2] = ["--enable-ra", "--dhcp-range=fd00:9::10,fd00:9::60,64,120"];
+/// dnsmasq as a router that sends its clients to itself for addresses.
+pub(super) const MANAGED: [&str; 2] = ["--enable-ra", "--dhcp-range=fd00:9::10,fd00:9::60,64,120"];
 const AUTONOMOUS: [&str; 2] = ["--enable-ra", "--dhcp-range=fd00:9::,ra-only,64,300"];
 
 fn with_mode(mode: &str) -> String {

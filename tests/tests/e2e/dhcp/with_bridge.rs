@@ -1,8 +1,9 @@
-//! `bridge` with `dhcp`: the link is there before the lease is asked for, and still there when it is given back.
+//! Interface plugins with `dhcp`: the link is there before the lease is asked for, and still there when it is given back.
 
 use anyhow::{Result, ensure};
 use podnet_tests::world::Call;
 
+use super::ipv6::MANAGED;
 use super::*;
 
 const BRIDGE: &str = r#"{"bridge":"lan0","ipam":{"type":"dhcp","daemonSocketPath":"@DIR@/dhcp.sock","stateDir":"@DIR@/state"}}"#;
@@ -42,6 +43,33 @@ fn bridge_with_dhcp_works_and_del_releases() -> Result<()> {
     // Without a namespace to speak in, the one of the ADD is used.
     bridge(&lan, "DEL", 1).env("CNI_NETNS", "").run()?.silent()?;
     lan.dnsmasq().wait_for_number("DHCPRELEASE", 2)?;
+    eventually("all leases are released", || lan.given().is_empty())
+}
+
+#[test]
+fn macvlan_with_dhcp_works_and_del_releases() -> Result<()> {
+    let mut lan = Lan::bare(Side::Podnet, 2)?;
+    lan.world.host_ip(&[
+        "link add up0 type veth peer name up1",
+        "link set up1 master lan0 up",
+        "link set up0 up",
+    ])?;
+    lan.serve(&MANAGED)?;
+    lan.start_daemon(&[])?;
+    let text = BRIDGE.replace(r#""bridge":"lan0""#, r#""master":"up0""#);
+    let dual = text.replace(r#""type":"dhcp""#, r#""type":"dhcp","mode":"dual""#);
+    for (pod, text) in [(0, &text), (1, &dual)] {
+        let call = |verb: &str| lan.world.call("macvlan", verb).config(VERSION, text).pod(pod);
+        let result = call("ADD").run()?.result()?;
+        let addresses = lan.pod_says(pod, "-o addr show eth0")?;
+        ensure!(
+            addresses.contains(&address(&result, 0)) && addresses.contains(&address(&result, 1)),
+            "{addresses}"
+        );
+        call("CHECK").prev(&result).run()?.silent()?;
+        call("DEL").prev(&result).run()?.silent()?;
+        lan.dnsmasq().wait_for_number("DHCPRELEASE", 2 * pod + 1)?;
+    }
     eventually("all leases are released", || lan.given().is_empty())
 }
 
