@@ -10,6 +10,7 @@ pub(crate) mod forwarding;
 pub(crate) mod host_device;
 pub(crate) mod ipvlan;
 pub(crate) mod loopback;
+pub(crate) mod mac;
 pub(crate) mod macvlan;
 pub(crate) mod one_link;
 pub(crate) mod ptp;

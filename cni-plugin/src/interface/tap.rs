@@ -5,7 +5,7 @@
 //! of every plugin with one link in the pod and nothing on the node.
 
 use cni::plugin::Plugin;
-use cni::{Call, CniResult, Dns, Error, Interface, Undo, args, code};
+use cni::{Call, CniResult, Dns, Error, Interface, Undo, code};
 use kernel::link::{self, Change, Link};
 use kernel::tap::Tap as Device;
 use kernel::{Mac, Rtnl, tap};
@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use super::attach::{self, Options, failed};
 use super::dns::WrittenDns;
-use super::one_link;
+use super::{mac, one_link};
 use crate::ipam::Ipam;
 
 /// The plugin.
@@ -46,6 +46,7 @@ struct TapConfig {
     multi_queue: bool,
     /// In bytes, 0 the kernel's default.
     mtu: u32,
+    /// `mac`, over it CNI_ARGS `MAC`, over it `runtimeConfig.mac`.
     mac: Option<Mac>,
     /// Who may attach without privileges; `None` is nobody.
     owner: Option<u32>,
@@ -76,26 +77,13 @@ impl TapConfig {
         Ok(Self {
             multi_queue: written.multi_queue,
             mtu: attach::mtu(written.mtu)?,
-            mac: written.mac(call)?,
+            mac: mac::first(&[&written.runtime_config.mac, &mac::of_args(call)?, &written.mac])?,
             owner: written.owner,
             group: written.group,
             context: some(&written.selinux_context),
             bridge: some(&written.bridge),
             dns: written.dns.chosen(),
         })
-    }
-}
-
-impl Written {
-    /// The MAC asked for: `mac`, over it CNI_ARGS `MAC`, over it `runtimeConfig.mac`.
-    fn mac(&self, call: &Call) -> Result<Option<Mac>, Error> {
-        let from_args = args::parse(&call.env.args, &["MAC"])?.remove("MAC").unwrap_or_default();
-        let by_rank = [&self.runtime_config.mac, &from_args, &self.mac];
-        let text = by_rank.into_iter().find(|text| !text.is_empty());
-        let parse = |text: &String| {
-            text.parse().map_err(|_| Error::invalid(format!("address {text}: invalid MAC address")))
-        };
-        text.map(parse).transpose()
     }
 }
 

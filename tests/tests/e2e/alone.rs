@@ -3,24 +3,27 @@
 use anyhow::{Context, Result, ensure};
 use podnet_tests::{Side, World};
 
-/// ADD, CHECK, DEL of a plugin under `strace`, which sees each program that is started.
-fn starts_no_program(plugin: &str, text: &str, host: &[&str]) -> Result<()> {
+/// ADD, CHECK and DEL of plugins one after the other, each with the result of the one before, under `strace`, which sees
+/// each program that is started.
+fn starts_no_program(chain: &[(&str, &str)], host: &[&str]) -> Result<()> {
     let world = World::new(Side::Podnet, 1)?;
     world.host_ip(host)?;
     let log = world.dir().join("strace").to_string_lossy().into_owned();
     let strace = ["strace", "-f", "-o", &log, "-e", "trace=execve,execveat"];
     let mut result = None;
     for verb in ["ADD", "CHECK", "DEL"] {
-        let call = world.call(plugin, verb).config("1.1.0", text).through(&strace);
-        let call = result.as_ref().map_or(call.clone(), |result| call.prev(result));
-        let outcome = call.run().context("run strace: is it installed?")?;
-        ensure!(outcome.exit == Some(0), "{plugin} {verb}: {outcome:?}");
-        if verb == "ADD" {
-            result = Some(outcome.json()?);
+        for (plugin, text) in chain {
+            let call = world.call(plugin, verb).config("1.0.0", text).through(&strace);
+            let call = result.as_ref().map_or(call.clone(), |result| call.prev(result));
+            let outcome = call.run().context("run strace: is it installed?")?;
+            ensure!(outcome.exit == Some(0), "{plugin} {verb}: {outcome:?}");
+            if verb == "ADD" {
+                result = Some(outcome.json()?);
+            }
+            let log = std::fs::read_to_string(&log).context("read strace's log")?;
+            // The first is strace's own, of the plugin.
+            ensure!(log.matches("exec").count() == 1, "{plugin} {verb} starts programs:\n{log}");
         }
-        let log = std::fs::read_to_string(&log).context("read strace's log")?;
-        // The first is strace's own, of the plugin.
-        ensure!(log.matches("exec").count() == 1, "{plugin} {verb} starts programs:\n{log}");
     }
     Ok(())
 }
@@ -28,11 +31,28 @@ fn starts_no_program(plugin: &str, text: &str, host: &[&str]) -> Result<()> {
 #[test]
 fn no_verb_starts_a_program() -> Result<()> {
     let ipam = r#""ipam":{"type":"host-local","dataDir":"@DATA@","subnet":"10.1.2.0/24"}"#;
-    starts_no_program("ptp", &format!(r#"{{"ipMasq":true,{ipam}}}"#), &[])?;
-    starts_no_program("tap", &format!(r#"{{"mac":"02:00:00:00:00:01","owner":1,"group":1,{ipam}}}"#), &[])?;
-    starts_no_program("tap", &format!("{{{ipam}}}"), &[])?;
-    let device = ["link add dev0 type veth peer name far0"];
-    starts_no_program("host-device", &format!(r#"{{"device":"dev0",{ipam}}}"#), &device)
+    let with = |keys: &str| format!("{{{keys}{ipam}}}");
+    let bridge = with(r#""isGateway":true,"ipMasq":true,"macspoofchk":true,"#);
+    let ports =
+        r#"{"runtimeConfig":{"portMappings":[{"hostPort":8080,"containerPort":80,"protocol":"udp"}]}}"#;
+    let rates = r#"{"ingressRate":8000000,"ingressBurst":800000,"egressRate":8000000,"egressBurst":800000}"#;
+    let sysctls = r#"{"dataDir":"@DIR@/tuning","mtu":1400,"sysctl":{"net.ipv4.conf.IFNAME.arp_filter":"1"}}"#;
+    for plugin in ["portmap", "firewall", "bandwidth", "tuning", "sbr"] {
+        let text = match plugin {
+            "portmap" => ports,
+            "bandwidth" => rates,
+            "tuning" => sysctls,
+            _ => "{}",
+        };
+        starts_no_program(&[("bridge", &bridge), (plugin, text)], &[]).context(plugin)?;
+    }
+    starts_no_program(&[("loopback", "{}")], &[])?;
+    starts_no_program(&[("ptp", &with(r#""ipMasq":true,"#))], &[])?;
+    starts_no_program(&[("tap", &with(r#""mac":"02:00:00:00:00:01","owner":1,"group":1,"#))], &[])?;
+    starts_no_program(&[("tap", &with(""))], &[])?;
+    let device = ["link add dev0 type veth peer name far0", "link set dev0 up"];
+    starts_no_program(&[("host-device", &with(r#""device":"dev0","#))], &device)?;
+    starts_no_program(&[("macvlan", &with(r#""master":"dev0","#))], &device)
 }
 
 /// The negative control: a delegate that is another program is seen.

@@ -49,6 +49,7 @@ fn tests() -> Result<BTreeSet<(String, String)>> {
 fn named(text: &str) -> Vec<(String, String)> {
     let words = text.split('`').skip(1).step_by(2);
     words
+        .filter(|word| !word.contains(' '))
         .filter_map(|word| word.split_once("::"))
         .map(|(module, name)| (module.into(), name.into()))
         .collect()

@@ -2,13 +2,14 @@
 //!
 //! The keys are those of the reference plugin.
 
-use cni::{Call, Dns, Error, args};
+use cni::{Call, Dns, Error};
 use kernel::Mac;
 use serde::Deserialize;
 
 use super::vlan::{self, Trunk, Vlans};
 use crate::interface::attach;
 use crate::interface::dns::WrittenDns;
+use crate::interface::mac;
 use crate::masq;
 
 /// The bridge of a configuration that names none.
@@ -157,14 +158,7 @@ fn bridge_name(written: Option<String>) -> Result<String, Error> {
 impl Written {
     /// The MAC asked for: CNI_ARGS `MAC`, over it `args.cni.mac`, over it `runtimeConfig.mac`.
     fn mac(&self, call: &Call) -> Result<Option<Mac>, Error> {
-        let from_args = args::parse(&call.env.args, &["MAC"])?.remove("MAC").unwrap_or_default();
-        let text = [&self.runtime_config.mac, &self.args.cni.mac, &from_args]
-            .into_iter()
-            .find(|text| !text.is_empty());
-        text.map(|text| {
-            text.parse::<Mac>().map_err(|_| Error::invalid(format!("address {text}: invalid MAC address")))
-        })
-        .transpose()
+        mac::first(&[&self.runtime_config.mac, &self.args.cni.mac, &mac::of_args(call)?])
     }
 }
 

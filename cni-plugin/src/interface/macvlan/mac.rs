@@ -3,10 +3,11 @@
 
 use std::path::Path;
 
-use cni::{Call, Error, args};
+use cni::{Call, Error};
 use kernel::Mac;
 
 use crate::hash::sha512;
+use crate::interface::mac;
 
 /// What makes two machines different (machine-id(5)).
 const MACHINE_ID: &str = "/etc/machine-id";
@@ -38,18 +39,15 @@ impl WrittenMac<'_> {
     /// # Errors
     /// Code 7 for what is no MAC, for an unknown `macFrom`, and for one beside `mac`; code 4 for CNI_ARGS.
     pub(super) fn resolve(&self, call: &Call) -> Result<MacSource, Error> {
-        let from_args = args::parse(&call.env.args, &["MAC"])?.remove("MAC").unwrap_or_default();
+        let from_args = mac::of_args(call)?;
         if !matches!(self.from, "" | "attachment") {
             return Err(Error::invalid(format!("macFrom {:?} is not \"attachment\"", self.from)));
         }
         if !self.from.is_empty() && !self.config.is_empty() {
             return Err(Error::invalid("mac and macFrom exclude each other"));
         }
-        match [self.runtime, &from_args, self.config].into_iter().find(|text| !text.is_empty()) {
-            Some(text) => text
-                .parse()
-                .map(MacSource::Asked)
-                .map_err(|_| Error::invalid(format!("address {text}: invalid MAC address"))),
+        match mac::first(&[self.runtime, &from_args, self.config])? {
+            Some(mac) => Ok(MacSource::Asked(mac)),
             None if self.from.is_empty() => Ok(MacSource::Kernel),
             None => Ok(MacSource::Attachment),
         }
