@@ -21,7 +21,13 @@ pub fn source_seen(sender: &Netns, receiver: &Netns, to: IpAddr) -> Result<IpAdd
     let here = sender.run(bind(any))?.context("make a socket")?;
     here.send_to(b"podnet", there.local_addr()?).with_context(|| format!("send to {to}"))?;
     let mut buffer = [0; 16];
-    let (length, from) = there.recv_from(&mut buffer).with_context(|| format!("wait for it at {to}"))?;
+    let (length, from) = loop {
+        match there.recv_from(&mut buffer) {
+            // A process that was stopped meanwhile, by a shell or a debugger, goes on waiting.
+            Err(err) if err.kind() == std::io::ErrorKind::Interrupted => {}
+            received => break received.with_context(|| format!("wait for it at {to}"))?,
+        }
+    };
     ensure!(&buffer[..length] == b"podnet", "another datagram came to {to} from {from}");
     Ok(from.ip())
 }

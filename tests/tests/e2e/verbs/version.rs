@@ -13,6 +13,7 @@ fn versions(plugin: &str) -> &'static [&'static str] {
     let since = match plugin {
         "bandwidth" => 2,
         "vrf" => 3,
+        "firewall" => 4,
         _ => 0,
     };
     &["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"][since..]
