@@ -3,16 +3,63 @@
 use anyhow::{Context, Result, ensure};
 use podnet_tests::{Side, World};
 
-/// ADD, CHECK and DEL of plugins one after the other, each with the result of the one before, under `strace`, which sees
-/// each program that is started.
-fn starts_no_program(chain: &[(&str, &str)], host: &[&str]) -> Result<()> {
+/// Plugins that are called one after the other, each with the result of the one before.
+#[derive(Debug)]
+pub(crate) struct Chain {
+    /// Names and configurations.
+    pub(crate) plugins: Vec<(&'static str, String)>,
+    /// `ip` commands on the node before.
+    pub(crate) host: &'static [&'static str],
+}
+
+/// Every plugin that runs on each kernel, with what it has rules, sysctls or devices for.
+pub(crate) fn chains() -> Vec<Chain> {
+    const DEVICE: &[&str] = &["link add dev0 type veth peer name far0", "link set dev0 up"];
+    let ipam = r#""ipam":{"type":"host-local","dataDir":"@DATA@","subnet":"10.1.2.0/24"}"#;
+    let with = |keys: &str| format!("{{{keys}{ipam}}}");
+    let mut all = Vec::new();
+    for (plugin, text) in [
+        (
+            "portmap",
+            r#"{"runtimeConfig":{"portMappings":[{"hostPort":8080,"containerPort":80,"protocol":"udp"}]}}"#,
+        ),
+        ("firewall", "{}"),
+        (
+            "bandwidth",
+            r#"{"ingressRate":8000000,"ingressBurst":800000,"egressRate":8000000,"egressBurst":800000}"#,
+        ),
+        (
+            "tuning",
+            r#"{"dataDir":"@DIR@/tuning","mtu":1400,"sysctl":{"net.ipv4.conf.IFNAME.arp_filter":"0"}}"#,
+        ),
+        ("sbr", "{}"),
+    ] {
+        let bridge = with(r#""isGateway":true,"ipMasq":true,"macspoofchk":true,"#);
+        all.push(Chain { plugins: vec![("bridge", bridge), (plugin, text.to_owned())], host: &[] });
+    }
+    for (plugin, text, host) in [
+        ("loopback", "{}".to_owned(), &[][..]),
+        ("ptp", with(r#""ipMasq":true,"#), &[]),
+        ("tap", with(r#""mac":"02:00:00:00:00:01","owner":0,"group":0,"#), &[]),
+        ("tap", with(""), &[]),
+        ("host-device", with(r#""device":"dev0","#), DEVICE),
+        ("macvlan", with(r#""master":"dev0","#), DEVICE),
+        ("bridge", r#"{"ipam":{"type":"static","addresses":[{"address":"10.1.2.3/24"}]}}"#.to_owned(), &[]),
+    ] {
+        all.push(Chain { plugins: vec![(plugin, text)], host });
+    }
+    all
+}
+
+/// ADD, CHECK and DEL of a chain under `strace`, which sees each program that is started.
+fn starts_no_program(chain: &Chain) -> Result<()> {
     let world = World::new(Side::Podnet, 1)?;
-    world.host_ip(host)?;
+    world.host_ip(chain.host)?;
     let log = world.dir().join("strace").to_string_lossy().into_owned();
     let strace = ["strace", "-f", "-o", &log, "-e", "trace=execve,execveat"];
     let mut result = None;
     for verb in ["ADD", "CHECK", "DEL"] {
-        for (plugin, text) in chain {
+        for (plugin, text) in &chain.plugins {
             let call = world.call(plugin, verb).config("1.0.0", text).through(&strace);
             let call = result.as_ref().map_or(call.clone(), |result| call.prev(result));
             let outcome = call.run().context("run strace: is it installed?")?;
@@ -30,29 +77,7 @@ fn starts_no_program(chain: &[(&str, &str)], host: &[&str]) -> Result<()> {
 
 #[test]
 fn no_verb_starts_a_program() -> Result<()> {
-    let ipam = r#""ipam":{"type":"host-local","dataDir":"@DATA@","subnet":"10.1.2.0/24"}"#;
-    let with = |keys: &str| format!("{{{keys}{ipam}}}");
-    let bridge = with(r#""isGateway":true,"ipMasq":true,"macspoofchk":true,"#);
-    let ports =
-        r#"{"runtimeConfig":{"portMappings":[{"hostPort":8080,"containerPort":80,"protocol":"udp"}]}}"#;
-    let rates = r#"{"ingressRate":8000000,"ingressBurst":800000,"egressRate":8000000,"egressBurst":800000}"#;
-    let sysctls = r#"{"dataDir":"@DIR@/tuning","mtu":1400,"sysctl":{"net.ipv4.conf.IFNAME.arp_filter":"1"}}"#;
-    for plugin in ["portmap", "firewall", "bandwidth", "tuning", "sbr"] {
-        let text = match plugin {
-            "portmap" => ports,
-            "bandwidth" => rates,
-            "tuning" => sysctls,
-            _ => "{}",
-        };
-        starts_no_program(&[("bridge", &bridge), (plugin, text)], &[]).context(plugin)?;
-    }
-    starts_no_program(&[("loopback", "{}")], &[])?;
-    starts_no_program(&[("ptp", &with(r#""ipMasq":true,"#))], &[])?;
-    starts_no_program(&[("tap", &with(r#""mac":"02:00:00:00:00:01","owner":1,"group":1,"#))], &[])?;
-    starts_no_program(&[("tap", &with(""))], &[])?;
-    let device = ["link add dev0 type veth peer name far0", "link set dev0 up"];
-    starts_no_program(&[("host-device", &with(r#""device":"dev0","#))], &device)?;
-    starts_no_program(&[("macvlan", &with(r#""master":"dev0","#))], &device)
+    chains().iter().try_for_each(|chain| starts_no_program(chain).with_context(|| format!("{chain:?}")))
 }
 
 /// The negative control: a delegate that is another program is seen.

@@ -8,6 +8,7 @@ mod chained;
 mod devices;
 mod dhcp;
 mod docs;
+mod everywhere;
 mod host_device;
 mod hostport;
 mod lab;
