@@ -1,4 +1,4 @@
-//! One rtnetlink socket: a [`Channel`] of NETLINK_ROUTE, and the sending of batches.
+//! One rtnetlink socket: a channel of NETLINK_ROUTE, and the sending of batches.
 //!
 //! The verbs are in [`crate::link`], [`crate::addr`], [`crate::route`] and their neighbours.
 
