@@ -73,6 +73,34 @@ fn macvlan_with_dhcp_works_and_del_releases() -> Result<()> {
     eventually("all leases are released", || lan.given().is_empty())
 }
 
+/// All links have the MAC of their master, so only a broadcast reaches one that has no address yet (plugins#862).
+#[test]
+fn device_ipvlan_with_dhcp_asks_for_broadcasts() -> Result<()> {
+    if !podnet_tests::devices::require("ipvlan")? {
+        return Ok(());
+    }
+    let mut lan = Lan::bare(Side::Podnet, 2)?;
+    lan.world.host_ip(&[
+        "link add up0 type veth peer name up1",
+        "link set up1 master lan0 up",
+        "link set up0 up",
+    ])?;
+    lan.serve(&[])?;
+    lan.start_daemon(&[])?;
+    let text = BRIDGE.replace(r#""bridge":"lan0""#, r#""master":"up0""#);
+    let call = |verb: &str, pod| lan.world.call("ipvlan", verb).config(VERSION, &text).pod(pod);
+    let results = [call("ADD", 0).run()?.result()?, call("ADD", 1).run()?.result()?];
+    ensure!(address(&results[0], 0) != address(&results[1], 0), "{results:?}");
+    ensure!(lan.dnsmasq().count("broadcast response") >= 4, "{}", lan.dnsmasq().log());
+    for (pod, result) in results.iter().enumerate() {
+        ensure!(lan.pod_says(pod, "-o -4 addr show eth0")?.contains(&address(result, 0)));
+        call("CHECK", pod).prev(result).run()?.silent()?;
+        call("DEL", pod).prev(result).run()?.silent()?;
+        lan.dnsmasq().wait_for_number("DHCPRELEASE", pod + 1)?;
+    }
+    eventually("all leases are released", || lan.given().is_empty())
+}
+
 #[test]
 fn an_add_without_a_server_is_taken_back_whole() -> Result<()> {
     let mut lan = Lan::bare(Side::Podnet, 1)?;
