@@ -10,6 +10,7 @@ mod interface;
 mod ipam;
 mod masq;
 mod meta;
+mod rules;
 
 use std::process::ExitCode;
 

@@ -15,6 +15,7 @@ use kernel::Nfnl;
 
 use crate::hash::sha512_hex;
 use crate::interface::attach::failed;
+use crate::rules;
 
 /// What errors of this module begin with.
 const WHAT: &str = "masquerade";
@@ -102,7 +103,7 @@ pub(crate) fn add(call: &Call, ips: &[IpNetwork], undo: &mut Undo) -> Result<(),
 /// What is still there and why.
 pub(crate) fn remove(call: &Call) -> Result<(), Error> {
     let owner = Owner::of(call);
-    let Some(mut nfnl) = open_for_removal()? else { return Ok(()) };
+    let Some(mut nfnl) = rules::open_for_del(WHAT)? else { return Ok(()) };
     let ours = table::remove(&mut nfnl, &of(&owner)).map_err(failed(WHAT));
     let known: Vec<IpNetwork> =
         call.conf.prev_result.iter().flat_map(|result| &result.ips).map(|ip| ip.address).collect();
@@ -120,7 +121,7 @@ pub(crate) fn collect(call: &Call) -> Result<(), Error> {
     let network = call.conf.name.as_str();
     let owners: Vec<Owner> =
         valid.iter().map(|one| Owner::new(network, &one.ifname, &one.container_id)).collect();
-    let Some(mut nfnl) = open_for_removal()? else { return Ok(()) };
+    let Some(mut nfnl) = rules::open_for_del(WHAT)? else { return Ok(()) };
     let of_network = Owner::network_mark(network);
     let keep: Vec<String> = owners.iter().map(Owner::mark).collect();
     let stale = |comment: &str| {
@@ -165,16 +166,6 @@ pub(crate) fn status() -> Result<(), Error> {
 fn of(owner: &Owner) -> impl Fn(&str) -> bool {
     let mark = owner.mark();
     move |comment| comment.starts_with(&mark)
-}
-
-/// A socket to remove rules with; `None` where the kernel has no rules.
-fn open_for_removal() -> Result<Option<Nfnl>, Error> {
-    let opened = Nfnl::open().and_then(|mut nfnl| nfnl.transact(|_, _| Ok(())).map(|()| nfnl));
-    match opened {
-        Ok(nfnl) => Ok(Some(nfnl)),
-        Err(err) if err.lacks().is_some() => Ok(None),
-        Err(err) => Err(failed(WHAT)(err)),
-    }
 }
 
 #[cfg(test)]
