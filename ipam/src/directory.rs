@@ -175,6 +175,18 @@ impl Directory {
         Ok(())
     }
 
+    /// Writes over a file that is no longer than `content`, in one write; false where that cannot be done.
+    pub(crate) fn overwrite(&self, name: &OsStr, content: &[u8]) -> bool {
+        let flags = OFlag::O_WRONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+        let Ok(fd) = openat(&self.fd, name, flags, Mode::empty()) else { return false };
+        let fits = |stat: FileStat| {
+            is_file(&stat)
+                && stat.st_nlink == 1
+                && usize::try_from(stat.st_size).is_ok_and(|size| size <= content.len())
+        };
+        fstat(&fd).is_ok_and(fits) && retry(|| write(&fd, content)) == Ok(content.len())
+    }
+
     /// Gives a file of another directory a second name here, never over an existing one.
     ///
     /// # Errors

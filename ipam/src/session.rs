@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::hash::{BuildHasher, Hasher};
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -264,8 +264,14 @@ impl Session {
         Ok(reservation)
     }
 
+    /// Written in place where one write does it: to replace a file makes some file systems (ext4) write its content to
+    /// the medium at once, which takes longer than all else here.
     fn write_last(&self, set_index: usize, address: IpAddr) -> Result<()> {
-        let (drafts, file, text) = (self.drafts()?, last_file(set_index), address.to_string());
+        let (file, text) = (last_file(set_index), address.to_string());
+        if self.network.overwrite(&file, text.as_bytes()) {
+            return Ok(());
+        }
+        let drafts = self.drafts()?;
         drafts.create_anew(OsStr::new(LAST_DRAFT), text.as_bytes())?;
         match self.network.rename(drafts, OsStr::new(LAST_DRAFT), &file) {
             Ok(()) => Ok(()),
@@ -356,7 +362,9 @@ fn boot_seconds() -> i64 {
     static SECONDS: OnceLock<i64> = OnceLock::new();
     *SECONDS.get_or_init(|| {
         // Without a boot id, where /proc is not mounted, all boots are taken for one.
-        let id = std::fs::read("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-        (1 << 29) + (index::hash(&id) >> 35) as i64
+        let mut id = [0; 64];
+        let mut read = || File::open("/proc/sys/kernel/random/boot_id")?.read(&mut id);
+        let length = read().unwrap_or_default();
+        (1 << 29) + (index::hash(&id[..length]) >> 35) as i64
     })
 }

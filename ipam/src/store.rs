@@ -14,7 +14,8 @@
 //! A reservation is written in our directory and then given its name in the reference's by a hard link, which the
 //! kernel makes as a whole and never over an existing file (renameat2 with RENAME_NOREPLACE would do in one call, but
 //! is not to be had under musl without unsafe code). So at every moment an `<ip>` file is absent or complete, whatever
-//! ends the process and whatever runs full. `last_reserved_ip.<set>` is replaced by rename. A failure that we live to
+//! ends the process and whatever runs full. `last_reserved_ip.<set>` is written over in
+//! one write, or replaced by rename where its text becomes shorter. A failure that we live to
 //! see takes the reservation back. Only where the file system has no hard links is the file made in place, as the
 //! reference does; then, as after the reference's own crash, an empty file may be left, and the next operation of ours
 //! removes it: the lock is held, so no one can be about to fill it.

@@ -8,6 +8,9 @@ use std::io::{Read, Write};
 
 use crate::error::{Cause, Result};
 
+/// The room that proc(5) makes for a value.
+const PAGE: usize = 4096;
+
 fn file(path: &str) -> std::result::Result<String, Cause> {
     // One path, one sysctl: nothing outside /proc/sys is reachable from here.
     if path.is_empty() || path.split('/').any(|part| matches!(part, "" | "." | "..")) {
@@ -20,11 +23,10 @@ fn file(path: &str) -> std::result::Result<String, Cause> {
 /// `is_not_found()` when the kernel has no such sysctl.
 pub fn read(path: &str) -> Result<String> {
     let get = || -> std::result::Result<String, Cause> {
-        let mut text = String::new();
-        OpenOptions::new().read(true).open(file(path)?)?.read_to_string(&mut text)?;
-        text.truncate(text.trim_end().len());
-        text.drain(..text.len() - text.trim_start().len());
-        Ok(text)
+        // The kernel gives the whole value to a read that has room for it, and none has more than a page.
+        let mut bytes = [0; PAGE];
+        let n = OpenOptions::new().read(true).open(file(path)?)?.read(&mut bytes)?;
+        Ok(String::from_utf8_lossy(&bytes[..n]).trim().to_owned())
     };
     get().map_err(|c| c.about(format!("read sysctl {path:?}")))
 }
