@@ -1,9 +1,9 @@
-//! Several requests in one send, each with its own ack.
+//! Several requests in one send. The kernel always says which it refused; only the last is asked to say that it is done.
 //!
 //! A batch is no transaction: the kernel handles one request after the other, and one that it refuses undoes nothing.
 
 use ipnetwork::IpNetwork;
-use netlink_packet_core::{Emitable, NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST};
+use netlink_packet_core::{Emitable, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST};
 
 use crate::addr::{self, AddrOptions};
 use crate::link::{self, Change, Port, Veth};
@@ -43,6 +43,11 @@ impl Batch {
     /// As [`link::set`].
     pub fn link_set(&mut self, index: u32, change: &Change<'_>) -> &mut Batch {
         self.push(libc::RTM_SETLINK, 0, &link::change_message(index, change), link::about_set(index))
+    }
+
+    /// Asks for a link; of the whole batch only the last request may ask.
+    pub(crate) fn link_look(&mut self, index: u32) -> &mut Batch {
+        self.push(libc::RTM_GETLINK, 0, &link::query(index, None), link::about_look(index))
     }
 
     /// As [`link::set_port`].
@@ -85,7 +90,7 @@ impl Batch {
     fn push(&mut self, kind: u16, flags: u16, body: &dyn Emitable, subject: String) -> &mut Batch {
         self.requests.push((self.bytes.len(), subject));
         // The sequence number is the socket's to give, when the batch is sent.
-        wire::push(&mut self.bytes, kind, NLM_F_REQUEST | NLM_F_ACK | flags, 0, body);
+        wire::push(&mut self.bytes, kind, NLM_F_REQUEST | flags, 0, body);
         self
     }
 }

@@ -6,7 +6,8 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Instant;
 
-use netlink_packet_core::{Emitable, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE};
+use netlink_packet_core::NLMSG_DONE;
+use netlink_packet_core::{Emitable, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_ECHO, NLM_F_REQUEST};
 use netlink_packet_core::{NLMSG_ERROR, NLMSG_OVERRUN};
 use netlink_sys::{Socket, SocketAddr};
 use nix::errno::Errno;
@@ -64,21 +65,30 @@ impl Channel {
         })
     }
 
-    /// Reads the acks of `count` requests numbered from `first` on.
-    pub(crate) fn acks(&mut self, first: u32, count: usize) -> std::result::Result<Vec<Answer>, Cause> {
-        let mut acks = vec![None; count];
-        let mut missing = count;
-        while missing > 0 {
+    /// Reads what the kernel says of `count` requests numbered from `first` on. The refusals come in order, and the last
+    /// request ends them: by its ack, or by the object it asked for, of which `show` gets the payload. Of a request that
+    /// was neither refused nor the last nothing is said: it was done.
+    pub(crate) fn answers_to(
+        &mut self,
+        first: u32,
+        count: usize,
+        mut show: impl FnMut(&[u8]),
+    ) -> std::result::Result<Vec<Answer>, Cause> {
+        let mut answers = vec![Ok(()); count];
+        let mut ended = count == 0;
+        while !ended {
             let n = self.fill()?;
-            for m in Messages(&self.buffer[..n]).filter(|m| m.port == self.port && m.kind == NLMSG_ERROR) {
-                let slot = acks.get_mut(m.seq.wrapping_sub(first) as usize);
-                if let Some(slot @ None) = slot {
-                    *slot = Some(wire::ack(&m));
-                    missing -= 1;
+            for m in Messages(&self.buffer[..n]).filter(|m| m.port == self.port) {
+                let at = m.seq.wrapping_sub(first) as usize;
+                let Some(answer) = answers.get_mut(at) else { continue };
+                match m.kind {
+                    NLMSG_ERROR => *answer = wire::ack(&m),
+                    _ => show(m.payload),
                 }
+                ended |= at + 1 == count;
             }
         }
-        Ok(acks.into_iter().flatten().collect())
+        Ok(answers)
     }
 
     /// Asks for a change and waits for its ack.
@@ -90,6 +100,28 @@ impl Channel {
                 Messages(&self.buffer[..n]).find(|m| self.answers(m, seq) && m.kind == NLMSG_ERROR)
             {
                 return wire::ack(&m);
+            }
+        }
+    }
+
+    /// As [`Channel::change`], asking the kernel to show what it made: `read` gets the payload of that message, which a
+    /// kernel before 6.2 does not send.
+    pub(crate) fn change_echo<T>(
+        &mut self,
+        kind: u16,
+        flags: u16,
+        body: &dyn Emitable,
+        read: impl Fn(&[u8]) -> std::result::Result<T, Cause>,
+    ) -> std::result::Result<Option<T>, Cause> {
+        let seq = self.ask(kind, flags | NLM_F_ACK | NLM_F_ECHO, body)?;
+        let mut shown = None;
+        loop {
+            let n = self.fill()?;
+            for m in Messages(&self.buffer[..n]).filter(|m| self.answers(m, seq)) {
+                if m.kind == NLMSG_ERROR {
+                    return wire::ack(&m).map(|()| shown);
+                }
+                shown = read(m.payload).ok();
             }
         }
     }

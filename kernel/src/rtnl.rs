@@ -5,16 +5,17 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Instant;
 
-use netlink_packet_core::Emitable;
+use netlink_packet_core::{Emitable, NLM_F_ACK};
 use netlink_sys::protocols::NETLINK_ROUTE;
 
 use crate::batch::Batch;
 use crate::channel::{Answer, BUFFER, Channel};
-use crate::error::{Cause, Result};
+use crate::error::{Cause, Error, Result};
+use crate::link::{self, Link};
 use crate::netns::Netns;
-use crate::wire::Message;
+use crate::wire::{self, Message};
 
-/// Messages in one send of a batch: the acks of all of them wait in the socket's receive buffer (208 KiB).
+/// Messages in one send of a batch: the refusals of all of them wait in the socket's receive buffer (208 KiB).
 const BURST: usize = 64;
 
 /// A NETLINK_ROUTE socket: blocking, with extended acks, capped acks and strict checks of what is asked.
@@ -51,12 +52,9 @@ impl Rtnl {
     /// itself: one that is refused does not stop those after it. The outer error means that the answers were lost.
     pub fn send(&mut self, batch: Batch) -> Result<Vec<Result<()>>> {
         let Batch { mut bytes, requests } = batch;
-        let first = self.channel.take_seq(requests.len() as u32);
-        for (i, (start, _)) in requests.iter().enumerate() {
-            let seq = first.wrapping_add(i as u32);
-            bytes[start + 8..start + 12].copy_from_slice(&seq.to_ne_bytes());
-        }
-        let start = |i: usize| requests.get(i).map_or(bytes.len(), |r| r.0);
+        let first = self.number(&mut bytes, &requests);
+        let end = bytes.len();
+        let start = |i: usize| requests.get(i).map_or(end, |r| r.0);
         let mut results = Vec::with_capacity(requests.len());
         while results.len() < requests.len() {
             let from = results.len();
@@ -64,18 +62,57 @@ impl Rtnl {
             while to < requests.len() && to - from < BURST && start(to + 1) - start(from) <= BUFFER {
                 to += 1;
             }
-            self.channel.put(&bytes[start(from)..start(to)]).map_err(|c| c.about("send a batch"))?;
-            let acks = self.channel.acks(first.wrapping_add(from as u32), to - from);
-            let acks = acks.map_err(|c| c.about("read the answers to a batch"))?;
-            let named = acks.into_iter().zip(&requests[from..to]);
-            results.extend(named.map(|(ack, (_, subject))| ack.map_err(|c| c.about(subject.as_str()))));
+            let flags = start(to - 1) + 6;
+            let asked = u16::from_ne_bytes([bytes[flags], bytes[flags + 1]]) | NLM_F_ACK;
+            bytes[flags..flags + 2].copy_from_slice(&asked.to_ne_bytes());
+            self.channel.put(&bytes[start(from)..start(to)]).map_err(about_sending)?;
+            let answers = self.channel.answers_to(first.wrapping_add(from as u32), to - from, |_| ());
+            results.extend(named(answers.map_err(about_answers)?, &requests[from..to]));
         }
         Ok(results)
+    }
+
+    /// As [`Rtnl::send`] for a few requests, and the link `index` as it is after them, all in one send.
+    pub fn send_and_look(&mut self, mut batch: Batch, index: u32) -> Result<(Vec<Result<()>>, Link)> {
+        batch.link_look(index);
+        let Batch { mut bytes, requests } = batch;
+        let first = self.number(&mut bytes, &requests);
+        self.channel.put(&bytes).map_err(about_sending)?;
+        let mut link = None;
+        let answers =
+            self.channel.answers_to(first, requests.len(), |payload| link = Some(link::parse(payload)));
+        let mut results = named(answers.map_err(about_answers)?, &requests);
+        if let Some(looked) = results.pop() {
+            looked?;
+        }
+        let link = link.unwrap_or_else(|| Err(wire::malformed("an ack without a link")));
+        Ok((results, link.map_err(about_answers)?))
+    }
+
+    /// Writes the sequence numbers of a batch into it and gives the first.
+    fn number(&mut self, bytes: &mut [u8], requests: &[(usize, String)]) -> u32 {
+        let first = self.channel.take_seq(requests.len() as u32);
+        for (i, (start, _)) in requests.iter().enumerate() {
+            let seq = first.wrapping_add(i as u32);
+            bytes[start + 8..start + 12].copy_from_slice(&seq.to_ne_bytes());
+        }
+        first
     }
 
     /// As [`Channel::change`].
     pub(crate) fn change(&mut self, kind: u16, flags: u16, body: &dyn Emitable) -> Answer {
         self.channel.change(kind, flags, body)
+    }
+
+    /// As [`Channel::change_echo`].
+    pub(crate) fn change_echo<T>(
+        &mut self,
+        kind: u16,
+        flags: u16,
+        body: &dyn Emitable,
+        read: impl Fn(&[u8]) -> std::result::Result<T, Cause>,
+    ) -> std::result::Result<Option<T>, Cause> {
+        self.channel.change_echo(kind, flags, body, read)
     }
 
     /// As [`Channel::get`].
@@ -116,6 +153,20 @@ impl Rtnl {
     ) -> std::result::Result<bool, Cause> {
         self.channel.events(deadline, each)
     }
+}
+
+fn about_sending(cause: Cause) -> Error {
+    cause.about("send a batch")
+}
+
+fn about_answers(cause: Cause) -> Error {
+    cause.about("read the answers to a batch")
+}
+
+/// Answers with what each was about.
+fn named(answers: Vec<Answer>, requests: &[(usize, String)]) -> Vec<Result<()>> {
+    let named = answers.into_iter().zip(requests);
+    named.map(|(answer, (_, subject))| answer.map_err(|c| c.about(subject.as_str()))).collect()
 }
 
 #[cfg(test)]

@@ -45,6 +45,7 @@ pub(crate) mod ifla {
     pub(crate) const BRPORT_ISOLATED: u16 = 33;
     /// linux/inetdevice.h reads `IFLA_AF_SPEC` / `AF_INET` / this as a nest of u32 by devconf number.
     pub(crate) const INET_CONF: u16 = 1;
+    pub(crate) const INET6_CONF: u16 = 2;
 }
 
 /// linux/rtnetlink.h `TCA_*`, linux/pkt_sched.h, linux/pkt_cls.h, linux/tc_act/tc_mirred.h
@@ -67,6 +68,8 @@ pub(crate) mod tca {
 
 /// linux/ip.h, `IPV4_DEVCONF_ARP_NOTIFY`
 pub(crate) const DEVCONF_ARP_NOTIFY: u16 = 22;
+/// linux/ipv6.h, `DEVCONF_ACCEPT_RA`
+pub(crate) const DEVCONF_ACCEPT_RA: usize = 3;
 /// linux/if.h, `IF_OPER_UP`
 pub(crate) const OPER_UP: u8 = 6;
 /// linux/netlink.h, `NLMSGERR_ATTR_MSG`

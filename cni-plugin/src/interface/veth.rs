@@ -5,8 +5,8 @@
 use std::os::fd::AsFd;
 
 use cni::{Call, Error, Undo};
-use kernel::link::{self, Change, Link, Veth};
-use kernel::{Mac, Netns, Rtnl, sysctl};
+use kernel::link::{self, Change, Link, Port, Veth};
+use kernel::{Batch, Mac, Netns, Rtnl, sysctl};
 
 use super::attach::{self, failed};
 
@@ -34,8 +34,10 @@ pub(crate) struct NodeEnd {
     pub(crate) name: String,
     /// Its MAC.
     pub(crate) mac: Mac,
-    /// Its index; 0 until it has been looked up, which costs most right after the creation.
+    /// Its index.
     pub(crate) index: u32,
+    /// The pod's end: its index in the pod, and its MAC.
+    pub(crate) pod: (u32, Mac),
 }
 
 /// Creates the veth: the node's end up and plugged, the other straight in the pod under its final name and
@@ -54,7 +56,7 @@ pub(crate) fn add(
     let mac = node_mac()?;
     let pod_mac = ends.mac.map_or_else(random_mac, Ok)?;
     let mut tries = 0;
-    let name = loop {
+    let (name, made) = loop {
         let name = random_name(random_mac()?);
         let veth = Veth {
             name: &name,
@@ -67,7 +69,7 @@ pub(crate) fn add(
             peer_netns: Some(netns.as_fd()),
         };
         match link::add_veth(rtnl, &veth) {
-            Ok(()) => break name,
+            Ok(made) => break (name, made),
             Err(err) if err.is_exists() => {
                 let mut pod = Rtnl::open_in(netns).map_err(failed("netlink in the pod"))?;
                 if link::by_name(&mut pod, ifname).is_ok() {
@@ -91,20 +93,42 @@ pub(crate) fn add(
             _ => Ok(()),
         }
     });
-    Ok(NodeEnd { name, mac, index: 0 })
+    let made = match made {
+        Some(made) => made,
+        None => link::by_name(rtnl, &name).map_err(failed(format!("find veth {name:?}")))?,
+    };
+    let peer = made.link.ok_or_else(|| Error::internal(format!("veth {name:?} has no other end")))?;
+    Ok(NodeEnd { name, mac, index: made.index, pod: (peer, pod_mac) })
 }
 
-/// Writes on the node's end `link` whose it is, and keeps the node from taking routes from the pod.
+/// Writes on the node's end whose it is, gives it the options of a bridge's port if any, keeps the node from taking
+/// routes from the pod, and gives the link as it is then.
 ///
 /// # Errors
 /// What the kernel says.
-pub(crate) fn set_owner(rtnl: &mut Rtnl, call: &Call, link: &Link) -> Result<(), Error> {
+pub(crate) fn complete(
+    rtnl: &mut Rtnl,
+    call: &Call,
+    veth: &NodeEnd,
+    port: Option<&Port>,
+) -> Result<Link, Error> {
+    let (name, index) = (veth.name.as_str(), veth.index);
     let alias = alias(&call.conf.name, &call.env.container_id, &call.env.ifname);
-    link::set(rtnl, link.index, &Change { alias: Some(&alias), ..Change::default() })
-        .map_err(failed(format!("set alias of {:?}", link.name)))?;
-    // Best effort, as in the reference.
-    let _ = sysctl::ensure(&format!("net/ipv6/conf/{}/accept_ra", link.name), "0");
-    Ok(())
+    let mut batch = Batch::new();
+    batch.link_set(index, &Change { alias: Some(&alias), ..Change::default() });
+    if let Some(port) = port {
+        batch.link_set_port(index, port);
+    }
+    let (answers, link) =
+        rtnl.send_and_look(batch, index).map_err(failed(format!("complete veth {name:?}")))?;
+    for (answer, what) in answers.into_iter().zip(["set alias", "set bridge port options"]) {
+        answer.map_err(failed(format!("{what} of {name:?}")))?;
+    }
+    if link.accept_ra.is_some_and(|value| value != 0) {
+        // Best effort, as in the reference.
+        let _ = sysctl::write(&format!("net/ipv6/conf/{name}/accept_ra"), "0");
+    }
+    Ok(link)
 }
 
 /// DEL of the attachment's veth: by the pod's end, or by the node's where the pod's namespace is gone but not

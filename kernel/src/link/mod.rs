@@ -11,18 +11,19 @@ mod wait;
 
 use std::os::fd::BorrowedFd;
 
-use netlink_packet_core::{Emitable, NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 
 use crate::error::{Cause, Result};
 use crate::mac::Mac;
 use crate::rtnl::Rtnl;
 use crate::tap::Tun;
 
-pub(crate) use build::{address_only as delete_message, change_message, port_message, veth_message};
+pub(crate) use build::{address_only as delete_message, change_message, port_message, query, veth_message};
 pub use kind::{IpvlanMode, LinkKind, MacvlanMode, NewLink, VlanProtocol, add, require};
 pub use port_vlan::{
     PortVlan, add_port_vlans, clear_port_vlans, port_vlans, require_vlan_filtering, set_vlan_filtering,
 };
+pub(crate) use read::link as parse;
 pub use wait::wait_oper_up;
 
 /// A link as the kernel shows it (RTM_NEWLINK, rtnetlink(7)).
@@ -70,6 +71,9 @@ pub struct Link {
     pub vlan_filtering: Option<bool>,
     /// Of a bridge's port: its options.
     pub port: Option<Port>,
+    /// The sysctl net.ipv6.conf.NAME.accept_ra: takes router advertisements never (0), unless the link's node forwards
+    /// (1), or always (2). None where IPv6 is not to be had.
+    pub accept_ra: Option<i32>,
 }
 
 /// The options of a bridge port that pods need (`IFLA_BRPORT_*`, linux/if_link.h).
@@ -168,7 +172,11 @@ pub fn by_name(rtnl: &mut Rtnl, name: &str) -> Result<Link> {
 /// The link with this index. `is_not_found()` when there is none.
 pub fn by_index(rtnl: &mut Rtnl, index: u32) -> Result<Link> {
     rtnl.get(libc::RTM_GETLINK, &build::query(index, None), read::link)
-        .map_err(|c| c.about(format!("look up link {index}")))
+        .map_err(|c| c.about(about_look(index)))
+}
+
+pub(crate) fn about_look(index: u32) -> String {
+    format!("look up link {index}")
 }
 
 /// All links of the socket's namespace, by index.
@@ -180,9 +188,11 @@ pub fn list(rtnl: &mut Rtnl) -> Result<Vec<Link>> {
     .map_err(|c| c.about("list links"))
 }
 
-/// Creates both ends of a veth. `is_exists()` when either name is taken where it is to appear.
-pub fn add_veth(rtnl: &mut Rtnl, veth: &Veth<'_>) -> Result<()> {
-    create(rtnl, veth.name, &veth_message(veth))
+/// Creates both ends of a veth and gives the near end, whose `link` is the far one's index; None where the kernel shows
+/// nothing (before Linux 6.2). `is_exists()` when either name is taken where it is to appear.
+pub fn add_veth(rtnl: &mut Rtnl, veth: &Veth<'_>) -> Result<Option<Link>> {
+    rtnl.change_echo(libc::RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, &veth_message(veth), read::link)
+        .map_err(|c| c.about(about_create(veth.name)))
 }
 
 /// Creates a bridge. `is_exists()` when the name is taken, by whatever kind of link.
@@ -203,11 +213,6 @@ pub fn add_ifb(rtnl: &mut Rtnl, name: &str, mtu: u32) -> Result<()> {
         other => other,
     };
     made.map_err(|c| named(c).about(about_create(name)))
-}
-
-fn create(rtnl: &mut Rtnl, name: &str, message: &dyn Emitable) -> Result<()> {
-    rtnl.change(libc::RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, message)
-        .map_err(|c| c.about(about_create(name)))
 }
 
 pub(crate) fn about_create(name: &str) -> String {

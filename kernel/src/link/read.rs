@@ -33,6 +33,7 @@ pub(crate) fn link(payload: &[u8]) -> Result<Link, Cause> {
         tun: None,
         vlan_filtering: None,
         port: None,
+        accept_ra: None,
     };
     let mut info = None;
     wire::attributes(wire::after(payload, header.buffer_len()), |kind, value| match kind {
@@ -51,6 +52,7 @@ pub(crate) fn link(payload: &[u8]) -> Result<Link, Cause> {
             link.oper_state = oper_word(state).into();
         }
         ifla::LINKINFO => info = Some(value),
+        ifla::AF_SPEC => link.accept_ra = accept_ra(value),
         _ => {}
     })?;
     if let Some(info) = info {
@@ -73,6 +75,24 @@ pub(crate) fn oper_state(payload: &[u8]) -> Option<(u32, Option<u8>)> {
     })
     .ok()?;
     Some((header.index, state))
+}
+
+/// `net.ipv6.conf.NAME.accept_ra` as IFLA_AF_SPEC / AF_INET6 / IFLA_INET6_CONF shows it: an array of numbers.
+fn accept_ra(af_spec: &[u8]) -> Option<i32> {
+    let (mut inet6, mut conf) = (None, None);
+    wire::attributes(af_spec, |kind, value| {
+        if kind == libc::AF_INET6 as u16 {
+            inet6 = Some(value);
+        }
+    })
+    .ok()?;
+    wire::attributes(inet6?, |kind, value| {
+        if kind == ifla::INET6_CONF {
+            conf = Some(value);
+        }
+    })
+    .ok()?;
+    wire::to_i32(conf?.chunks_exact(4).nth(wire::DEVCONF_ACCEPT_RA)?)
 }
 
 fn link_info(bytes: &[u8], link: &mut Link) -> Result<(), Cause> {

@@ -50,17 +50,14 @@ impl Plugin for Bridge {
         let mut plugging = NodeLock::shared()?;
         let mut bridge = node::ensure_bridge(&mut rtnl, &config, undo)?;
         let ends = Ends { mac: config.mac, mtu: config.mtu, master: Some(bridge.index) };
-        let mut veth = veth::add(&mut rtnl, call, &netns, &ends, undo)?;
+        let veth = veth::add(&mut rtnl, call, &netns, &ends, undo)?;
+        let (index, mac) = veth.pod;
 
         let ifname = call.env.ifname.as_str();
-        let pod_link =
-            link::by_name(&mut pod, ifname).map_err(failed(format!("find {ifname:?} in the pod")))?;
-        if let (Some(vlans), Some(port)) = (&config.vlans, pod_link.link) {
-            vlan::set(&mut rtnl, port, vlans)?;
+        if let Some(vlans) = &config.vlans {
+            vlan::set(&mut rtnl, veth.index, vlans)?;
         }
-        if config.macspoofchk
-            && let Some(mac) = pod_link.mac
-        {
+        if config.macspoofchk {
             // The pod's end is still down: no frame has passed yet.
             spoof::add(call, &veth.name, mac, undo)?;
         }
@@ -73,12 +70,12 @@ impl Plugin for Bridge {
         if config.ipam.is_some() {
             let options =
                 Options { arp_notify: true, detect_duplicates: config.enable_dad, ..Options::default() };
-            attach::configure(&netns, &mut pod, (ifname, pod_link.index), &result, options)?;
+            attach::configure(&netns, &mut pod, (ifname, index), &result, options)?;
         } else if !config.leave_down {
-            link::set(&mut pod, pod_link.index, &Change { up: Some(true), ..Change::default() })
+            link::set(&mut pod, index, &Change { up: Some(true), ..Change::default() })
                 .map_err(failed(format!("set {ifname:?} up")))?;
         }
-        node::complete_port(&mut rtnl, &config, call, &mut veth)?;
+        node::complete_port(&mut rtnl, &config, call, &veth)?;
         let mut gateway = None;
         if config.is_gateway {
             if let Some(id) = config.vlans.as_ref().and_then(|vlans| vlans.native) {
@@ -96,7 +93,7 @@ impl Plugin for Bridge {
         result.interfaces = vec![
             interface(&config.bridge, node::current_mac(&mut rtnl, &bridge)?, ""),
             interface(&veth.name, Some(veth.mac), ""),
-            interface(ifname, pod_link.mac, &call.env.netns),
+            interface(ifname, Some(mac), &call.env.netns),
         ];
         result.interfaces.extend(gateway.map(|link| interface(&link.name, link.mac, "")));
         if let Some(dns) = config.dns {

@@ -61,7 +61,7 @@ pub(super) fn ensure_bridge(rtnl: &mut Rtnl, config: &BridgeConfig, undo: &mut U
     if config.vlans.is_some() {
         vlan::ensure_filtering(rtnl, &bridge, is_pinned(&bridge), undo)?;
     }
-    refuse_router_advertisements(name, undo);
+    refuse_router_advertisements(&bridge, undo);
     let change = Change {
         up: (!bridge.up).then_some(true),
         promisc: (config.promisc && !bridge.promisc).then_some(true),
@@ -84,13 +84,13 @@ pub(super) fn ensure_bridge(rtnl: &mut Rtnl, config: &BridgeConfig, undo: &mut U
 }
 
 /// A node must not take its default route from a pod. Best effort, as in the reference.
-fn refuse_router_advertisements(bridge: &str, undo: &mut Undo) {
-    let key = format!("net/ipv6/conf/{bridge}/accept_ra");
-    let Ok(before) = sysctl::read(&key) else { return };
-    if before != "0" && sysctl::write(&key, "0").is_ok() {
+fn refuse_router_advertisements(bridge: &Link, undo: &mut Undo) {
+    let Some(before) = bridge.accept_ra.filter(|&value| value != 0) else { return };
+    let key = format!("net/ipv6/conf/{}/accept_ra", bridge.name);
+    if sysctl::write(&key, "0").is_ok() {
         undo.push("accept router advertisements again", move || {
             // Gone with a bridge that this ADD made.
-            let _ = sysctl::write(&key, &before);
+            let _ = sysctl::write(&key, &before.to_string());
             Ok(())
         });
     }
@@ -146,8 +146,7 @@ fn remove_unused_bridge(name: &str) -> Result<(), Error> {
 }
 
 /// Says on the node's end whose it is, gives it its port options, and waits until it carries frames, which the kernel
-/// tells a moment after the pod's end is up. Called when that is so: the look-up of the link that it needs
-/// costs most right after the creation, and one then serves both.
+/// tells a moment after the pod's end is up. Called when that is so, and one look at the link then serves both.
 ///
 /// # Errors
 /// Code 11 when the port does not come up in time.
@@ -155,17 +154,11 @@ pub(super) fn complete_port(
     rtnl: &mut Rtnl,
     config: &BridgeConfig,
     call: &Call,
-    veth: &mut NodeEnd,
+    veth: &NodeEnd,
 ) -> Result<(), Error> {
     let name = veth.name.as_str();
-    let link = link::by_name(rtnl, name).map_err(failed(format!("find veth {name:?}")))?;
-    veth.index = link.index;
-    veth::set_owner(rtnl, call, &link)?;
-    if config.hairpin || config.isolated {
-        let port = Port { hairpin: config.hairpin, isolated: config.isolated, learning: true };
-        link::set_port(rtnl, link.index, &port)
-            .map_err(failed(format!("set bridge port options of {name:?}")))?;
-    }
+    let port = Port { hairpin: config.hairpin, isolated: config.isolated, learning: true };
+    let link = veth::complete(rtnl, call, veth, (port != Port::default()).then_some(&port))?;
     if config.leave_down || link.oper_up {
         return Ok(());
     }

@@ -202,7 +202,7 @@ pub(super) fn ensure_gateway(
         };
         let (on, alias) = (bridge.name.clone(), alias(&bridge.name, vlan));
         match link::add_veth(rtnl, &wanted) {
-            Ok(()) => {
+            Ok(_) => {
                 undo.push("delete the VLAN's gateway", move || {
                     remove_unused(&on, vlan, Some(own)).map_err(|err| err.msg)
                 });

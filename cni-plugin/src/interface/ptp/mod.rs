@@ -57,22 +57,21 @@ impl Plugin for Ptp {
 
         let _connecting = NodeLock::shared()?;
         let ends = Ends { mac: None, mtu: config.mtu, master: None };
-        let mut veth = veth::add(&mut rtnl, call, &netns, &ends, undo)?;
+        let veth = veth::add(&mut rtnl, call, &netns, &ends, undo)?;
         if result.ips.iter().any(|ip| ip.address.is_ipv6()) {
             node::skip_duplicate_detection(&veth);
         }
 
         let ifname = call.env.ifname.as_str();
-        let pod_link =
-            link::by_name(&mut pod, ifname).map_err(failed(format!("find {ifname:?} in the pod")))?;
+        let (index, mac) = veth.pod;
         if result.ips.is_empty() {
-            link::set(&mut pod, pod_link.index, &Change { up: Some(true), ..Change::default() })
+            link::set(&mut pod, index, &Change { up: Some(true), ..Change::default() })
                 .map_err(failed(format!("set {ifname:?} up")))?;
         } else {
             let options = Options { routed: true, ..Options::default() };
-            attach::configure(&netns, &mut pod, (ifname, pod_link.index), &result, options)?;
+            attach::configure(&netns, &mut pod, (ifname, index), &result, options)?;
         }
-        node::connect(&mut rtnl, call, &mut veth, &result)?;
+        node::connect(&mut rtnl, call, &veth, &result)?;
         for v6 in families(&result) {
             forwarding::enable(v6, veth.index, undo)?;
         }
@@ -82,7 +81,7 @@ impl Plugin for Ptp {
         }
 
         result.interfaces =
-            vec![interface(&veth.name, Some(veth.mac), ""), interface(ifname, pod_link.mac, &call.env.netns)];
+            vec![interface(&veth.name, Some(veth.mac), ""), interface(ifname, Some(mac), &call.env.netns)];
         if let Some(dns) = config.dns {
             result.dns = dns;
         }

@@ -21,22 +21,15 @@ pub(super) fn skip_duplicate_detection(veth: &NodeEnd) {
 ///
 /// # Errors
 /// Code 11 when an address of the pod is routed elsewhere; else what the kernel says.
-pub(super) fn connect(
-    rtnl: &mut Rtnl,
-    call: &Call,
-    veth: &mut NodeEnd,
-    result: &CniResult,
-) -> Result<(), Error> {
+pub(super) fn connect(rtnl: &mut Rtnl, call: &Call, veth: &NodeEnd, result: &CniResult) -> Result<(), Error> {
     let name = veth.name.as_str();
-    let link = link::by_name(rtnl, name).map_err(failed(format!("find veth {name:?}")))?;
-    veth.index = link.index;
-    veth::set_owner(rtnl, call, &link)?;
+    veth::complete(rtnl, call, veth, None)?;
 
-    let (addresses, routes) = (gateways(result), routes(result, link.index));
+    let (addresses, routes) = (gateways(result), routes(result, veth.index));
     let mut batch = Batch::new();
     for address in &addresses {
         let options = AddrOptions { nodad: true, ..AddrOptions::default() };
-        batch.addr_add(link.index, *address, &options);
+        batch.addr_add(veth.index, *address, &options);
     }
     for route in &routes {
         batch.route_add_exclusive(route);
