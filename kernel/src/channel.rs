@@ -14,6 +14,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::error::Cause;
+use crate::sys;
 use crate::wire::{self, Message, Messages};
 
 /// The kernel makes the parts of a dump as big as the buffer they are read into, up to this (af_netlink.c).
@@ -32,7 +33,7 @@ pub(crate) struct Channel {
     pub(crate) port: u32,
     pub(crate) seq: u32,
     out: Vec<u8>,
-    buffer: Box<[u8]>,
+    buffer: Vec<u8>,
 }
 
 impl std::fmt::Debug for Channel {
@@ -56,13 +57,7 @@ impl Channel {
         let port = socket.bind_auto()?.port_number();
         // Connected to the kernel, the socket takes no message from another process.
         socket.connect(&SocketAddr::new(0, 0))?;
-        Ok(Channel {
-            socket,
-            port,
-            seq: 0,
-            out: Vec::with_capacity(512),
-            buffer: vec![0; BUFFER].into_boxed_slice(),
-        })
+        Ok(Channel { socket, port, seq: 0, out: Vec::with_capacity(512), buffer: Vec::with_capacity(BUFFER) })
     }
 
     /// Reads what the kernel says of `count` requests numbered from `first` on. The refusals come in order, and the last
@@ -124,6 +119,59 @@ impl Channel {
                 shown = read(m.payload).ok();
             }
         }
+    }
+
+    /// As [`Channel::change`] for a change after which the kernel makes the asker wait: a child of this process asks and
+    /// waits, and this returns on the kernel's event of which `is_it` says that it tells of the change. The socket
+    /// listens to such events. The child holds `keep` as long as it waits, and nothing else of this process.
+    ///
+    /// Where no child can be had, or it is killed, the change is made and waited for here.
+    pub(crate) fn change_announced(
+        &mut self,
+        kind: u16,
+        body: &dyn Emitable,
+        keep: &[BorrowedFd<'_>],
+        is_it: impl Fn(&Message<'_>) -> bool,
+    ) -> Answer {
+        let seq = self.take_seq(1);
+        let mut out = Vec::with_capacity(64);
+        wire::push(&mut out, kind, NLM_F_REQUEST | NLM_F_ACK, seq, body);
+        let keep: Vec<BorrowedFd<'_>> = keep.iter().copied().chain([self.socket.as_fd()]).collect();
+        let Ok(end) = sys::detach(&keep, &|| while sending(&self.socket, &out) {}) else {
+            return self.change(kind, 0, body);
+        };
+        let mut asked = true;
+        while asked {
+            let [mut ours, mut childs] =
+                [self.socket.as_fd(), end.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+            let mut fds = [ours, childs];
+            match poll(&mut fds, PollTimeout::NONE) {
+                Ok(_) => [ours, childs] = fds,
+                Err(Errno::EINTR) => continue,
+                Err(e) => return Err(e.into()),
+            }
+            // Read after the child's end was seen, so that nothing which it led to is missed.
+            asked = childs.any() != Some(true);
+            if ours.any() != Some(true) {
+                continue;
+            }
+            let n = match self.fill() {
+                Ok(n) => n,
+                // The event may be among those that were lost: asking again finds out.
+                Err(c) if lost(&c) => break,
+                Err(c) => return Err(c),
+            };
+            asked = true;
+            for m in Messages(&self.buffer[..n]) {
+                if self.answers(&m, seq) && m.kind == NLMSG_ERROR {
+                    return wire::ack(&m);
+                }
+                if is_it(&m) {
+                    return Ok(());
+                }
+            }
+        }
+        self.change(kind, 0, body)
     }
 
     /// Asks for one object; `read` gets the payload of the message that answers.
@@ -308,12 +356,19 @@ impl Channel {
 
     fn read(&mut self, flags: libc::c_int) -> std::io::Result<usize> {
         loop {
-            match self.socket.recv(&mut &mut self.buffer[..], flags | libc::MSG_TRUNC) {
+            // Memory that nothing was read into is never touched.
+            self.buffer.clear();
+            match self.socket.recv(&mut self.buffer, flags | libc::MSG_TRUNC) {
                 Err(e) if e.raw_os_error() == Some(libc::EINTR) => {}
                 other => return other,
             }
         }
     }
+}
+
+/// Sends; true when it was interrupted. For a child: it allocates nothing.
+fn sending(socket: &Socket, bytes: &[u8]) -> bool {
+    socket.send(bytes, 0).is_err_and(|e| e.raw_os_error() == Some(libc::EINTR))
 }
 
 fn lost(cause: &Cause) -> bool {

@@ -135,6 +135,17 @@ impl Rtnl {
         self.channel.dump(kind, body, read)
     }
 
+    /// As [`Channel::change_announced`].
+    pub(crate) fn change_announced(
+        &mut self,
+        kind: u16,
+        body: &dyn Emitable,
+        keep: &[BorrowedFd<'_>],
+        is_it: impl Fn(&Message<'_>) -> bool,
+    ) -> Answer {
+        self.channel.change_announced(kind, body, keep, is_it)
+    }
+
     /// As [`Channel::join`].
     pub(crate) fn join(&mut self, group: u32) -> Answer {
         self.channel.join(group)

@@ -7,7 +7,7 @@
 
 use std::io::{Error, Read, Result, Write};
 use std::mem::{size_of, zeroed};
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use libc::{c_int, c_void, socklen_t};
@@ -308,6 +308,47 @@ pub(crate) fn in_child(steps: &[&dyn Fn() -> Result<()>]) -> std::result::Result
     }
 }
 
+/// Runs `step` in a child of this process that is not waited for, and gives the reading end of a pipe that ends with
+/// it. The child keeps the descriptors of `keep` and no other, so nobody waits for what this process had open.
+///
+/// The step must allocate nothing and take no lock: another thread of this process may have held one at the fork.
+pub(crate) fn detach(keep: &[BorrowedFd<'_>], step: &dyn Fn()) -> Result<OwnedFd> {
+    let (ours, theirs) = std::io::pipe()?;
+    let mut kept: Vec<c_int> = keep.iter().map(AsRawFd::as_raw_fd).collect();
+    kept.push(theirs.as_raw_fd());
+    kept.sort_unstable();
+    // SAFETY: the child makes system calls only, by the contract above, and ends with _exit, which runs nothing of
+    // this process.
+    let child = check(unsafe { libc::fork() })?;
+    if child == 0 {
+        let mut from = 0;
+        for fd in kept {
+            if fd > from {
+                close_range(from, fd - 1);
+            }
+            from = fd + 1;
+        }
+        close_range(from, c_int::MAX);
+        step();
+        // SAFETY: ends the child here.
+        unsafe { libc::_exit(0) }
+    }
+    drop(theirs);
+    Ok(ours.into())
+}
+
+/// close_range(2); where the kernel has none (before Linux 5.9), what a child must not hold most: stdio.
+fn close_range(from: c_int, to: c_int) {
+    // SAFETY: no pointers; called in a child that uses no descriptor of this range any more.
+    let closed = check(unsafe { libc::syscall(libc::SYS_close_range, from, to, 0) } as c_int);
+    if closed.is_err() {
+        for fd in from..=to.min(libc::STDERR_FILENO) {
+            // SAFETY: no pointers, as above.
+            unsafe { libc::close(fd) };
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::{Duration, Instant};
@@ -374,6 +415,23 @@ mod tests {
         let unshare = || nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).map_err(Error::from);
         assert!(in_child(&[&unshare]).is_ok());
         assert_eq!(std::fs::read_link("/proc/self/ns/net").unwrap(), before);
+    }
+
+    #[test]
+    fn a_detached_child_holds_what_it_may_keep_and_nothing_else() {
+        use std::io::{Read, Write};
+        let (gate, mut opener) = std::io::pipe().unwrap();
+        let (mut other, held) = std::io::pipe().unwrap();
+        let mut byte = [0];
+        let waits = || drop((&gate).read(&mut [0]));
+        let end = detach(&[gate.as_fd()], &waits).unwrap();
+        drop(held);
+        // Were the writing end open in the child, this would never return.
+        assert_eq!(other.read(&mut byte).unwrap(), 0);
+        let mut fds = [nix::poll::PollFd::new(end.as_fd(), nix::poll::PollFlags::POLLIN)];
+        assert_eq!(nix::poll::poll(&mut fds, nix::poll::PollTimeout::ZERO).unwrap(), 0, "it still waits");
+        opener.write_all(&[1]).unwrap();
+        assert_eq!(std::fs::File::from(end).read(&mut byte).unwrap(), 0, "and ends");
     }
 
     #[test]

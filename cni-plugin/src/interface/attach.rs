@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use super::delete::Delete;
 use cni::{Call, CniResult, Error, Interface, code};
 use ipnetwork::IpNetwork;
 use kernel::addr::{AddrOptions, Address};
@@ -62,8 +63,9 @@ pub(crate) fn failed(what: impl std::fmt::Display) -> impl Fn(kernel::Error) -> 
 /// The pod's network namespace and a netlink socket in it, for ADD and CHECK.
 ///
 /// # Errors
-/// Code 8 when CNI_NETNS is no network namespace.
+/// Code 8 when CNI_NETNS is no network namespace, 7 for a key `delete` that is none.
 pub(crate) fn open_pod(call: &Call) -> Result<(Netns, Rtnl), Error> {
+    Delete::of(call)?;
     let open = || {
         let netns = Netns::open(Path::new(&call.env.netns))?;
         // Entering tells a network namespace from the other kinds, which live on the same file system.
@@ -290,20 +292,6 @@ fn refuse_duplicate(address: &Address, ifname: &str) -> Result<(), Error> {
         "address {} of {ifname:?} is in use by another host on its link (duplicate address detection)",
         address.net
     )))
-}
-
-/// Deletes the link CNI_IFNAME in the pod; absent, also with its namespace, is success.
-///
-/// # Errors
-/// The kernel's refusal, with the link and the namespace.
-pub(crate) fn delete_link(call: &Call) -> Result<(), Error> {
-    let Some(mut pod) = open_pod_for_del(call)? else { return Ok(()) };
-    match link::by_name(&mut pod, &call.env.ifname).and_then(|found| link::delete(&mut pod, found.index)) {
-        Err(err) if !err.is_not_found() => {
-            Err(failed(format!("delete link {:?} in netns {:?}", call.env.ifname, call.env.netns))(err))
-        }
-        _ => Ok(()),
-    }
 }
 
 /// The key `mtu` as a number of bytes; 0 leaves it to the kernel.

@@ -4,6 +4,7 @@
 
 pub(crate) mod attach;
 pub(crate) mod bridge;
+pub(crate) mod delete;
 pub(crate) mod dns;
 pub(crate) mod dummy;
 pub(crate) mod forwarding;

@@ -2,13 +2,14 @@
 //!
 //! What the node's end is plugged into, and its addresses and routes, is the plugin's own affair.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use cni::{Call, Error, Undo};
 use kernel::link::{self, Change, Link, Port, Veth};
 use kernel::{Batch, Mac, Netns, Rtnl, sysctl};
 
-use super::attach::{self, failed};
+use super::attach::failed;
+use super::delete;
 
 /// How often a random name for the node's end is tried.
 const NAME_TRIES: u32 = 10;
@@ -136,18 +137,11 @@ pub(crate) fn complete(
 ///
 /// # Errors
 /// The kernel's refusal, with the link.
-pub(crate) fn delete(call: &Call) -> Result<(), Error> {
-    let ifname = call.env.ifname.as_str();
-    if let Some(mut pod) = attach::open_pod_for_del(call)? {
-        match link::by_name(&mut pod, ifname).and_then(|found| link::delete(&mut pod, found.index)) {
-            Err(err) if err.is_not_found() => {}
-            deleted => {
-                return deleted
-                    .map_err(failed(format!("delete link {ifname:?} in netns {:?}", call.env.netns)));
-            }
-        }
+pub(crate) fn delete(call: &Call, keep: &[BorrowedFd<'_>]) -> Result<(), Error> {
+    if delete::pod_link(call, keep)? {
+        return Ok(());
     }
-    let own = alias(&call.conf.name, &call.env.container_id, ifname);
+    let own = alias(&call.conf.name, &call.env.container_id, &call.env.ifname);
     delete_where("veth", |alias| *alias == own)
 }
 
@@ -177,16 +171,10 @@ pub(crate) fn collect_kind(call: &Call, kind: &str) -> Result<(), Error> {
 fn delete_where(kind: &str, which: impl Fn(&String) -> bool) -> Result<(), Error> {
     let mut rtnl = Rtnl::open().map_err(failed("netlink on the node"))?;
     let links = link::list(&mut rtnl).map_err(failed("list links of the node"))?;
-    let stale = links
-        .iter()
-        .filter(|link| link.kind.as_deref() == Some(kind) && link.alias.as_ref().is_some_and(&which));
-    let deleted: Vec<Result<(), Error>> = stale
-        .map(|link| match link::delete(&mut rtnl, link.index) {
-            Err(err) if !err.is_not_found() => Err(failed(format!("delete link {:?}", link.name))(err)),
-            _ => Ok(()),
-        })
-        .collect();
-    Error::join(deleted)
+    let is_stale =
+        |link: &&Link| link.kind.as_deref() == Some(kind) && link.alias.as_ref().is_some_and(&which);
+    let stale: Vec<&Link> = links.iter().filter(is_stale).collect();
+    delete::node_links(&mut rtnl, &links, &stale)
 }
 
 /// A MAC for the node's end: the highest first byte, so that a bridge which follows the lowest MAC of its

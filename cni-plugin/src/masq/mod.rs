@@ -15,7 +15,7 @@ use kernel::Nfnl;
 
 use crate::hash::sha512_hex;
 use crate::interface::attach::failed;
-use crate::rules;
+use crate::rules::Rules;
 
 /// What errors of this module begin with.
 const WHAT: &str = "masquerade";
@@ -97,17 +97,19 @@ pub(crate) fn add(call: &Call, ips: &[IpNetwork], undo: &mut Undo) -> Result<(),
     table::add(&mut nfnl, &owner, ips).map_err(failed(WHAT))
 }
 
-/// Removes the attachment's masquerade rules; none is success, and so is a kernel without nf_tables.
+/// Removes the attachment's masquerade rules; none is success.
 ///
 /// # Errors
 /// What is still there and why.
-pub(crate) fn remove(call: &Call) -> Result<(), Error> {
+pub(crate) fn remove(rules: &mut Rules, call: &Call) -> Result<(), Error> {
     let owner = Owner::of(call);
-    let Some(mut nfnl) = rules::open_for_del(WHAT)? else { return Ok(()) };
-    let ours = table::remove(&mut nfnl, &of(&owner)).map_err(failed(WHAT));
+    let ours = match rules.has(table::TABLE) {
+        true => table::remove(&mut rules.nfnl, &of(&owner)).map_err(failed(WHAT)),
+        false => Ok(()),
+    };
     let known: Vec<IpNetwork> =
         call.conf.prev_result.iter().flat_map(|result| &result.ips).map(|ip| ip.address).collect();
-    let theirs = xtables::remove(&mut nfnl, &owner, &known).map_err(failed(WHAT));
+    let theirs = xtables::remove(rules, &owner, &known).map_err(failed(WHAT));
     Error::join([ours, theirs])
 }
 
@@ -121,7 +123,7 @@ pub(crate) fn collect(call: &Call) -> Result<(), Error> {
     let network = call.conf.name.as_str();
     let owners: Vec<Owner> =
         valid.iter().map(|one| Owner::new(network, &one.ifname, &one.container_id)).collect();
-    let Some(mut nfnl) = rules::open_for_del(WHAT)? else { return Ok(()) };
+    let Some(Rules { mut nfnl, .. }) = Rules::open_for_del(WHAT)? else { return Ok(()) };
     let of_network = Owner::network_mark(network);
     let keep: Vec<String> = owners.iter().map(Owner::mark).collect();
     let stale = |comment: &str| {

@@ -12,7 +12,7 @@ use kernel::{Nfnl, Result};
 
 use super::Owner;
 
-const TABLE: Table<'static> = Table::new(Family::Inet, "cni_plugins_masquerade");
+pub(super) const TABLE: Table<'static> = Table::new(Family::Inet, "cni_plugins_masquerade");
 const COMMENT: &str = "Masquerading for plugins from github.com/containernetworking/plugins";
 const POSTROUTING: &str = "postrouting";
 const CHECKS: &str = "masq_checks";

@@ -10,6 +10,7 @@ use kernel::{Nfnl, Result};
 
 use super::Owner;
 use crate::hash::sha512_hex;
+use crate::rules::Rules;
 
 const TABLES: [Table<'static>; 2] = [Table::new(Family::Ip, "nat"), Table::new(Family::Ip6, "nat")];
 const POSTROUTING: &str = "POSTROUTING";
@@ -24,10 +25,15 @@ fn chain_of(network: &str, container: &str) -> String {
 }
 
 /// Removes the attachment's jumps and, with the last, the chain. Without addresses all jumps are meant.
-pub(super) fn remove(nfnl: &mut Nfnl, owner: &Owner, ips: &[IpNetwork]) -> Result<()> {
+pub(super) fn remove(rules: &mut Rules, owner: &Owner, ips: &[IpNetwork]) -> Result<()> {
     let chain = chain_of(&owner.network, &owner.container);
     let is_meant = |rule: &RuleInfo| ips.is_empty() || ips.iter().any(|ip| is_from(rule, *ip));
-    TABLES.iter().try_for_each(|table| remove_chain(nfnl, *table, &chain, &is_meant))
+    for table in TABLES {
+        if rules.has(table) {
+            remove_chain(&mut rules.nfnl, table, &chain, &is_meant)?;
+        }
+    }
+    Ok(())
 }
 
 /// Removes the chains of a network's containers that have no valid attachment.

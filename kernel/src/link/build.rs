@@ -27,6 +27,13 @@ pub(crate) fn address_only(index: u32) -> LinkMessage {
     m
 }
 
+/// All links of a device group.
+pub(crate) fn group_message(group: u32) -> LinkMessage {
+    let mut m = address_only(0);
+    m.attributes.push(LinkAttribute::Group(group));
+    m
+}
+
 pub(crate) fn veth_message(veth: &Veth<'_>) -> LinkMessage {
     let mut peer = end(veth.peer, veth.peer_mac, veth.mtu);
     peer.attributes.extend(one_queue());

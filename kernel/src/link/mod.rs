@@ -17,6 +17,7 @@ use crate::error::{Cause, Result};
 use crate::mac::Mac;
 use crate::rtnl::Rtnl;
 use crate::tap::Tun;
+use crate::wire::Message;
 
 pub(crate) use build::{address_only as delete_message, change_message, port_message, query, veth_message};
 pub use kind::{IpvlanMode, LinkKind, MacvlanMode, NewLink, VlanProtocol, add, require};
@@ -240,6 +241,31 @@ pub(crate) fn about_port(index: u32) -> String {
 /// Deletes a link; for a veth, both ends. `is_not_found()` when there is none with this index.
 pub fn delete(rtnl: &mut Rtnl, index: u32) -> Result<()> {
     rtnl.change(libc::RTM_DELLINK, 0, &delete_message(index)).map_err(|c| c.about(about_delete(index)))
+}
+
+/// As [`delete`], but returns as soon as the kernel announces that the link is gone (RTM_DELLINK): its name is free, and
+/// its addresses and routes are gone with it. What the kernel then still makes the asker wait for, about 20 ms until no
+/// processor can be using the freed memory, a child of this process waits for; it holds the descriptors of `keep` that
+/// long, and no others of this process. Where no child can be had this is `delete`.
+pub fn delete_announced(rtnl: &mut Rtnl, index: u32, keep: &[BorrowedFd<'_>]) -> Result<()> {
+    let gone = |m: &Message<'_>| {
+        m.kind == libc::RTM_DELLINK && read::oper_state(m.payload).is_some_and(|(at, _)| at == index)
+    };
+    let mut delete = || {
+        rtnl.join(libc::RTNLGRP_LINK)?;
+        let deleted = rtnl.change_announced(libc::RTM_DELLINK, &delete_message(index), keep, gone);
+        rtnl.leave(libc::RTNLGRP_LINK).and(deleted)
+    };
+    delete().map_err(|c| c.about(about_delete(index)))
+}
+
+/// Deletes all links of a device group at once, which takes the time of one. `is_not_found()` when it has none.
+///
+/// # Errors
+/// EOPNOTSUPP, with none deleted, when one of them cannot be deleted: a physical one.
+pub fn delete_group(rtnl: &mut Rtnl, group: u32) -> Result<()> {
+    rtnl.change(libc::RTM_DELLINK, 0, &build::group_message(group))
+        .map_err(|c| c.about(format!("delete the links of group {group}")))
 }
 
 pub(crate) fn about_delete(index: u32) -> String {

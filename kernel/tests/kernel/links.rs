@@ -3,10 +3,11 @@
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use kernel::addr::{self, AddrOptions};
 use kernel::link::{self, Bridge, Change, Veth};
-use kernel::{Batch, Mac, Netns, Rtnl};
+use kernel::{Batch, Family, Mac, Netns, Rtnl, route};
 
-use crate::{in_netns, pair, up};
+use crate::{in_netns, net, pair, up};
 
 const NEAR: Mac = Mac([0x02, 0, 0, 0, 0, 1]);
 const FAR: Mac = Mac([0x02, 0, 0, 0, 0, 2]);
@@ -106,6 +107,72 @@ fn deleting_one_end_deletes_both() {
         link::delete(rtnl, b.index).unwrap();
         assert!(link::by_index(rtnl, a.index).unwrap_err().is_not_found());
         assert!(link::delete(rtnl, a.index).unwrap_err().is_not_found(), "twice");
+    });
+}
+
+/// A veth to a pod, both ends up and addressed, as an ADD leaves it: the socket in the pod, and the pod's link.
+fn attached(rtnl: &mut Rtnl, pod: &Netns, name: &str) -> (Rtnl, u32) {
+    let veth = Veth { name, peer: "eth0", up: true, peer_netns: Some(pod.as_fd()), ..Veth::default() };
+    link::add_veth(rtnl, &veth).unwrap();
+    let mut there = Rtnl::open_in(pod).unwrap();
+    let far = link::by_name(&mut there, "eth0").unwrap().index;
+    up(&mut there, far);
+    addr::add(&mut there, far, net("10.9.0.2/24"), &AddrOptions::default()).unwrap();
+    (there, far)
+}
+
+#[test]
+fn an_announced_link_is_gone_on_both_sides_with_its_addresses_and_its_name_is_free() {
+    in_netns(|rtnl, _| {
+        let pod = Netns::create().unwrap();
+        for _ in 0..20 {
+            let (mut there, far) = attached(rtnl, &pod, "near");
+            link::delete_announced(&mut there, far, &[]).unwrap();
+            assert!(link::by_index(&mut there, far).unwrap_err().is_not_found());
+            assert!(link::by_name(rtnl, "near").unwrap_err().is_not_found());
+            assert_eq!(route::list(&mut there, Family::V4).unwrap(), []);
+            assert!(link::delete_announced(&mut there, far, &[]).unwrap_err().is_not_found());
+        }
+    });
+}
+
+#[test]
+fn a_link_that_cannot_be_deleted_is_no_announcement() {
+    in_netns(|rtnl, _| {
+        let lo = link::by_name(rtnl, "lo").unwrap().index;
+        let refused = link::delete_announced(rtnl, lo, &[]).unwrap_err();
+        assert_eq!(refused.errno(), Some(libc::EOPNOTSUPP), "{refused}");
+        // The socket is as good as before.
+        assert_eq!(link::by_name(rtnl, "lo").unwrap().index, lo);
+    });
+}
+
+#[test]
+fn a_group_is_deleted_whole_and_no_other_link_with_it() {
+    in_netns(|rtnl, _| {
+        pair(rtnl, "stays", "too");
+        for n in 0..8 {
+            let (near, _) = pair(rtnl, &format!("a{n}"), &format!("b{n}"));
+            link::set(rtnl, near.index, &Change { group: Some(77), ..Change::default() }).unwrap();
+        }
+        link::delete_group(rtnl, 77).unwrap();
+        let mut names: Vec<_> = link::list(rtnl).unwrap().into_iter().map(|link| link.name).collect();
+        names.sort();
+        assert_eq!(names, ["lo", "stays", "too"]);
+        assert!(link::delete_group(rtnl, 77).unwrap_err().is_not_found());
+    });
+}
+
+#[test]
+fn a_created_veth_is_shown_with_its_other_ends_index() {
+    in_netns(|rtnl, _| {
+        let pod = Netns::create().unwrap();
+        let veth = Veth { name: "near", peer: "eth0", peer_netns: Some(pod.as_fd()), ..Veth::default() };
+        // Linux 6.2 and later.
+        let Some(near) = link::add_veth(rtnl, &veth).unwrap() else { return };
+        let far = link::by_name(&mut Rtnl::open_in(&pod).unwrap(), "eth0").unwrap();
+        assert_eq!((near.name.as_str(), near.link), ("near", Some(far.index)));
+        assert_eq!(near.index, link::by_name(rtnl, "near").unwrap().index);
     });
 }
 

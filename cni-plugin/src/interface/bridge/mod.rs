@@ -19,10 +19,12 @@ use kernel::link::{self, Change};
 use kernel::{Family, Mac, Rtnl};
 
 use super::attach::{self, Options, failed};
+use super::delete;
 use super::forwarding::NodeLock;
 use super::veth::{self, Ends};
 use crate::ipam::Ipam;
 use crate::masq;
+use crate::rules::Rules;
 use config::BridgeConfig;
 
 /// The plugin.
@@ -113,8 +115,13 @@ impl Plugin for Bridge {
         };
         // A lease is given back on the link, so before the link goes.
         let lease = matches!(&ipam, Some(Ok(ipam)) if ipam.releases_on_link()).then(&release);
-        let link = Error::join([attach::delete_link(call), vlan::release(call)]);
-        let rules = Error::join([masq::remove(call), spoof::remove(call)]);
+        let mut rules = Rules::open_for_del("rules of the node");
+        let link = delete::pod_link(call, &Rules::sockets(&rules)).map(drop);
+        let link = Error::join([link, vlan::release(call)]);
+        let rules = Rules::remove(
+            &mut rules,
+            &[&|rules| masq::remove(rules, call), &|rules| spoof::remove(rules, call)],
+        );
         Error::join([link, rules, lease.unwrap_or_else(release)])
     }
 

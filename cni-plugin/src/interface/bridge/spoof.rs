@@ -12,6 +12,7 @@ use kernel::{Mac, Nfnl, Result};
 
 use crate::interface::attach::failed;
 use crate::meta::owner::{Owner, Stale, is_scaffolding, scaffolding};
+use crate::rules::Rules;
 
 const TABLE: Table<'static> = Table::new(Family::Bridge, "nat");
 const PREROUTING: &str = "PREROUTING";
@@ -56,13 +57,15 @@ pub(super) fn add(call: &Call, port: &str, mac: Mac, undo: &mut Undo) -> std::re
     .map_err(failed(WHAT))
 }
 
-/// Removes the attachment's rules and chains; none is success, and so is a kernel without nf_tables.
+/// Removes the attachment's rules and chains; none is success.
 ///
 /// # Errors
 /// What is still there and why.
-pub(super) fn remove(call: &Call) -> std::result::Result<(), Error> {
-    let removed = Nfnl::open().and_then(|mut nfnl| remove_of(&mut nfnl, &id(call)));
-    forgiving(removed)
+pub(super) fn remove(rules: &mut Rules, call: &Call) -> std::result::Result<(), Error> {
+    match rules.has(TABLE) {
+        true => remove_of(&mut rules.nfnl, &id(call)).map_err(failed(WHAT)),
+        false => Ok(()),
+    }
 }
 
 /// GC: removes the rules and chains of this network's attachments that are not valid any more. What the reference

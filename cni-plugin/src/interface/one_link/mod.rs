@@ -12,6 +12,7 @@ use kernel::link::{self, Change, Link, LinkKind, NewLink};
 use kernel::{Mac, Netns, Rtnl};
 
 use super::attach::{self, Options, failed};
+use super::delete;
 use super::veth;
 use crate::ipam::Ipam;
 pub(crate) use check::{check, status};
@@ -104,7 +105,7 @@ pub(crate) fn del(call: &Call) -> Result<(), Error> {
         Some(_) => Ipam::find(call).and_then(|ipam| ipam.del(call)),
         None => Ok(()),
     };
-    Error::join([address, attach::delete_link(call)])
+    Error::join([address, delete::pod_link(call, &[]).map(drop)])
 }
 
 /// GC. The links went with their pods; what may be left is the IPAM plugin's.

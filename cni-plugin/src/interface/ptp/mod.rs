@@ -25,6 +25,7 @@ use super::forwarding::{self, NodeLock};
 use super::veth::{self, Ends};
 use crate::ipam::Ipam;
 use crate::masq;
+use crate::rules::Rules;
 use config::PtpConfig;
 
 /// The plugin.
@@ -91,8 +92,9 @@ impl Plugin for Ptp {
     fn del(&self, call: &Call) -> Result<(), Error> {
         // All are tried whatever the others did, and rules are looked for whatever the configuration says by now.
         // The link goes first: with it goes the route, and only then may the address be given to another pod.
-        let link = veth::delete(call);
-        let rules = masq::remove(call);
+        let mut rules = Rules::open_for_del("rules of the node");
+        let link = veth::delete(call, &Rules::sockets(&rules));
+        let rules = Rules::remove(&mut rules, &[&|rules| masq::remove(rules, call)]);
         let address = match call.conf.ipam_type() {
             Some(_) => Ipam::find(call).and_then(|ipam| ipam.del(call)),
             None => Ok(()),

@@ -18,6 +18,7 @@ use kernel::nft::RuleInfo;
 
 use super::owner::{Owner, Stale};
 use crate::interface::attach::failed;
+use crate::rules::Rules;
 use config::{Backend, FirewallConfig, Policy, addresses, bridge_and_port};
 use firewalld::Firewalld;
 use registry::Entry;
@@ -69,7 +70,7 @@ impl Plugin for Firewall {
         let owner = Owner::of(call);
         let addresses = call.conf.prev_result.as_ref().map(addresses).unwrap_or_default();
         let mut outcomes = Vec::new();
-        if let Some(mut nfnl) = crate::rules::open_for_del("netfilter on the node")? {
+        if let Some(Rules { mut nfnl, .. }) = Rules::open_for_del("netfilter on the node")? {
             for v6 in [false, true] {
                 let own = of_family(&addresses, v6);
                 let removed = accept::remove_attachment(&mut nfnl, v6, owner, &own);
@@ -110,7 +111,9 @@ impl Plugin for Firewall {
 
     fn gc(&self, call: &Call) -> Result<(), Error> {
         let Some(stale) = Stale::of(call) else { return Ok(()) };
-        let Some(mut nfnl) = crate::rules::open_for_del("netfilter on the node")? else { return Ok(()) };
+        let Some(Rules { mut nfnl, .. }) = Rules::open_for_del("netfilter on the node")? else {
+            return Ok(());
+        };
         let gone = |rule: &RuleInfo| stale.covers(&rule.userdata);
         let mut outcomes: Vec<Result<(), Error>> = Vec::new();
         for v6 in [false, true] {

@@ -21,6 +21,7 @@ use kernel::nft::{RuleInfo, Userdata};
 
 use super::owner::{self, Owner, Stale};
 use crate::interface::attach::failed;
+use crate::rules::Rules;
 use config::{Mapping, PortmapConfig, pod_addresses};
 use table::Seen;
 
@@ -76,7 +77,9 @@ impl Plugin for Portmap {
         if mappings.as_ref().is_some_and(Vec::is_empty) {
             return Ok(());
         }
-        let Some(mut nfnl) = crate::rules::open_for_del("netfilter on the node")? else { return Ok(()) };
+        let Some(Rules { mut nfnl, .. }) = Rules::open_for_del("netfilter on the node")? else {
+            return Ok(());
+        };
         let pods = call.conf.prev_result.as_ref().map(|result| pod_addresses(result, &call.env.ifname));
         let pods: Vec<IpAddr> = pods.into_iter().flatten().flatten().map(|pod| pod.ip()).collect();
         let mut outcomes = Vec::new();
@@ -119,7 +122,9 @@ impl Plugin for Portmap {
 
     fn gc(&self, call: &Call) -> Result<(), Error> {
         let Some(stale) = Stale::of(call) else { return Ok(()) };
-        let Some(mut nfnl) = crate::rules::open_for_del("netfilter on the node")? else { return Ok(()) };
+        let Some(Rules { mut nfnl, .. }) = Rules::open_for_del("netfilter on the node")? else {
+            return Ok(());
+        };
         Error::join([false, true].map(|v6| {
             let removed = remove(&mut nfnl, v6, |data| stale.covers(data), |_| true);
             let removed = removed.map_err(failed("remove stale port mappings"))?;
