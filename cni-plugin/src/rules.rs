@@ -3,11 +3,12 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 
-use cni::Error;
+use cni::{Call, Error};
 use kernel::Nfnl;
 use kernel::nft::{self, Table, TableInfo};
 
 use crate::interface::attach::failed;
+use crate::interface::delete::Delete;
 
 /// What DEL and GC need to take rules away.
 pub(crate) struct Rules {
@@ -34,6 +35,14 @@ impl Rules {
             Ok(rules) => Ok(Some(rules)),
             Err(err) if err.lacks().is_some() => Ok(None),
             Err(err) => Err(failed(what)(err)),
+        }
+    }
+
+    /// Ends the socket, as the key `delete` says: after rules were taken away the kernel makes the one who closes it wait,
+    /// 8 to 18 ms, until no processor can be using them.
+    pub(crate) fn end(self, call: &Call) {
+        if Delete::of(call).unwrap_or_default() == Delete::Announced {
+            self.nfnl.leave();
         }
     }
 

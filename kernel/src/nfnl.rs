@@ -3,7 +3,8 @@
 //! The verbs are in [`crate::nft`] and [`crate::conntrack`].
 
 use std::fs::File;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::io::{ErrorKind, Read};
+use std::os::fd::{AsFd, BorrowedFd, IntoRawFd};
 
 use netlink_packet_core::{Emitable, NLM_F_ACK, NLM_F_REQUEST, NLMSG_ERROR};
 use netlink_sys::protocols::NETLINK_NETFILTER;
@@ -14,6 +15,7 @@ use crate::channel::{Answer, Channel};
 use crate::error::{Cause, Error, Result};
 use crate::netns::Netns;
 use crate::nft::{self, Attrs, Body, msg};
+use crate::sys;
 use crate::wire::{self, Messages};
 
 /// linux/netfilter/nfnetlink.h: `NFNL_MSG_BATCH_BEGIN`, `NFNL_MSG_BATCH_END`, `NFNL_BATCH_GENID`
@@ -40,6 +42,8 @@ enum Outcome {
 #[derive(Debug)]
 pub struct Nfnl {
     channel: Channel,
+    /// A batch was kept, so the end may wait.
+    changed: bool,
 }
 
 impl AsFd for Nfnl {
@@ -57,12 +61,30 @@ impl Nfnl {
             }
             other => other,
         });
-        Ok(Nfnl { channel: open.map_err(|c| c.about("open nfnetlink socket"))? })
+        Ok(Nfnl { channel: open.map_err(|c| c.about("open nfnetlink socket"))?, changed: false })
     }
 
     /// Opens a socket in `ns`; the thread is back in its own namespace afterwards.
     pub fn open_in(ns: &Netns) -> Result<Nfnl> {
         ns.run(Nfnl::open)?
+    }
+
+    /// Ends the socket without a wait: a child holds it until this process has ended, and then waits in its place. The
+    /// child holds nothing else of this process. For a process that ends soon; where no child can be had, the end waits
+    /// here.
+    pub fn leave(self) {
+        let leave = || {
+            let (gate, open) = std::io::pipe()?;
+            let until_the_end =
+                || while (&gate).read(&mut [0]).is_err_and(|e| e.kind() == ErrorKind::Interrupted) {};
+            sys::detach(&[self.as_fd(), gate.as_fd()], &until_the_end)?;
+            // Closed by the kernel, when this process ends.
+            let _ = open.into_raw_fd();
+            Ok::<(), std::io::Error>(())
+        };
+        if self.changed {
+            let _ = leave();
+        }
     }
 
     /// Makes all changes of a batch, or none. The error is the first request's that the kernel refused.
@@ -151,7 +173,10 @@ impl Nfnl {
         self.make_room(out.len());
         self.channel.put(&out).map_err(|c| c.about("send a batch to nf_tables"))?;
         let answer = self.answers(first, last).map_err(|c| c.about("read the answer to a batch"))?;
-        let Err((seq, cause, offset)) = answer else { return Ok(()) };
+        let Err((seq, cause, offset)) = answer else {
+            self.changed |= outcome == Outcome::Keep;
+            return Ok(());
+        };
         // What is refused at the batch's beginning concerns all of it.
         let Some(i) =
             seq.wrapping_sub(first).checked_sub(1).map(|i| i as usize).filter(|&i| i < places.len())

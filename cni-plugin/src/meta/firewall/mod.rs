@@ -70,19 +70,21 @@ impl Plugin for Firewall {
         let owner = Owner::of(call);
         let addresses = call.conf.prev_result.as_ref().map(addresses).unwrap_or_default();
         let mut outcomes = Vec::new();
-        if let Some(Rules { mut nfnl, .. }) = Rules::open_for_del("netfilter on the node")? {
+        if let Some(mut rules) = Rules::open_for_del("netfilter on the node")? {
+            let nfnl = &mut rules.nfnl;
             for v6 in [false, true] {
                 let own = of_family(&addresses, v6);
-                let removed = accept::remove_attachment(&mut nfnl, v6, owner, &own);
+                let removed = accept::remove_attachment(nfnl, v6, owner, &own);
                 outcomes.push(removed.map_err(failed("remove rules of the pod's addresses")));
             }
-            let sources = match registry::has_entries(&mut nfnl, owner) {
-                Ok(true) => registry::change(&mut nfnl, |rule| owner.owns(&rule.userdata), None),
-                Ok(false) => sources_of_reference(&mut nfnl, config.as_ref(), &addresses),
+            let sources = match registry::has_entries(nfnl, owner) {
+                Ok(true) => registry::change(nfnl, |rule| owner.owns(&rule.userdata), None),
+                Ok(false) => sources_of_reference(nfnl, config.as_ref(), &addresses),
                 Err(err) => Err(err),
             };
             let sources = sources.map_err(failed("remove the attachment's entries"));
             outcomes.push(sources.and_then(|sources| release(&sources)));
+            rules.end(call);
         }
         Error::join(outcomes)
     }

@@ -77,14 +77,15 @@ impl Plugin for Portmap {
         if mappings.as_ref().is_some_and(Vec::is_empty) {
             return Ok(());
         }
-        let Some(Rules { mut nfnl, .. }) = Rules::open_for_del("netfilter on the node")? else {
+        let Some(mut open) = Rules::open_for_del("netfilter on the node")? else {
             return Ok(());
         };
+        let nfnl = &mut open.nfnl;
         let pods = call.conf.prev_result.as_ref().map(|result| pod_addresses(result, &call.env.ifname));
         let pods: Vec<IpAddr> = pods.into_iter().flatten().flatten().map(|pod| pod.ip()).collect();
         let mut outcomes = Vec::new();
         for v6 in [false, true] {
-            outcomes.push(forget(&mut nfnl, call, v6, mappings.as_deref(), &pods));
+            outcomes.push(forget(nfnl, call, v6, mappings.as_deref(), &pods));
             let (network, container) = (call.conf.name.as_str(), call.env.container_id.as_str());
             let legacy = nfnl.transact(|nfnl, batch| {
                 legacy::remove(nfnl, batch, v6, network, container)?;
@@ -93,11 +94,12 @@ impl Plugin for Portmap {
             let found = legacy.map_err(failed("remove port mappings of iptables"));
             if let (Ok(true), Some(mappings)) = (&found, &mappings) {
                 for pod in pods.iter().filter(|pod| pod.is_ipv6() == v6) {
-                    flows::forget_to_pod(&mut nfnl, mappings, *pod);
+                    flows::forget_to_pod(nfnl, mappings, *pod);
                 }
             }
             outcomes.push(found.map(drop));
         }
+        open.end(call);
         Error::join(outcomes)
     }
 
