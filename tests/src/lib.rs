@@ -5,6 +5,7 @@
 //! decoder must not be able to hide itself. Nothing here touches the machine's own network namespace, /run/netns or
 //! sysctls: every namespace is held by a file descriptor and is gone with the process.
 
+pub mod bench;
 pub mod datagram;
 pub mod devices;
 pub mod difference;

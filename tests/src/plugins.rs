@@ -82,6 +82,14 @@ pub fn podlab() -> Result<PathBuf> {
     binary("PODLAB_BIN", "podlab")
 }
 
+/// The `floor` program of the benchmark: `PODNET_FLOOR`, or the one next to this program.
+///
+/// # Errors
+/// There is no such file.
+pub fn floor() -> Result<PathBuf> {
+    binary("PODNET_FLOOR", "floor")
+}
+
 fn binary(variable: &str, name: &str) -> Result<PathBuf> {
     let path = match std::env::var_os(variable) {
         Some(path) if path != OsString::new() => PathBuf::from(path),

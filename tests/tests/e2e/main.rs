@@ -9,6 +9,7 @@ mod devices;
 mod dhcp;
 mod docs;
 mod everywhere;
+mod floor;
 mod host_device;
 mod hostport;
 mod lab;
