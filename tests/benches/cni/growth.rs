@@ -131,13 +131,8 @@ pub(crate) fn pods_on_one_bridge(session: &mut Session<'_>) -> Result<()> {
     })?;
     let namespaces = pods(count)?;
     // The samples of a point are those of the pods around it.
-    let at = |i: usize, reach: usize| {
-        points
-            .iter()
-            .copied()
-            .filter(move |&point| (i as u64 + 1).abs_diff(point) <= reach as u64)
-            .next_back()
-    };
+    let at =
+        |i: usize, reach: u64| points.iter().copied().rfind(|&point| (i as u64 + 1).abs_diff(point) <= reach);
     let mut attached: Vec<Vec<Attachment>> = nodes.iter().map(|_| Vec::new()).collect();
     for (i, pod) in namespaces.iter().enumerate() {
         for n in turn(i, nodes.len()) {
