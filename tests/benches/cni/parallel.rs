@@ -13,7 +13,7 @@ use podnet_tests::bench::run::Unit;
 use crate::attachment::Attachment;
 use crate::node::Node;
 use crate::peer::Kind;
-use crate::session::{Session, pods, turn};
+use crate::session::{Session, pods, settle, turn};
 use crate::shape::{Link, Shape, plain};
 use crate::spawn::{Ended, Started, start};
 use crate::verify;
@@ -36,31 +36,36 @@ pub(crate) fn measure(session: &mut Session<'_>) -> Result<()> {
                 Kind::Floor => !peer.announces(),
                 Kind::Plugins => !peer.announces() && peer.has(&shape.plugins()),
             })?;
+            // What one peer's round leaves must not be taken apart during the next one's.
+            let mut held = Vec::new();
             for n in turn(round, nodes.len()) {
-                on_node(session, &shape, &mut nodes[n], count, in_flight)?;
+                held.push(on_node(session, &shape, &mut nodes[n], count, in_flight)?);
             }
+            drop((nodes, held));
+            settle()?;
         }
     }
     Ok(())
 }
 
+/// One round of one peer; gives the pods.
 fn on_node(
     session: &mut Session<'_>,
     shape: &Shape,
     node: &mut Node,
     count: usize,
     in_flight: u64,
-) -> Result<()> {
+) -> Result<Vec<Netns>> {
     let peer = node.peer.name.clone();
     // The bridge is made by the first pod, which does not count.
-    let first = pods(1)?.remove(0);
-    if let Err(error) = node.add(shape, &first, "eth0") {
+    let all = pods(count + 1)?;
+    let (first, pods) = all.split_at(1);
+    if let Err(error) = node.add(shape, &first[0], "eth0") {
         session.fail("parallel", &peer, "ADD", &format!("{error:#}"));
-        return Ok(());
+        return Ok(all);
     }
-    let pods = pods(count)?;
     let mut attachments: Vec<Attachment> = pods.iter().map(|_| node.attachment(shape, "eth0")).collect();
-    let round = round(node, shape, &pods, &attachments, in_flight as usize)?;
+    let round = round(node, shape, pods, &attachments, in_flight as usize)?;
     let (mut errors, mut seen) = (0, BTreeSet::new());
     let mut addresses = 0;
     for (i, ended) in round.done {
@@ -89,7 +94,7 @@ fn on_node(
     session.put("parallel", "ADD", point, &peer, Unit::PodsPerSecond, vec![rate]);
     session.put("parallel", "errors", point, &peer, Unit::Mishaps, vec![f64::from(errors)]);
     session.put("parallel", "duplicates", point, &peer, Unit::Mishaps, vec![duplicates as f64]);
-    Ok(())
+    Ok(all)
 }
 
 /// Starts ADDs as long as there is room, and waits for whichever ends.

@@ -1,10 +1,13 @@
 //! The run as a whole: peers, cases, what is kept.
 
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use kernel::Rtnl;
+use kernel::link::{self, Veth};
 use kernel::netns::Netns;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use podnet_tests::bench::run::{Row, Run, SCHEMA, Unit};
@@ -42,6 +45,9 @@ pub(crate) const CASES: [&str; 17] = [
 pub(crate) const WARM_UP: usize = 2;
 /// The same pause before every DEL: what the operation before left to the kernel would otherwise count.
 pub(crate) const GAP: Duration = Duration::from_millis(60);
+/// The longest that the kernel may take to clean up after a case, and a rest after it.
+const PATIENCE: Duration = Duration::from_secs(120);
+const REST: Duration = Duration::from_millis(300);
 /// How many failures of one kind are told.
 const TOLD: usize = 5;
 
@@ -92,10 +98,7 @@ impl<'o> Session<'o> {
             machine::prefer(case != "parallel");
             self.case(&case).with_context(|| format!("case {case}"))?;
             machine::prefer(false);
-            // The kernel takes the case's namespaces apart in its own time.
-            if case != "size" {
-                std::thread::sleep(Duration::from_secs(1));
-            }
+            settle()?;
             eprintln!("  {case:<24} {:5.1} s", began.elapsed().as_secs_f64());
         }
         let place = |name: &str| self.peers.iter().position(|peer| peer.name == name);
@@ -172,6 +175,23 @@ impl<'o> Session<'o> {
             self.run.failures.push(head + what);
         }
     }
+}
+
+/// Waits until the kernel has taken apart the namespaces that were let go before, which it does in its own time and at the
+/// cost of whoever comes next. It takes them in turn: when the last one's link is gone, so are those of all before.
+pub(crate) fn settle() -> Result<()> {
+    let (near, last) = (Netns::create()?, Netns::create()?);
+    let mut rtnl = Rtnl::open_in(&near)?;
+    let wire = Veth { name: "near", peer: "last", peer_netns: Some(last.as_fd()), ..Veth::default() };
+    link::add_veth(&mut rtnl, &wire)?;
+    drop(last);
+    let began = Instant::now();
+    while link::by_name(&mut rtnl, "near").is_ok() {
+        ensure!(began.elapsed() < PATIENCE, "namespaces are not taken apart");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    std::thread::sleep(REST);
+    Ok(())
 }
 
 /// So many pods.

@@ -6,7 +6,7 @@ use podnet_tests::bench::run::Unit;
 
 use crate::node::Node;
 use crate::peer::Kind;
-use crate::session::{GAP, Session, WARM_UP, pods, turn};
+use crate::session::{GAP, Session, WARM_UP, pods, settle, turn};
 use crate::shape::{Link, Shape};
 use crate::{traffic, verify};
 
@@ -39,16 +39,18 @@ pub(crate) fn measure_on(
 ) -> Result<()> {
     let ifname = if shape.link == Link::Loopback { "lo" } else { "eth0" };
     let count = session.iterations(if point.is_some() { 2 } else { 1 }) + WARM_UP;
+    // All pods are there before, and stay until the end: making one and taking one apart must not count.
+    let spaces = (0..count).map(|_| pods(nodes.len())).collect::<Result<Vec<_>>>()?;
     let mut failures = vec![0; nodes.len()];
-    for i in 0..count {
+    for (i, pods) in spaces.iter().enumerate() {
         for n in turn(i, nodes.len()) {
             if failures[n] >= PATIENCE {
                 continue;
             }
             let node = &mut nodes[n];
-            let pod = pods(1)?.remove(0);
+            let pod = &pods[n];
             let name = node.peer.name.clone();
-            match once(node, &shape, &pod, ifname, i < WITH_PACKETS) {
+            match once(node, &shape, pod, ifname, i < WITH_PACKETS) {
                 Ok(times) => {
                     failures[n] = 0;
                     if i >= WARM_UP {
@@ -64,7 +66,8 @@ pub(crate) fn measure_on(
             }
         }
     }
-    Ok(())
+    drop((nodes, spaces));
+    settle()
 }
 
 /// One ADD and one DEL, verified; their times in microseconds.
