@@ -21,10 +21,12 @@ pub fn svg(run: &Run, case: &str) -> Option<String> {
         .filter(|row| row.case == case && row.unit != Unit::Mishaps && row.median().is_some_and(|m| m > 0.0))
         .collect();
     let unit = rows.first()?.unit;
+    // A peer has one colour in all pictures of a run.
+    let peers = peers(&run.rows);
     Some(if rows.iter().any(|row| row.point.is_some()) {
-        lines(case, unit, &rows)
+        lines(case, unit, &rows, &peers)
     } else {
-        bars(case, unit, &rows)
+        bars(case, unit, &rows, &peers)
     })
 }
 
@@ -74,7 +76,7 @@ fn colour(peers: &[&str], peer: &str) -> &'static str {
     COLOURS[peers.iter().position(|p| *p == peer).unwrap_or(0) % COLOURS.len()]
 }
 
-fn peers<'r>(rows: &[&'r Row]) -> Vec<&'r str> {
+fn peers(rows: &[Row]) -> Vec<&str> {
     let mut peers: Vec<&str> = Vec::new();
     for row in rows {
         if !peers.contains(&row.peer.as_str()) {
@@ -84,7 +86,7 @@ fn peers<'r>(rows: &[&'r Row]) -> Vec<&'r str> {
     peers
 }
 
-fn bars(case: &str, unit: Unit, rows: &[&Row]) -> String {
+fn bars(case: &str, unit: Unit, rows: &[&Row], peers: &[&str]) -> String {
     let (unit, divisor) = shown(unit);
     let tails = rows.iter().filter_map(|row| percentile(&row.samples, 0.99));
     let values = rows.iter().filter_map(|row| row.median()).chain(tails).map(|value| value / divisor);
@@ -97,11 +99,10 @@ fn bars(case: &str, unit: Unit, rows: &[&Row]) -> String {
         stroke(&mut svg, (at, TOP - 6.0), (at, height - 28.0), "#ddd");
         label(&mut svg, at, height - 12.0, "middle", &format!("{}", 10f64.powi(decade)));
     }
-    let peers = peers(rows);
     for (i, row) in rows.iter().enumerate() {
         let y = TOP + i as f64 * 22.0;
         let Some(median) = row.median() else { continue };
-        let colour = colour(&peers, &row.peer);
+        let colour = colour(peers, &row.peer);
         let _ = writeln!(
             svg,
             "<rect x=\"{LEFT}\" y=\"{y:.1}\" width=\"{:.1}\" height=\"14\" fill=\"{colour}\"/>",
@@ -115,7 +116,7 @@ fn bars(case: &str, unit: Unit, rows: &[&Row]) -> String {
     svg + "</svg>\n"
 }
 
-fn lines(case: &str, unit: Unit, rows: &[&Row]) -> String {
+fn lines(case: &str, unit: Unit, rows: &[&Row], peers: &[&str]) -> String {
     let (unit, divisor) = shown(unit);
     let (low, high) = decades(rows.iter().filter_map(|row| row.median()).map(|value| value / divisor));
     let mut points: Vec<u64> = rows.iter().filter_map(|row| row.point).collect();
@@ -136,7 +137,6 @@ fn lines(case: &str, unit: Unit, rows: &[&Row]) -> String {
     for point in &points {
         label(&mut svg, x(*point), bottom + 20.0, "middle", &point.to_string());
     }
-    let peers = peers(rows);
     let mut series: Vec<(&str, &str)> =
         rows.iter().map(|r| (r.peer.as_str(), r.operation.as_str())).collect();
     series.dedup();
@@ -152,7 +152,7 @@ fn lines(case: &str, unit: Unit, rows: &[&Row]) -> String {
         let path: Vec<String> =
             line.iter().map(|(point, value)| format!("{:.1},{:.1}", x(*point), y(*value))).collect();
         let dash = if operation == "DEL" { " stroke-dasharray=\"5 4\"" } else { "" };
-        let colour = colour(&peers, peer);
+        let colour = colour(peers, peer);
         let _ = writeln!(
             svg,
             "<polyline points=\"{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\"{dash}/>",
