@@ -34,7 +34,7 @@ pub(crate) fn reservations(session: &mut Session<'_>) -> Result<()> {
         for node in &nodes {
             fill(&node.data().join(NETWORK), point)?;
         }
-        let count = session.iterations(if point > 1000 { 2 } else { 1 }) + WARM_UP;
+        let count = session.iterations(if point > 1000 { 4 } else { 1 }) + WARM_UP;
         for i in 0..count {
             for n in turn(i, nodes.len()) {
                 let node = &mut nodes[n];
