@@ -6,6 +6,7 @@
 //! sysctls: every namespace is held by a file descriptor and is gone with the process.
 
 pub mod bench;
+pub mod counts;
 pub mod datagram;
 pub mod devices;
 pub mod difference;

@@ -4,6 +4,7 @@
 
 mod alone;
 mod bad_input;
+mod budget;
 mod chained;
 mod devices;
 mod dhcp;

@@ -14,7 +14,7 @@ use podnet_tests::world::{Call, NETWORK};
 use podnet_tests::{Side, World};
 
 use crate::rollback::{add_fails_without_a_trace, inject_into, unchanged};
-use crate::verbs::crash::killed_at_any_system_call;
+use crate::verbs::crash::Scene;
 
 const DUAL: &str = r#"{"multiQueue":true,"mtu":1400,"mac":"02:00:00:00:00:7a","owner":54321,"group":54322,
     "ipam":{"type":"host-local","dataDir":"@DATA@","ranges":[[{"subnet":"10.1.2.0/24"}],[{"subnet":"2001:db8:1::/64"}]],
@@ -298,7 +298,12 @@ fn each_request_that_fails_is_undone() -> Result<()> {
 
 #[test]
 fn an_add_killed_at_any_system_call_is_cleaned_up_by_del() -> Result<()> {
-    killed_at_any_system_call("tap", DUAL, &["lo"], |_| Ok(()))
+    Scene::new("tap", DUAL).killed_at_any_system_call("ADD")
+}
+
+#[test]
+fn a_del_killed_at_any_system_call_is_finished_by_the_next() -> Result<()> {
+    Scene::new("tap", DUAL).killed_at_any_system_call("DEL")
 }
 
 #[test]

@@ -9,7 +9,7 @@ use podnet_tests::{Side, World};
 
 use super::{BARE, MAC, V4, furnish, host_device, is_back, is_in_pod, mac, world};
 use crate::rollback::{add_fails_without_a_trace, inject_into, unchanged};
-use crate::verbs::crash::killed_at_any_system_call;
+use crate::verbs::crash::Scene;
 
 /// The second one fails with the reference.
 #[test]
@@ -205,9 +205,18 @@ fn each_request_that_fails_is_undone() -> Result<()> {
     Ok(())
 }
 
+fn scene() -> Scene<'static> {
+    Scene { plugin: "host-device", text: V4, links: &["dev0", "far0", "lo"], prepare: &furnish }
+}
+
 #[test]
 fn an_add_killed_at_any_system_call_is_cleaned_up_by_del() -> Result<()> {
-    killed_at_any_system_call("host-device", V4, &["dev0", "far0", "lo"], furnish)
+    scene().killed_at_any_system_call("ADD")
+}
+
+#[test]
+fn a_del_killed_at_any_system_call_is_finished_by_the_next() -> Result<()> {
+    scene().killed_at_any_system_call("DEL")
 }
 
 #[test]

@@ -14,7 +14,7 @@ use podnet_tests::{Side, World};
 
 use super::{DUAL, address, gone, ptp, ruleset, source_seen, two_pods};
 use crate::rollback::{add_fails_without_a_trace, inject_into, unchanged};
-use crate::verbs::crash::killed_at_any_system_call;
+use crate::verbs::crash::Scene;
 
 #[test]
 fn del_leaves_nothing_and_twice_is_as_good_as_once() -> Result<()> {
@@ -263,7 +263,12 @@ fn each_request_that_fails_is_undone() -> Result<()> {
 
 #[test]
 fn an_add_killed_at_any_system_call_is_cleaned_up_by_del() -> Result<()> {
-    killed_at_any_system_call("ptp", DUAL, &["lo"], |_| Ok(()))
+    Scene::new("ptp", DUAL).killed_at_any_system_call("ADD")
+}
+
+#[test]
+fn a_del_killed_at_any_system_call_is_finished_by_the_next() -> Result<()> {
+    Scene::new("ptp", DUAL).killed_at_any_system_call("DEL")
 }
 
 #[test]

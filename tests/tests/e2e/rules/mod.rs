@@ -49,7 +49,7 @@ fn print_of(netns: &Netns, program: &str, args: &[&str], stdin: &str) -> Result<
 }
 
 /// The whole ruleset of the node with its handles, without counters.
-fn ruleset(world: &World) -> Result<String> {
+pub(crate) fn ruleset(world: &World) -> Result<String> {
     print_of(&world.host, "nft", &["-a", "-s", "list", "ruleset"], "")
 }
 
