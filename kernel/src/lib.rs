@@ -13,6 +13,7 @@ mod channel;
 pub mod conntrack;
 mod error;
 pub mod ethtool;
+pub mod fork;
 pub mod inherit;
 pub mod link;
 mod mac;

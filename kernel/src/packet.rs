@@ -84,17 +84,25 @@ impl PacketSocket {
 
     /// As [`PacketSocket::open_in`], with a receive buffer of `bytes` (the kernel counts its own overhead too).
     pub fn open_with(ns: &Netns, bytes: i32) -> Result<PacketSocket> {
-        let fd = ns.run(|| sys::packet_socket(bytes))?;
-        let fd = fd.map_err(|e| Cause::from(e).about("open packet socket"))?;
+        Self::open(ns, 0, Some(bytes), &[])
+    }
+
+    /// As [`PacketSocket::open_in`], of the frames that `filter` keeps; the others are not counted either.
+    pub fn open_filtered(ns: &Netns, filter: &[Instruction]) -> Result<PacketSocket> {
+        Self::open(ns, 0, Some(BUFFER), filter)
+    }
+
+    fn open(ns: &Netns, index: u32, buffer: Option<i32>, filter: &[Instruction]) -> Result<PacketSocket> {
+        let on = || if index == 0 { String::new() } else { format!(" on link {index}") };
+        let fd = ns.run(|| sys::packet_socket(index, buffer, filter))?;
+        let fd = fd.map_err(|e| Cause::from(e).about(format!("open packet socket{}", on())))?;
         Ok(PacketSocket { fd, packets: AtomicU64::new(0), drops: AtomicU64::new(0) })
     }
 
     /// Opens a socket in `ns` that sees the frames of link `index` that `filter` keeps, and can send on that link.
     /// `is_not_found()` when there is no such link.
     pub fn open_on(ns: &Netns, index: u32, filter: &[Instruction]) -> Result<PacketSocket> {
-        let fd = ns.run(|| sys::packet_socket_on(index, filter))?;
-        let fd = fd.map_err(|e| Cause::from(e).about(format!("open packet socket on link {index}")))?;
-        Ok(PacketSocket { fd, packets: AtomicU64::new(0), drops: AtomicU64::new(0) })
+        Self::open(ns, index, None, filter)
     }
 
     /// Sends a whole frame, link-layer header included, on the link of [`PacketSocket::open_on`].

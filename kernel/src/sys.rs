@@ -65,9 +65,10 @@ fn set_int(fd: &OwnedFd, level: c_int, name: c_int, value: c_int) -> Result<()> 
     Ok(())
 }
 
-/// A packet socket that is bound to all protocols on all links only after its options are set, so that no frame comes
-/// without them.
-pub(crate) fn packet_socket(buffer: c_int) -> Result<OwnedFd> {
+/// A packet socket that is bound to all protocols of one link, 0 for all links, and takes what `filter` lets through (all
+/// when it is empty). It is bound only after its options are set, so that no frame comes without them. `buffer` is the
+/// size of the receive buffer; None leaves it as it is.
+pub(crate) fn packet_socket(index: u32, buffer: Option<c_int>, filter: &[Instruction]) -> Result<OwnedFd> {
     let kind = libc::SOCK_RAW | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
     // SAFETY: no pointers; protocol 0 receives nothing yet.
     let fd = check(unsafe { libc::socket(libc::AF_PACKET, kind, 0) })?;
@@ -75,22 +76,19 @@ pub(crate) fn packet_socket(buffer: c_int) -> Result<OwnedFd> {
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
     set_int(&fd, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 1)?;
     set_int(&fd, libc::SOL_PACKET, PACKET_AUXDATA, 1)?;
-    if set_int(&fd, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, buffer).is_err() {
-        set_int(&fd, libc::SOL_SOCKET, libc::SO_RCVBUF, buffer)?;
+    if let Some(bytes) = buffer
+        && set_int(&fd, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, bytes).is_err()
+    {
+        set_int(&fd, libc::SOL_SOCKET, libc::SO_RCVBUF, bytes)?;
     }
-    bind_packet(&fd, 0)?;
+    if !filter.is_empty() {
+        attach(&fd, filter)?;
+    }
+    bind_packet(&fd, index)?;
     Ok(fd)
 }
 
-/// A packet socket that is bound to all protocols of one link and takes only what `filter` lets through.
-pub(crate) fn packet_socket_on(index: u32, filter: &[Instruction]) -> Result<OwnedFd> {
-    let kind = libc::SOCK_RAW | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
-    // SAFETY: no pointers; protocol 0 receives nothing yet.
-    let fd = check(unsafe { libc::socket(libc::AF_PACKET, kind, 0) })?;
-    // SAFETY: the descriptor was just made and has no other owner.
-    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-    set_int(&fd, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 1)?;
-    set_int(&fd, libc::SOL_PACKET, PACKET_AUXDATA, 1)?;
+fn attach(fd: &OwnedFd, filter: &[Instruction]) -> Result<()> {
     let code = |i: &Instruction| libc::sock_filter { code: i.code, jt: i.yes, jf: i.no, k: i.value };
     let mut code: Vec<libc::sock_filter> = filter.iter().map(code).collect();
     let len = u16::try_from(code.len()).map_err(|_| Error::from_raw_os_error(libc::EINVAL))?;
@@ -105,8 +103,7 @@ pub(crate) fn packet_socket_on(index: u32, filter: &[Instruction]) -> Result<Own
             size_of::<libc::sock_fprog>() as socklen_t,
         )
     })?;
-    bind_packet(&fd, index)?;
-    Ok(fd)
+    Ok(())
 }
 
 /// Puts a frame on the link that a packet socket is bound to.
@@ -266,6 +263,34 @@ pub(crate) fn tap_create(file: &impl AsFd, tap: &Tap<'_>) -> Result<()> {
     Ok(())
 }
 
+/// Forks. The child has `stdio` as its descriptors 0, 1 and 2 and no other; it runs `work` and ends with what that
+/// returns, or with 101 when it panics.
+///
+/// The calling process must have one thread: of others, the child would have the locks and not the thread that
+/// releases them. The caller looks to that.
+pub(crate) fn fork(stdio: [&OwnedFd; 3], work: impl FnOnce() -> u8) -> Result<c_int> {
+    // Out of the way of the numbers that are about to be replaced.
+    let [stdin, stdout, stderr] = stdio.map(|fd| duplicate(fd.as_raw_fd()));
+    let stdio = [stdin?, stdout?, stderr?];
+    // SAFETY: with one thread in this process the child is a whole copy of it, in which everything may be done.
+    let child = check(unsafe { libc::fork() })?;
+    if child != 0 {
+        return Ok(child);
+    }
+    let ready = stdio.iter().zip(0..).all(|(fd, number)| {
+        // SAFETY: no pointers; what the number stood for is the parent's affair and not used here any more.
+        unsafe { libc::dup2(fd.as_raw_fd(), number) == number }
+    });
+    // SAFETY: no pointers. Values that own one of these descriptors are never dropped here: the child leaves by _exit.
+    let alone = unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0) } == 0;
+    let status = match ready && alone {
+        true => std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).unwrap_or(101),
+        false => 101,
+    };
+    // SAFETY: ends the child here.
+    unsafe { libc::_exit(c_int::from(status)) }
+}
+
 /// Runs the steps in a child of this process, up to the first that fails, of which it gives the number and the error;
 /// without a number it is the child itself that could not be had. For changes to the task that cannot be taken back.
 ///
@@ -390,7 +415,7 @@ mod tests {
         let mut tagged = [0xffu8; 64];
         // Priority 3, VLAN 5, and an experimental EtherType within (IEEE 802).
         tagged[12..18].copy_from_slice(&[0x81, 0x00, 0x60, 0x05, 0x88, 0xb5]);
-        let sender = ns.run(|| packet_socket(65536)).unwrap().unwrap();
+        let sender = ns.run(|| packet_socket(0, Some(65536), &[])).unwrap().unwrap();
         send(&sender, a, &tagged).unwrap();
 
         let mut buffer = [0; 128];
@@ -437,7 +462,7 @@ mod tests {
     #[test]
     fn names_that_no_link_can_have_are_no_device() {
         let ns = Netns::create().unwrap();
-        let socket = ns.run(|| packet_socket(4096)).unwrap().unwrap();
+        let socket = ns.run(|| packet_socket(0, Some(4096), &[])).unwrap().unwrap();
         for name in ["", "sixteen-bytes-xx", "nul\0"] {
             let e = ethtool_value(&socket, name, 0x2b, 0).unwrap_err();
             assert_eq!(e.raw_os_error(), Some(libc::ENODEV), "{name:?}");

@@ -32,7 +32,7 @@ pub const INIT: &str = "__init";
 /// The argument under which it is the supervisor.
 pub const SUPERVISOR: &str = "__supervisor";
 /// The variable that carries the topology from launcher to supervisor.
-const TOPOLOGY: &str = "PODLAB_CAPSULE_TOPOLOGY";
+pub const TOPOLOGY: &str = "PODLAB_CAPSULE_TOPOLOGY";
 /// The argument of `__init` for a lab that outlives its launcher.
 const DETACHED: &str = "detached";
 /// The argument of `__init` for a lab that does not.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use anyhow::{Context, Result, anyhow};
-use kernel::packet::PacketSocket;
+use kernel::packet::{Instruction, PacketSocket};
 use kernel::{Rtnl, link};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -29,6 +29,15 @@ const LONGEST: usize = 128 * 1024;
 const TURN: usize = 256;
 /// Frames are let gather for this long: a wake-up for each would cost the probes more than the frames do.
 const GATHER_MS: u8 = 4;
+/// Drops ARP (ETH_P_ARP at offset 12) and keeps all else: ld half, jeq, ret, ret (linux/filter.h).
+const NO_ARP: [Instruction; 4] = [
+    Instruction { code: 0x28, yes: 0, no: 0, value: 12 },
+    Instruction { code: 0x15, yes: 0, no: 1, value: 0x0806 },
+    Instruction { code: 0x06, yes: 0, no: 0, value: 0 },
+    Instruction { code: 0x06, yes: 0, no: 0, value: u32::MAX },
+];
+/// Sockets closed at once.
+const CLOSERS: usize = 64;
 /// The event that is no socket.
 const STOP: u64 = u64::MAX;
 
@@ -65,7 +74,20 @@ impl Capture {
         spaces: impl IntoIterator<Item = &'a Space>,
         wanted: impl Fn(&Packet) -> bool + Send + 'static,
     ) -> Result<Capture> {
-        let ears = spaces.into_iter().map(Ear::open).collect::<Result<Vec<_>>>()?;
+        Self::listen(spaces.into_iter().map(|space| Ear::open(space, &[])).collect::<Result<_>>()?, wanted)
+    }
+
+    /// As [`Capture::start`], without ARP, which the kernel passes over: a bridge with hundreds of ports sends each
+    /// question to all of them, hundreds of frames to every one that a probe is made of.
+    pub fn start_without_arp<'a>(
+        spaces: impl IntoIterator<Item = &'a Space>,
+        wanted: impl Fn(&Packet) -> bool + Send + 'static,
+    ) -> Result<Capture> {
+        let ears = spaces.into_iter().map(|space| Ear::open(space, &NO_ARP));
+        Self::listen(ears.collect::<Result<_>>()?, wanted)
+    }
+
+    fn listen(ears: Vec<Ear>, wanted: impl Fn(&Packet) -> bool + Send + 'static) -> Result<Capture> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).context("make an epoll instance")?;
         let stop = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
             .context("make an event descriptor")?;
@@ -102,9 +124,9 @@ struct Ear {
 }
 
 impl Ear {
-    fn open(space: &Space) -> Result<Ear> {
+    fn open(space: &Space, filter: &[Instruction]) -> Result<Ear> {
         let context = || format!("capture in {}", space.name);
-        let socket = PacketSocket::open_in(&space.netns).with_context(context)?;
+        let socket = PacketSocket::open_filtered(&space.netns, filter).with_context(context)?;
         let links =
             Rtnl::open_in(&space.netns).and_then(|mut rtnl| link::list(&mut rtnl)).with_context(context)?;
         let name_of = |index: u32| links.iter().find(|l| l.index == index).map(|l| l.name.clone());
@@ -171,9 +193,23 @@ impl<F: Fn(&Packet) -> bool> Listener<F> {
                 recording.drops.insert(ear.space.clone(), stats.drops);
             }
         }
+        close(self.ears);
         sighting::sort(&mut recording.sightings);
         Ok(recording)
     }
+}
+
+/// Closes the sockets, many at once: the close of a packet socket waits for an RCU grace period (packet_release,
+/// net/packet/af_packet.c), which those that wait at the same time share.
+fn close(mut ears: Vec<Ear>) {
+    let each = ears.len().div_ceil(CLOSERS).max(1);
+    std::thread::scope(|scope| {
+        while !ears.is_empty() {
+            let part = ears.split_off(ears.len().saturating_sub(each));
+            // Where there can be no more threads, the failed start has dropped, and so closed, its part.
+            let _ = std::thread::Builder::new().spawn_scoped(scope, move || drop(part));
+        }
+    });
 }
 
 /// Reads up to `most` frames, fewer when there are no more.

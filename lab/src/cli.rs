@@ -8,6 +8,7 @@ mod prove;
 mod up;
 
 use std::ffi::OsString;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -15,7 +16,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::exit::{self, Failure};
 use crate::output::{Color, Format};
 use crate::topology::Mode;
-use crate::{capsule, containers, supervisor};
+use crate::{agent, capsule, supervisor};
 
 /// Pod networks out of network namespaces on this machine, proved on captured packets.
 #[derive(Debug, Parser)]
@@ -106,7 +107,7 @@ struct DownArgs {
     /// All labs of this user.
     #[arg(long, conflicts_with = "name")]
     all: bool,
-    /// Delete every pod by CNI DEL first, and report what does not go.
+    /// Delete every pod by CNI DEL first; report how many, what failed and what is left.
     #[arg(long, env = "PODLAB_DOWN_GRACEFUL")]
     graceful: bool,
 }
@@ -120,6 +121,13 @@ struct VerifyArgs {
     /// Only pods of this node as clients; may be given again.
     #[arg(long, env = "PODLAB_VERIFY_NODE")]
     node: Vec<String>,
+    /// Only so many ordered pairs of pods, half of them on one node and half across nodes, every pod in one if there are
+    /// enough; ingress and egress of the same pods.
+    #[arg(long, value_name = "PAIRS", env = "PODLAB_VERIFY_SAMPLE")]
+    sample: Option<NonZeroUsize>,
+    /// Which sample: another number, other pairs.
+    #[arg(long, default_value_t = 1, requires = "sample", env = "PODLAB_VERIFY_SEED")]
+    seed: u64,
     /// List the checks and run none.
     #[arg(long)]
     list: bool,
@@ -182,11 +190,11 @@ struct Style {
 /// Runs podlab with the arguments after its name; returns the exit code.
 ///
 /// The processes of a lab are this executable too. They are told apart here before the command line is
-/// read, as a pod's containers should start quickly.
+/// read.
 pub fn main(args: Vec<OsString>) -> u8 {
     let words: Vec<&str> = args.iter().skip(1).take(2).filter_map(|arg| arg.to_str()).collect();
     match words.as_slice() {
-        [containers::CONTAINER, name] => return containers::run(name),
+        [agent::AGENT] => return agent::run(),
         [capsule::INIT, ..] => return capsule::init(&args[2..]),
         [capsule::SUPERVISOR] => return supervisor::run(),
         _ => {}

@@ -1,19 +1,15 @@
 //! From a topology to a running cluster: fabric, nodes, outside, and every pod by CNI.
 //!
-//! Namespaces are made by the kernel crate and named by bind mounts on the capsule's own /run/netns; pods
-//! are made by the plugins, called inside their node's namespace as a runtime does. Nodes are filled in
-//! parallel. What fails ends the supervisor, and with it everything that was made.
+//! Namespaces are named by bind mounts on the capsule's own /run/netns; the nodes' agents make the pods, all nodes at
+//! the same time. What fails ends the supervisor, and with it everything that was made.
 
 use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsFd;
-use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
-use cni::runtime::{Added, Attachment, Network, Runtime, Transcript};
 use ipnetwork::{IpNetwork, Ipv4Network};
 use kernel::addr::{self, AddrOptions};
 use kernel::link::{self, Bridge, Change, Veth};
@@ -24,8 +20,9 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::unistd::sethostname;
 
+use crate::agent::Agent;
 use crate::cluster::{Cluster, Node, Outside, Pod, Role, Space};
-use crate::containers;
+use crate::plugins;
 use crate::topology::{FABRIC, OUTSIDE, Topology, mac};
 
 /// The interface of every pod.
@@ -38,19 +35,17 @@ const WAN: &str = "wan0";
 const INGRESS_TABLE: u32 = 100;
 /// `FR_ACT_TO_TBL` of linux/fib_rules.h.
 const TO_TABLE: u8 = 1;
-/// How long a plugin may take before it is killed.
-const PLUGIN_LIMIT: Duration = Duration::from_secs(60);
 /// How long a wire may take to carry frames.
 const WIRE_LIMIT: Duration = Duration::from_secs(5);
 
 /// Tells a step and how long it took.
 pub type Progress<'a> = &'a mut dyn FnMut(&str, Duration);
 
-/// Builds the cluster.
+/// Builds the cluster; also gives the nodes' agents, in the order of the nodes.
 ///
 /// # Errors
 /// What failed, where; a plugin's failure comes with all that went into it and came out.
-pub fn construct(topology: &Topology, progress: Progress<'_>) -> Result<Cluster> {
+pub fn construct(topology: &Topology, progress: Progress<'_>) -> Result<(Cluster, Vec<Agent>)> {
     let start = Instant::now();
     let fabric = space("fabric", Role::Fabric)?;
     let outside = space("outside", Role::Outside)?;
@@ -59,7 +54,7 @@ pub fn construct(topology: &Topology, progress: Progress<'_>) -> Result<Cluster>
             Ok(Node {
                 space: space(&Topology::node_name(index), Role::Node)?,
                 address: Topology::node_address(index),
-                pod_cidr: Topology::pod_cidr(index),
+                pod_cidr: topology.pod_cidr(index),
             })
         })
         .collect::<Result<_>>()?;
@@ -67,37 +62,35 @@ pub fn construct(topology: &Topology, progress: Progress<'_>) -> Result<Cluster>
     progress(&format!("{}, 1 outside host", count(nodes.len(), "node")), start.elapsed());
 
     let start = Instant::now();
-    let path = plugin_path(topology)?;
-    let runtime = Runtime { path: path.clone(), cache: None, timeout: Some(PLUGIN_LIMIT) };
-    let mut outside_containers = containers::start(&outside)?;
+    let path = plugins::path(topology)?;
+    let mut agents = nodes.iter().map(|node| Agent::start(&node.space)).collect::<Result<Vec<_>>>()?;
     let filled: Vec<Result<Vec<Pod>>> = std::thread::scope(|scope| {
-        let workers: Vec<_> = nodes
-            .iter()
-            .enumerate()
-            .map(|(index, node)| {
-                let runtime = &runtime;
-                scope.spawn(move || fill(topology, (index, node), runtime))
-            })
-            .collect();
+        let path = &path;
+        let fill = |(index, agent): (usize, &'_ mut Agent)| agent.fill(topology, index, path);
+        let workers = agents.iter_mut().enumerate();
+        let workers: Vec<_> = workers.map(|numbered| scope.spawn(move || fill(numbered))).collect();
+        let join = |worker: std::thread::ScopedJoinHandle<'_, _>| worker.join();
         workers
             .into_iter()
-            .map(|worker| worker.join().unwrap_or_else(|_| Err(anyhow!("a worker panicked"))))
+            .map(|worker| join(worker).unwrap_or_else(|_| Err(anyhow!("a worker panicked"))))
             .collect()
     });
     let mut pods = Vec::new();
     for filled in filled {
         pods.extend(filled?);
     }
+    let mut host_agent = Agent::start(&outside)?;
+    let (containers, uts) = host_agent.host(&outside).context("containers of outside")?;
+    host_agent.end();
     let from = match topology.cni_bin.as_slice() {
         [] => "podnet".to_owned(),
         dirs => dirs.iter().map(|dir| dir.display().to_string()).collect::<Vec<_>>().join(":"),
     };
     progress(&format!("{} by CNI ADD ({from})", count(pods.len(), "pod")), start.elapsed());
 
-    outside_containers.wait_until_ready().context("kubia of outside")?;
     let outside =
-        Outside { address: host(OUTSIDE, 9), containers: outside_containers.running, space: outside };
-    Ok(Cluster { name: topology.name.clone(), fabric, outside, nodes, pods })
+        Outside { address: host(OUTSIDE, 9), containers, space: Space { uts: Some(uts), ..outside } };
+    Ok((Cluster { name: topology.name.clone(), fabric, outside, nodes, pods }, agents))
 }
 
 fn count(number: usize, what: &str) -> String {
@@ -114,26 +107,14 @@ fn with_prefix(address: Ipv4Addr, net: Ipv4Network) -> Result<IpNetwork> {
     Ok(IpNetwork::new(IpAddr::V4(address), net.prefix())?)
 }
 
-/// A new network and UTS namespace, named on /run/netns, without IPv6 of its own accord (so that idle wires
-/// are quiet), with lo up where no plugin will do that.
+/// A new network and UTS namespace, named on /run/netns, with lo up.
 fn space(name: &str, role: Role) -> Result<Space> {
     let netns = Netns::create().with_context(|| format!("namespace of {name}"))?;
     publish(name, &netns)?;
-    let quiet = || -> kernel::Result<()> {
-        for which in ["all", "default"] {
-            let key = format!("net/ipv6/conf/{which}/disable_ipv6");
-            if sysctl::read(&key).is_ok() {
-                sysctl::write(&key, "1")?;
-            }
-        }
-        Ok(())
-    };
-    netns.run(quiet)?.with_context(|| format!("sysctls of {name}"))?;
-    if role != Role::Pod {
-        let mut rtnl = Rtnl::open_in(&netns)?;
-        let lo = link::by_name(&mut rtnl, "lo")?;
-        link::set(&mut rtnl, lo.index, &Change { up: Some(true), ..Change::default() })?;
-    }
+    netns.run(silence)?.with_context(|| format!("sysctls of {name}"))?;
+    let mut rtnl = Rtnl::open_in(&netns)?;
+    let lo = link::by_name(&mut rtnl, "lo")?;
+    link::set(&mut rtnl, lo.index, &Change { up: Some(true), ..Change::default() })?;
     let uts = in_thread(|| {
         unshare(CloneFlags::CLONE_NEWUTS).context("new UTS namespace")?;
         sethostname(name).context("set the host name")?;
@@ -141,6 +122,15 @@ fn space(name: &str, role: Role) -> Result<Space> {
     })
     .with_context(|| format!("UTS namespace of {name}"))?;
     Ok(Space { name: name.to_owned(), netns, uts: Some(uts), role })
+}
+
+/// Without IPv6 of its own accord, so that idle wires are quiet: one write, as `all` sets `default` too
+/// (addrconf_disable_ipv6, net/ipv6/addrconf.c), and a path below /proc/sys costs more the more namespaces there are.
+pub(crate) fn silence() -> kernel::Result<()> {
+    match sysctl::write("net/ipv6/conf/all/disable_ipv6", "1") {
+        Err(err) if err.is_not_found() => Ok(()),
+        other => other,
+    }
 }
 
 /// Runs `work` on a thread of its own, which may change its namespaces for good.
@@ -154,7 +144,7 @@ pub fn netns_path(name: &str) -> PathBuf {
 }
 
 /// Names the namespace as ip-netns(8) does.
-fn publish(name: &str, netns: &Netns) -> Result<()> {
+pub(crate) fn publish(name: &str, netns: &impl AsFd) -> Result<()> {
     let path = netns_path(name);
     File::create(&path).with_context(|| format!("create {}", path.display()))?;
     let source = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&netns.as_fd()));
@@ -273,124 +263,4 @@ fn attach(space: &Space, address: Ipv4Addr, net: Ipv4Network, gateway: Ipv4Addr)
 fn add_route(rtnl: &mut Rtnl, to: Ipv4Network, via: Ipv4Addr) -> Result<()> {
     let route = Route { dst: Some(IpNetwork::V4(to)), gateway: Some(via.into()), ..Route::default() };
     Ok(route::add(rtnl, &route)?)
-}
-
-/// The directories that plugins are found in: those of the topology, or one in the capsule with every name
-/// of the podnet that stands beside podlab.
-fn plugin_path(topology: &Topology) -> Result<Vec<PathBuf>> {
-    if !topology.cni_bin.is_empty() {
-        return Ok(topology.cni_bin.clone());
-    }
-    let beside = std::env::current_exe().context("find podlab itself")?.with_file_name("podnet");
-    if !beside.is_file() {
-        bail!(
-            "no podnet beside podlab ({}) · try: cargo build --release, or --cni-bin DIR",
-            beside.display()
-        );
-    }
-    let dir = PathBuf::from("/run/podlab/bin");
-    if dir.join("bridge").exists() {
-        return Ok(vec![dir]);
-    }
-    let list = Command::new(&beside).arg("list").output().context("podnet list")?;
-    let names = String::from_utf8_lossy(&list.stdout).into_owned();
-    for name in names.lines().filter_map(|line| line.split_whitespace().next()) {
-        symlink(&beside, dir.join(name)).with_context(|| format!("plugin {name}"))?;
-    }
-    Ok(vec![dir])
-}
-
-/// All pods of a node, on a thread that stays in the node's namespace.
-fn fill(topology: &Topology, (index, node): (usize, &Node), runtime: &Runtime) -> Result<Vec<Pod>> {
-    enter(&node.space)?;
-    let loopback = Network::parse(
-        br#"{"cniVersion":"1.0.0","name":"podlab-loopback","plugins":[{"type":"loopback"}]}"#,
-    )?;
-    let network = Network::parse(topology.network(index).as_bytes())?;
-    let (mut pods, mut waiting) = (Vec::new(), Vec::new());
-    for number in 0..topology.pods as usize {
-        let space = space(&topology.pod_name(index, number), Role::Pod)?;
-        let container_id = topology.container_id(&space.name);
-        add(runtime, &loopback, &attachment(&space.name, &container_id, "lo"), node)?;
-        let added = add(runtime, &network, &attachment(&space.name, &container_id, IFNAME), node)?;
-        // Best effort: not every plugin makes a device that can.
-        let _ = space.netns.run(|| packet::ethtool_offloads(IFNAME, false))?;
-        let addresses = added.result.ips.iter().map(|ip| ip.address.ip()).collect();
-        let mut containers = containers::start(&space)?;
-        waiting.push((space.name.clone(), containers.ready.take()));
-        pods.push(Pod {
-            node: index,
-            container_id,
-            ifname: IFNAME.to_owned(),
-            addresses,
-            result: added.json,
-            containers: containers.running,
-            space,
-        });
-    }
-    // All of them start while the next pods are made.
-    for (name, ready) in waiting {
-        containers::wait_until_ready(ready).with_context(|| format!("kubia of {name}"))?;
-    }
-    Ok(pods)
-}
-
-/// What a pod is called towards the plugins, with the arguments that a kubelet passes.
-fn attachment(pod: &str, container_id: &str, ifname: &str) -> Attachment {
-    let args = [("IgnoreUnknown", "1"), ("K8S_POD_NAMESPACE", "default"), ("K8S_POD_NAME", pod)];
-    Attachment {
-        container_id: container_id.to_owned(),
-        ifname: ifname.to_owned(),
-        netns: netns_path(pod),
-        args: args.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
-        ..Attachment::default()
-    }
-}
-
-fn add(runtime: &Runtime, network: &Network, attachment: &Attachment, node: &Node) -> Result<Added> {
-    let report = runtime.add_list(network, attachment);
-    report.outcome.map_err(|err| {
-        let pod = attachment.args.last().map(|(_, name)| name.as_str()).unwrap_or_default();
-        let call = report.calls.iter().find(|call| call.exit != Some(0)).map(transcript).unwrap_or_default();
-        anyhow!("{}: CNI ADD of pod {pod} to network {:?}: {err}{call}", node.space.name, network.name)
-    })
-}
-
-/// A plugin's call as text: what went in and came out.
-fn transcript(call: &Transcript) -> String {
-    let env: Vec<String> = call.env.iter().map(|(key, value)| format!("{key}={value}")).collect();
-    let exit = call.exit.map_or_else(|| "no exit code".to_owned(), |code| format!("exit {code}"));
-    format!(
-        "\n  plugin: {}\n  env:    {}\n  stdin:  {}\n  stdout: {}\n  stderr: {}\n  {exit} after {:.1} ms",
-        call.plugin.display(),
-        env.join(" "),
-        call.stdin.trim(),
-        call.stdout.trim(),
-        call.stderr.trim(),
-        call.ms
-    )
-}
-
-/// Deletes every pod by CNI DEL, as a runtime does when pods end; returns what did not go.
-///
-/// # Errors
-/// The network configuration or the plugins are not to be found any more.
-pub fn delete_pods(topology: &Topology, cluster: &Cluster) -> Result<Vec<String>> {
-    let runtime = Runtime { path: plugin_path(topology)?, cache: None, timeout: Some(PLUGIN_LIMIT) };
-    let mut errors = Vec::new();
-    for (index, node) in cluster.nodes.iter().enumerate() {
-        let network = Network::parse(topology.network(index).as_bytes())?;
-        let pods = cluster.pods.iter().filter(|pod| pod.node == index);
-        let attachments: Vec<_> =
-            pods.map(|pod| (attachment(&pod.space.name, &pod.container_id, IFNAME), &pod.result)).collect();
-        let outcomes = node.space.netns.run(|| {
-            let del = |(attachment, result)| runtime.del_list(&network, attachment, Some(result)).outcome;
-            attachments.iter().map(|(attachment, result)| del((attachment, *result))).collect::<Vec<_>>()
-        })?;
-        let failed = outcomes.into_iter().zip(&attachments).filter_map(|(outcome, (attachment, _))| {
-            outcome.err().map(|err| format!("{}: {err}", attachment.container_id))
-        });
-        errors.extend(failed);
-    }
-    Ok(errors)
 }

@@ -1,44 +1,36 @@
 //! The two processes of a pod: `kubia`, the app, and `sidecar`, the prober. Both share the pod's network and
-//! UTS namespaces and are started from this same executable; there are no images.
+//! UTS namespaces and are forks of the node's agent; there are no images.
 //!
 //! They are members of the capsule's PID namespace and end with it.
 
 use std::fs::{self, File};
-use std::io::{PipeReader, Read, Write};
-use std::os::fd::AsFd;
+use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
-use std::sync::Mutex;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
+use kernel::fork;
 
-use crate::cluster::{Containers, Space};
-use crate::construct::{enter, in_thread};
-use crate::probe::{self, Sidecar};
-use crate::{exit, kubia};
+use crate::{exit, kubia, probe};
 
-/// The argument under which the binary is a container; the container's name follows.
-pub const CONTAINER: &str = "__container";
 /// Where each pod's processes log.
 const LOGS: &str = "/run/podlab/pods";
 
 /// Processes that have been started.
 #[derive(Debug)]
 pub struct Started {
-    /// The processes.
-    pub running: Containers,
+    /// Process id of kubia.
+    pub kubia_pid: i32,
+    /// Process id of the sidecar.
+    pub sidecar_pid: i32,
+    /// Where kubia logs.
+    pub kubia_log: PathBuf,
+    /// The sidecar's standard input.
+    pub requests: PipeWriter,
+    /// Its standard output.
+    pub answers: PipeReader,
     /// Ends when kubia listens; taken once it has been waited for.
     pub ready: Option<PipeReader>,
-}
-
-impl Started {
-    /// Waits until kubia listens.
-    ///
-    /// # Errors
-    /// It ended instead.
-    pub fn wait_until_ready(&mut self) -> Result<()> {
-        wait_until_ready(self.ready.take())
-    }
 }
 
 /// Waits until the kubia behind `ready` listens.
@@ -55,72 +47,49 @@ pub fn wait_until_ready(ready: Option<PipeReader>) -> Result<()> {
     Ok(())
 }
 
-/// Starts both processes in the space.
+/// Starts both processes of the pod `name` in the calling thread's namespaces. The process must have one thread.
 ///
 /// # Errors
 /// They cannot be started.
-pub fn start(space: &Space) -> Result<Started> {
-    let dir = PathBuf::from(LOGS).join(&space.name);
+pub fn start(name: &str) -> Result<Started> {
+    let dir = PathBuf::from(LOGS).join(name);
     fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
+    let log = |file: &str| -> Result<OwnedFd> {
+        let path = dir.join(file);
+        Ok(File::create(&path).with_context(|| format!("create {}", path.display()))?.into())
+    };
+    let (ready, ready_end) = pipe()?;
+    let kubia_pid = run("kubia", [ready_end.into(), log("kubia.log")?, log("kubia.err")?], || {
+        let host = nix::unistd::gethostname().unwrap_or_default();
+        kubia::run(&host.to_string_lossy(), tell_ready).map(|never| match never {})
+    })?;
+    let (stdin, requests) = pipe()?;
+    let (answers, stdout) = pipe()?;
+    let sidecar_pid = run("sidecar", [stdin.into(), stdout.into(), log("sidecar.err")?], || {
+        probe::serve_sidecar(std::io::stdin().lock(), std::io::stdout().lock())
+    })?;
     let kubia_log = dir.join("kubia.log");
-    let log = |name: &str| {
-        let path = dir.join(name);
-        File::create(&path).with_context(|| format!("create {}", path.display()))
-    };
-    let container = |name: &str| {
-        let mut command = Command::new("/proc/self/exe");
-        command.arg(CONTAINER).arg(name).env_clear();
-        command
-    };
-    in_thread(|| {
-        enter(space)?;
-        let (ready, ready_end) = std::io::pipe()?;
-        let kubia = container("kubia")
-            .stdin(ready_end)
-            .stdout(log("kubia.log")?)
-            .stderr(log("kubia.err")?)
-            .spawn()
-            .context("start kubia")?;
-        let mut sidecar = container("sidecar")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(log("sidecar.err")?)
-            .spawn()
-            .context("start sidecar")?;
-        let (Some(requests), Some(answers)) = (sidecar.stdin.take(), sidecar.stdout.take()) else {
-            return Err(anyhow!("the sidecar has no pipes"));
-        };
-        let running = Containers {
-            kubia_pid: kubia.id() as i32,
-            sidecar_pid: sidecar.id() as i32,
-            sidecar: Mutex::new(Sidecar::new(requests, answers)),
-            kubia_log: kubia_log.clone(),
-        };
-        Ok(Started { running, ready: Some(ready) })
-    })
-    .with_context(|| format!("containers of {}", space.name))
+    Ok(Started { kubia_pid, sidecar_pid, kubia_log, requests, answers, ready: Some(ready) })
 }
 
-/// Runs as the container `name` until the lab ends.
-pub fn run(name: &str) -> u8 {
-    let outcome = match name {
-        "kubia" => {
-            let host = nix::unistd::gethostname().unwrap_or_default();
-            kubia::run(&host.to_string_lossy(), tell_ready).map(|never| match never {})
+/// Starts a process that does `work` until the lab ends, under the name that ps(1) shows.
+fn run(name: &'static str, stdio: [OwnedFd; 3], work: impl FnOnce() -> std::io::Result<()>) -> Result<i32> {
+    let container = || {
+        // Only the name would be missing.
+        let _ = fs::write("/proc/self/comm", name);
+        match work() {
+            Ok(()) => exit::OK,
+            Err(err) => {
+                eprintln!("error: container {name}: {err}");
+                exit::FAILED
+            }
         }
-        "sidecar" => probe::serve_sidecar(std::io::stdin().lock(), std::io::stdout().lock()),
-        _ => return exit::BUG,
     };
-    match outcome {
-        Ok(()) => exit::OK,
-        Err(err) => {
-            eprintln!("error: container {name}: {err}");
-            exit::FAILED
-        }
-    }
+    let [stdin, stdout, stderr] = &stdio;
+    fork::start([stdin, stdout, stderr], container).with_context(|| format!("start {name}"))
 }
 
-/// Standard input is the pipe that the supervisor waits on. The word is written and the pipe closed by
+/// Standard input is the pipe that the agent waits on. The word is written and the pipe closed by
 /// putting nothing in its place.
 fn tell_ready() {
     let tell = || -> std::io::Result<()> {
@@ -129,6 +98,6 @@ fn tell_ready() {
         nix::unistd::dup2_stdin(File::open("/dev/null")?)?;
         Ok(())
     };
-    // A supervisor that is gone takes this process with it.
+    // A lab that is gone takes this process with it.
     let _ = tell();
 }

@@ -38,6 +38,12 @@ pub enum Request {
         checks: Vec<String>,
         /// Pods of these nodes only, as clients; empty means all.
         nodes: Vec<String>,
+        /// A sample of so many ordered pairs of pods; none means all.
+        #[serde(default)]
+        sample: Option<usize>,
+        /// Which sample.
+        #[serde(default)]
+        seed: u64,
     },
     /// One packet's walk.
     Trace {

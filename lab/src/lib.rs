@@ -4,6 +4,7 @@
 //! A lab lives in a capsule of namespaces that the kernel removes with its last process. Pods are made by
 //! calling CNI plugins as a runtime does; the library does not link any plugin.
 
+pub mod agent;
 pub mod capsule;
 pub mod capture;
 pub mod cli;
@@ -18,6 +19,7 @@ pub mod inspect;
 pub mod kubia;
 pub mod output;
 pub mod packet;
+pub mod plugins;
 pub mod probe;
 pub mod sighting;
 pub mod supervisor;

@@ -9,10 +9,11 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde_json::{Value, json};
 
+use crate::agent::{Agent, Deleted};
 use crate::cluster::{Cluster, Space};
 use crate::control::{self, Event, Request};
 use crate::events::Events;
@@ -31,6 +32,8 @@ pub struct Lab {
     pub events: Events,
     /// Held by the one that probes and captures.
     probing: Mutex<()>,
+    /// One a node, in their order.
+    agents: Mutex<Vec<Agent>>,
 }
 
 /// Runs as the supervisor; returns the exit code of the lab.
@@ -50,7 +53,7 @@ fn supervise() -> Result<(), Failure> {
     let mut progress = |text: &str, took: Duration| {
         capsule::tell(&Event::Progress { text: text.to_owned(), ms: took.as_millis() as u64 });
     };
-    let cluster = construct::construct(&topology, &mut progress)?;
+    let (cluster, agents) = construct::construct(&topology, &mut progress)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .build()
@@ -58,7 +61,8 @@ fn supervise() -> Result<(), Failure> {
         .map_err(Failure::from)?;
     runtime.block_on(async {
         let events = Events::watch(&cluster.nodes)?;
-        let lab = Arc::new(Lab { topology, cluster, events, probing: Mutex::new(()) });
+        let lab =
+            Arc::new(Lab { topology, cluster, events, probing: Mutex::new(()), agents: Mutex::new(agents) });
         capsule::tell(&Event::Result { value: summary(&lab) });
         serve(lab, listener).await
     })?;
@@ -118,9 +122,13 @@ fn handle(lab: &Lab, request: Request, stream: &mut UnixStream) -> Result<Value,
     match request {
         Request::Summary => Ok(summary(lab)),
         Request::Inspect { what } => inspect::inspect(lab, what.as_deref()),
-        Request::Verify { checks, nodes } => {
+        Request::Verify { checks, nodes, sample, seed } => {
             let _probing = lab.probing.lock().unwrap_or_else(PoisonError::into_inner);
-            let options = verify::VerifyOptions { checks, nodes };
+            let options = verify::VerifyOptions {
+                checks,
+                nodes,
+                sample: sample.map(|pairs| verify::Sample { pairs, seed }),
+            };
             let mut progress = |text: &str, took: Duration| {
                 let event = Event::Progress { text: text.to_owned(), ms: took.as_millis() as u64 };
                 // The client may have gone; the checks go on and are dropped.
@@ -193,14 +201,42 @@ fn summary(lab: &Lab) -> Value {
 
 /// Ends the lab: the process, and with it everything.
 fn end(lab: &Lab, graceful: bool, stream: &mut UnixStream) -> ! {
-    let failed = match graceful {
-        true => {
-            construct::delete_pods(&lab.topology, &lab.cluster).unwrap_or_else(|err| vec![format!("{err:#}")])
-        }
-        false => Vec::new(),
-    };
-    let value = json!({ "name": lab.cluster.name, "deleted": if graceful { lab.cluster.pods.len() } else { 0 }, "failed": failed });
+    let start = std::time::Instant::now();
+    let outcome = if graceful { delete_pods(lab, stream) } else { Deleted::default() };
+    let value = json!({
+        "name": lab.cluster.name,
+        "pods": lab.cluster.pods.len(),
+        "graceful": graceful,
+        "deleted": outcome.deleted,
+        "failed": outcome.failed,
+        "left": outcome.left,
+        "ms": start.elapsed().as_millis() as u64,
+    });
     // Nobody may be listening any more; the lab ends all the same.
     let _ = control::send(stream, &Event::Result { value }).and_then(|()| stream.flush());
     std::process::exit(i32::from(exit::OK));
+}
+
+/// Deletes every pod by CNI DEL, as a runtime does when pods end, on all nodes at the same time.
+fn delete_pods(lab: &Lab, stream: &mut UnixStream) -> Deleted {
+    let mut agents = lab.agents.lock().unwrap_or_else(PoisonError::into_inner);
+    let outcomes: Vec<Deleted> = std::thread::scope(|scope| {
+        let workers: Vec<_> = agents.iter_mut().map(|agent| scope.spawn(|| agent.delete())).collect();
+        let outcome = |worker: std::thread::ScopedJoinHandle<'_, Result<Deleted>>| {
+            let joined = worker.join().unwrap_or_else(|_| Err(anyhow!("a worker panicked")));
+            joined.unwrap_or_else(|err| Deleted { failed: vec![format!("{err:#}")], ..Deleted::default() })
+        };
+        workers.into_iter().map(outcome).collect()
+    });
+    let mut sum = Deleted::default();
+    for (node, outcome) in lab.cluster.nodes.iter().zip(outcomes) {
+        let name = &node.space.name;
+        let text = format!("{name}: {} pods deleted by CNI DEL", outcome.deleted);
+        // The client may have gone.
+        let _ = control::send(stream, &Event::Progress { text, ms: outcome.ms });
+        sum.deleted += outcome.deleted;
+        sum.failed.extend(outcome.failed.iter().map(|failed| format!("{name}: {failed}")));
+        sum.left.extend(outcome.left.iter().map(|left| format!("{name}: {left}")));
+    }
+    sum
 }

@@ -18,6 +18,11 @@ pub const FABRIC: Ipv4Network = prefix(Ipv4Addr::new(192, 0, 2, 0), 24);
 /// The world outside (RFC 5737, TEST-NET-3): .1 is the router, .9 the host.
 pub const OUTSIDE: Ipv4Network = prefix(Ipv4Addr::new(203, 0, 113, 0), 24);
 
+/// Ports of a Linux bridge (BR_MAX_PORTS, net/bridge/br_private.h, less port 0).
+const PORTS: u32 = 1023;
+/// Pods on a node that has a /24 for them.
+const SMALL: u32 = 250;
+
 const fn prefix(ip: Ipv4Addr, length: u8) -> Ipv4Network {
     match Ipv4Network::new_checked(ip, length) {
         Some(net) => net,
@@ -74,7 +79,7 @@ pub struct Topology {
     pub name: String,
     /// How many nodes, 1 to 200.
     pub nodes: u32,
-    /// How many pods on each node, 0 to 250.
+    /// How many pods on each node, 0 to 1023.
     pub pods: u32,
     /// How packets get from node to node.
     pub mode: Mode,
@@ -131,8 +136,13 @@ impl Written {
             _ if (least..=most).contains(&value) => Ok(value),
             _ => Err(Failure::usage(format!("{what}: {value} is not from {least} to {most}"))),
         };
-        let nodes = within("nodes", self.nodes.unwrap_or(3), 1, 200)?;
-        let pods = within("pods on a node (its PodCIDR is a /24)", self.pods.unwrap_or(10), 0, 250)?;
+        let pods =
+            within("pods on a node (a Linux bridge has 1023 ports)", self.pods.unwrap_or(10), 0, PORTS)?;
+        let nodes = self.nodes.unwrap_or(3);
+        let nodes = match pods {
+            _ if pods <= SMALL => within("nodes", nodes, 1, 200)?,
+            _ => within("nodes (with more than 250 pods on each, a PodCIDR is a /21)", nodes, 1, 31)?,
+        };
         let cni_conf = match (&self.cni_conf, self.ip_masq.unwrap_or(false)) {
             (Some(_), true) => {
                 return Err(Failure::usage(
@@ -202,9 +212,13 @@ impl Topology {
         Ipv4Addr::new(a, b, c, 11 + index as u8)
     }
 
-    /// The PodCIDR of node `index`.
-    pub fn pod_cidr(index: usize) -> Ipv4Network {
-        prefix(Ipv4Addr::new(10, 244, 1 + index as u8, 0), 24)
+    /// The PodCIDR of node `index`: a /24, or a /21 where a node has more pods than that has room for.
+    pub fn pod_cidr(&self, index: usize) -> Ipv4Network {
+        let number = 1 + index as u8;
+        match self.pods <= SMALL {
+            true => prefix(Ipv4Addr::new(10, 244, number, 0), 24),
+            false => prefix(Ipv4Addr::new(10, 244, number * 8, 0), 21),
+        }
     }
 
     /// The name of pod `number` (from 0) of node `index`.
@@ -212,16 +226,11 @@ impl Topology {
         format!("kubia-{}", index * self.pods as usize + number + 1)
     }
 
-    /// The container id of a pod, as a runtime would make one up; here it follows from the names.
-    pub fn container_id(&self, pod: &str) -> String {
-        format!("{}-{pod}", self.name)
-    }
-
     /// The network configuration of node `index`.
     pub fn network(&self, index: usize) -> String {
         self.cni_conf
             .replace("${NODE}", &Self::node_name(index))
-            .replace("${POD_CIDR}", &Self::pod_cidr(index).to_string())
+            .replace("${POD_CIDR}", &self.pod_cidr(index).to_string())
     }
 }
 
@@ -241,7 +250,7 @@ mod tests {
         assert_eq!((topology.name.as_str(), topology.nodes, topology.pods), ("demo", 3, 10));
         assert_eq!(topology.pod_name(1, 0), "kubia-11");
         assert_eq!(Topology::node_address(2).to_string(), "192.0.2.13");
-        assert_eq!(Topology::pod_cidr(2).to_string(), "10.244.3.0/24");
+        assert_eq!(topology.pod_cidr(2).to_string(), "10.244.3.0/24");
         assert!(topology.network(1).contains("\"subnet\": \"10.244.2.0/24\""));
         assert!(topology.network(1).contains("/run/podlab/ipam/node2"));
         assert!(!topology.network(1).contains("ipMasq"));
@@ -252,7 +261,11 @@ mod tests {
         for (text, words) in [
             (r#"{"nodes":0}"#, "nodes: 0 is not from 1 to 200"),
             (r#"{"nodes":201}"#, "nodes: 201 is not from 1 to 200"),
-            (r#"{"pods":251}"#, "251 is not from 0 to 250"),
+            (
+                r#"{"pods":1024}"#,
+                "pods on a node (a Linux bridge has 1023 ports): 1024 is not from 0 to 1023",
+            ),
+            (r#"{"pods":251,"nodes":32}"#, "32 is not from 1 to 31"),
             (r#"{"name":"a/b"}"#, "lab name \"a/b\""),
             (r#"{"name":""}"#, "lab name \"\""),
             (r#"{"cniBin":["/nowhere"]}"#, "plugin directory /nowhere is not there"),
@@ -277,6 +290,16 @@ mod tests {
         ] {
             assert!(Written::parse(text, "x").unwrap_err().text.contains(words), "{text}");
         }
+    }
+
+    #[test]
+    fn a_node_full_of_pods_has_a_larger_prefix() {
+        let full = Written::parse(r#"{"nodes":31,"pods":1023}"#, "-").unwrap().resolve().unwrap();
+        assert_eq!(full.pod_cidr(0).to_string(), "10.244.8.0/21");
+        assert_eq!(full.pod_cidr(30).to_string(), "10.244.248.0/21");
+        // The bridge has an address of it too.
+        assert!(full.pod_cidr(0).size() - 2 > PORTS);
+        assert!(full.network(1).contains("\"subnet\": \"10.244.16.0/21\""));
     }
 
     #[test]

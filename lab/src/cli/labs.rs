@@ -53,25 +53,55 @@ pub(super) fn down(args: &DownArgs, style: Style) -> Result<u8, Failure> {
     for name in &names {
         let start = std::time::Instant::now();
         let mut client = Client::connect(name)?;
-        let answer = client.ask(&Request::Down { graceful: args.graceful }, &mut |_, _| {})?;
+        let request = Request::Down { graceful: args.graceful };
+        let answer = client.ask(&request, &mut |text, ms| steps.done(text, ms))?;
         client.wait_for_end();
-        steps.done(&format!("lab {name} is down"), start.elapsed().as_millis() as u64);
+        steps.done(&ending(name, &answer), start.elapsed().as_millis() as u64);
         ended.push(answer);
     }
-    let failures: Vec<String> =
-        ended.iter().filter_map(|lab| lab["failed"].as_array()).flatten().map(text).collect();
+    let all = |key: &str| -> Vec<String> {
+        ended.iter().filter_map(|lab| lab[key].as_array()).flatten().map(text).collect()
+    };
+    let (failed, left) = (all("failed"), all("left"));
     if style.format == Format::Json {
         output::print_json(&json!({ "schema": SCHEMA, "down": ended }))?;
     }
-    for failure in &failures {
-        eprintln!("error: CNI DEL: {failure}");
+    failed.iter().for_each(|failure| eprintln!("error: {failure}"));
+    left.iter().for_each(|what| eprintln!("error: left after CNI DEL: {what}"));
+    Ok(if failed.is_empty() && left.is_empty() { exit::OK } else { exit::FAILED })
+}
+
+/// What is said of a lab that has ended, with the outcome of the CNI DELs if there were any.
+fn ending(name: &str, answer: &Value) -> String {
+    if answer["graceful"] != true {
+        return format!("lab {name} is down");
     }
-    Ok(if failures.is_empty() { exit::OK } else { exit::FAILED })
+    let count = |key: &str| answer[key].as_array().map_or(0, Vec::len);
+    format!(
+        "lab {name} is down: {} of {} pods deleted by CNI DEL in {} ms, {} failed, {} left",
+        answer["deleted"],
+        answer["pods"],
+        answer["ms"],
+        count("failed"),
+        count("left")
+    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_ending_with_dels_counts_them() {
+        assert_eq!(ending("demo", &json!({ "graceful": false, "deleted": 0 })), "lab demo is down");
+        let answer = json!({
+            "graceful": true, "pods": 30, "deleted": 29, "failed": ["node1: no"], "left": [], "ms": 12,
+        });
+        assert_eq!(
+            ending("demo", &answer),
+            "lab demo is down: 29 of 30 pods deleted by CNI DEL in 12 ms, 1 failed, 0 left"
+        );
+    }
 
     #[test]
     fn a_degraded_lab_says_what_is_wrong() {

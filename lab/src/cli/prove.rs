@@ -1,6 +1,8 @@
 //! `podlab verify` and `podlab trace`: the proofs. The supervisor captures and judges; here the answer is
 //! printed.
 
+use std::num::NonZeroUsize;
+
 use serde_json::{Value, json};
 
 use super::{Style, TraceArgs, VerifyArgs};
@@ -16,7 +18,12 @@ pub(super) fn verify(args: VerifyArgs, style: Style) -> Result<u8, Failure> {
         return list(style);
     }
     let steps = Steps::new(style.quiet);
-    let request = Request::Verify { checks: args.checks, nodes: args.node };
+    let request = Request::Verify {
+        checks: args.checks,
+        nodes: args.node,
+        sample: args.sample.map(NonZeroUsize::get),
+        seed: args.seed,
+    };
     let document = Client::connect(&args.lab.name)?.ask(&request, &mut |text, ms| steps.done(text, ms))?;
     let report: Report = decode(&document)?;
     match style.format {

@@ -90,7 +90,7 @@ fn describe(topology: &Topology, style: Style) -> Result<u8, Failure> {
                     json!({
                         "name": Topology::node_name(node),
                         "address": Topology::node_address(node),
-                        "podCIDR": Topology::pod_cidr(node).to_string(),
+                        "podCIDR": topology.pod_cidr(node).to_string(),
                         "network": topology.network(node),
                     })
                 })
@@ -106,7 +106,7 @@ fn describe(topology: &Topology, style: Style) -> Result<u8, Failure> {
                     vec![
                         Topology::node_name(node),
                         Topology::node_address(node).to_string(),
-                        Topology::pod_cidr(node).to_string(),
+                        topology.pod_cidr(node).to_string(),
                         topology.pods.to_string(),
                     ]
                 })

@@ -157,6 +157,11 @@ pub struct Report {
     pub seconds: f64,
     /// Ordered pairs of pods that were probed.
     pub pairs: usize,
+    /// Ordered pairs that the checks are about; more than `pairs` when a sample was asked for.
+    pub possible_pairs: usize,
+    /// The seed of the sample; None when all pairs were probed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
     /// Frames that went by the capture.
     pub frames: u64,
     /// Frames that the capture lost.

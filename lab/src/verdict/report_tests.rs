@@ -25,6 +25,8 @@ fn report_of(rulings: &[Ruling]) -> Report {
         lab: "demo".into(),
         seconds: 1.5,
         pairs: rulings.len(),
+        possible_pairs: rulings.len(),
+        seed: None,
         frames: 100,
         drops: 0,
         passed: rulings.len() - failed,

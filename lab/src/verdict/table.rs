@@ -50,10 +50,16 @@ pub fn render_table(report: &Report, style: Style) -> String {
     for check in report.checks.iter().filter(|c| c.ruling() != Ruling::Pass) {
         failures(check, style, &mut out);
     }
+    let pairs = match report.seed {
+        Some(seed) => {
+            format!("{} of {} ordered pod pairs (sample, seed {seed})", report.pairs, report.possible_pairs)
+        }
+        None => format!("{} ordered pod pairs", report.pairs),
+    };
     let _ = writeln!(
         out,
-        "{} ordered pod pairs in {:.2} s, {} frames captured, {} lost",
-        report.pairs, report.seconds, report.frames, report.drops
+        "{pairs} in {:.2} s, {} frames captured, {} lost",
+        report.seconds, report.frames, report.drops
     );
     let _ = writeln!(out, "{}", report.summary());
     out

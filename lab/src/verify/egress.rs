@@ -9,7 +9,7 @@ pub(super) const CHECK: Check = Check { name: "egress", title: "pod to outside",
 
 fn plan<'c>(scene: &Scene<'c>) -> Vec<Task<'c>> {
     let (fabric, outside) = (&scene.cluster.fabric, &scene.cluster.outside);
-    let tasks = scene.chosen().map(|pod| {
+    let tasks = scene.sampled().map(|pod| {
         let there = paths::out((pod.pod, pod.node), fabric, outside);
         let back = paths::into(outside, fabric, (pod.pod, pod.node));
         let server = (scene.outside(), Ok(outside.address.into()));

@@ -9,7 +9,7 @@ pub(super) const CHECK: Check =
 
 fn plan<'c>(scene: &Scene<'c>) -> Vec<Task<'c>> {
     let (fabric, outside) = (&scene.cluster.fabric, &scene.cluster.outside);
-    let tasks = scene.chosen().map(|pod| {
+    let tasks = scene.sampled().map(|pod| {
         let there = paths::into(outside, fabric, (pod.pod, pod.node));
         let back = paths::out((pod.pod, pod.node), fabric, outside);
         let client = (scene.outside(), Ok(outside.address.into()));

@@ -11,6 +11,7 @@ mod ingress;
 mod paths;
 mod probing;
 mod same_node;
+mod sample;
 mod scene;
 mod unique_address;
 
@@ -29,7 +30,8 @@ use crate::verdict::{
 };
 pub(crate) use probing::NonceMaker;
 use probing::Probed;
-use scene::Scene;
+pub use sample::Sample;
+use scene::{Scene, Wanted};
 
 pub use paths::UPLINK;
 
@@ -40,6 +42,9 @@ pub struct VerifyOptions {
     pub checks: Vec<String>,
     /// Only what starts at a pod on these nodes (for ingress: what ends there); empty means all.
     pub nodes: Vec<String>,
+    /// A sample of the ordered pairs of pods; None means all. Ingress and egress are then those of the pods that occur
+    /// in it; what is checked without a pair is checked of all pods.
+    pub sample: Option<Sample>,
 }
 
 /// A check that can be asked for.
@@ -112,7 +117,13 @@ pub fn run(
     let checks = chosen(&options.checks)?;
     let nodes = nodes_named(cluster, &options.nodes)?;
     let began = Instant::now();
-    let scene = Scene::read(cluster, nodes)?;
+    let is_chosen = |check: &Check| checks.iter().any(|chosen| chosen.name == check.name);
+    let wanted = Wanted {
+        same_node: is_chosen(&same_node::CHECK),
+        cross_node: is_chosen(&cross_node::CHECK),
+        sample: options.sample,
+    };
+    let scene = Scene::read(cluster, nodes, wanted)?;
     let mut tasks = Vec::new();
     let mut spans = Vec::new();
     for check in &checks {
@@ -144,7 +155,11 @@ pub fn run(
         };
         reports.push(CheckReport { name: check.name.into(), title: check.title.into(), verdicts });
     }
-    let report = report(cluster, reports, &probed, began.elapsed());
+    let report = Report {
+        possible_pairs: scene.possible,
+        seed: options.sample.map(|sample| sample.seed),
+        ..report(cluster, reports, &probed, began.elapsed())
+    };
     progress(&format!("{} verdicts", report.passed + report.failed), start.elapsed());
     Ok(report)
 }
@@ -159,6 +174,8 @@ fn report(cluster: &Cluster, checks: Vec<CheckReport>, probed: &Probed, took: Du
         lab: cluster.name.clone(),
         seconds: took.as_secs_f64(),
         pairs: checks.iter().filter(between_pods).map(|c| c.verdicts.len()).sum(),
+        possible_pairs: 0,
+        seed: None,
         frames: probed.recording.frames,
         drops: probed.recording.drops.values().sum(),
         passed,

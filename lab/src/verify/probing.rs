@@ -3,7 +3,7 @@
 //! Each client's probes go to its sidecar as one request; several sidecars work at once. The capture starts before the
 //! first probe and is read to its end after the last outcome.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
@@ -14,7 +14,7 @@ use anyhow::{Context, Result};
 
 use super::{End, Task};
 use crate::capture::{Capture, Recording};
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Role};
 use crate::kubia::{self, Visit};
 use crate::packet::{Nonce, Packet};
 use crate::probe::{ProbeOutcome, ProbeRequest, Protocol};
@@ -61,7 +61,9 @@ impl NonceMaker {
 pub(super) fn run(cluster: &Cluster, tasks: &[Task<'_>]) -> Result<Probed> {
     let nonces = NonceMaker::new()?;
     let logs = Logs::open(tasks)?;
-    let capture = Capture::start(cluster.spaces(), move |packet| nonces.is_ours(packet))?;
+    let ends: HashSet<&str> = tasks.iter().flat_map(|t| [t.client.name, t.server.name]).collect();
+    let spaces = cluster.spaces().filter(|s| s.role != Role::Pod || ends.contains(s.name.as_str()));
+    let capture = Capture::start_without_arp(spaces, move |packet| nonces.is_ours(packet))?;
     let outcomes = send(tasks, nonces);
     let recording = capture.stop()?;
     Ok(Probed { outcomes, recording, visits: logs.read()? })

@@ -2,6 +2,7 @@
 //!
 //! Addresses are read from the namespaces, not taken from CNI results: whether the two agree is itself a check.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::MetadataExt;
@@ -9,6 +10,7 @@ use std::os::unix::fs::MetadataExt;
 use anyhow::{Context, Result};
 use kernel::{Mac, Rtnl, addr, link};
 
+use super::sample::{self, Field, Sample};
 use super::{End, Task, paths};
 use crate::cluster::{Cluster, Node, Pod};
 use crate::kubia::PORT;
@@ -23,6 +25,18 @@ pub(super) struct Scene<'c> {
     pub(super) pods: Vec<PodFacts<'c>>,
     /// Indices of the nodes whose pods are asked for.
     nodes: Vec<usize>,
+    /// The pairs to probe, by the numbers of their pods; None for all.
+    sample: Option<BTreeSet<(usize, usize)>>,
+    /// How many ordered pairs of the wanted kinds there are.
+    pub(super) possible: usize,
+}
+
+/// Which pairs of pods the chosen checks are about.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wanted {
+    pub(super) same_node: bool,
+    pub(super) cross_node: bool,
+    pub(super) sample: Option<Sample>,
 }
 
 /// A pod and what the kernel says about it.
@@ -37,12 +51,22 @@ pub(super) struct PodFacts<'c> {
 }
 
 impl<'c> Scene<'c> {
-    pub(super) fn read(cluster: &'c Cluster, nodes: Vec<usize>) -> Result<Scene<'c>> {
+    pub(super) fn read(cluster: &'c Cluster, nodes: Vec<usize>, wanted: Wanted) -> Result<Scene<'c>> {
         let facts = |pod: &'c Pod| {
             PodFacts::read(pod, &cluster.nodes[pod.node])
                 .with_context(|| format!("look into {}", pod.space.name))
         };
-        Ok(Scene { cluster, pods: cluster.pods.iter().map(facts).collect::<Result<_>>()?, nodes })
+        let pods = cluster.pods.iter().map(facts).collect::<Result<_>>()?;
+        let node_of: Vec<usize> = cluster.pods.iter().map(|pod| pod.node).collect();
+        let clients: Vec<bool> = node_of.iter().map(|node| nodes.contains(node)).collect();
+        let field = |same, cross| Field { nodes: &node_of, clients: &clients, same, cross };
+        let of_pods = field(wanted.same_node, wanted.cross_node);
+        let possible = of_pods.possible().0 + of_pods.possible().1;
+        // Where no check is about pairs, the sample still says which pods the others look at.
+        let is_about_pairs = wanted.same_node || wanted.cross_node;
+        let of_sample = if is_about_pairs { of_pods } else { field(true, true) };
+        let sample = wanted.sample.map(|sample| sample::choose(&of_sample, sample));
+        Ok(Scene { cluster, pods, nodes, sample, possible })
     }
 
     /// The pods on the nodes that are asked for.
@@ -50,11 +74,24 @@ impl<'c> Scene<'c> {
         self.pods.iter().filter(|p| self.nodes.contains(&p.pod.node))
     }
 
-    /// Ordered pairs of two pods, the first one a chosen one.
-    pub(super) fn pairs(&self) -> impl Iterator<Item = (&PodFacts<'c>, &PodFacts<'c>)> {
+    /// Those of [`Scene::chosen`] that occur in the sample; all of them without one.
+    pub(super) fn sampled(&self) -> impl Iterator<Item = &PodFacts<'c>> {
+        let in_sample: Option<BTreeSet<usize>> =
+            self.sample.as_ref().map(|pairs| pairs.iter().flat_map(|(a, b)| [*a, *b]).collect());
+        let numbered = self.pods.iter().enumerate().filter(|(_, p)| self.nodes.contains(&p.pod.node));
+        numbered
+            .filter(move |(n, _)| in_sample.as_ref().is_none_or(|pods| pods.contains(n)))
+            .map(|(_, pod)| pod)
+    }
+
+    /// Ordered pairs of two pods, the first one a chosen one: all, or those of the sample.
+    pub(super) fn pairs(&self) -> Box<dyn Iterator<Item = (&PodFacts<'c>, &PodFacts<'c>)> + '_> {
+        if let Some(pairs) = &self.sample {
+            return Box::new(pairs.iter().map(|(a, b)| (&self.pods[*a], &self.pods[*b])));
+        }
         let is_another = |a: &PodFacts<'_>, b: &PodFacts<'_>| a.pod.space.name != b.pod.space.name;
-        self.chosen()
-            .flat_map(move |a| self.pods.iter().filter(move |b| is_another(a, b)).map(move |b| (a, b)))
+        let others = move |a| self.pods.iter().filter(move |b| is_another(a, b)).map(move |b| (a, b));
+        Box::new(self.chosen().flat_map(others))
     }
 
     pub(super) fn outside(&self) -> End<'c> {

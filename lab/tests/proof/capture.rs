@@ -51,6 +51,19 @@ fn every_protocol_is_answered_and_seen_on_both_ends_of_the_wire() {
 }
 
 #[test]
+fn arp_is_passed_over_where_it_would_drown_the_probes() {
+    let cluster = cluster(1, 2);
+    let capture = Capture::start_without_arp(cluster.spaces(), |_| true).unwrap();
+    let probes = vec![request(Protocol::Tcp, "10.244.1.3:8080")];
+    let outcomes = cluster.pods[0].containers.sidecar.lock().unwrap().probe(probes).unwrap();
+    let recording = capture.stop().unwrap();
+    assert_eq!(outcomes[0].word, Word::Ok);
+    assert!(recording.sightings.iter().any(|s| matches!(s.packet.content, Content::Ip(_))));
+    let arp = recording.sightings.iter().filter(|s| matches!(s.packet.content, Content::Arp(_)));
+    assert_eq!(arp.count(), 0, "the two had never heard of each other, so there was some");
+}
+
+#[test]
 fn silent_wires_make_an_empty_recording() {
     let cluster = cluster(1, 1);
     // A bridge tells multicast routers of itself (IGMP, RFC 4286) when its own clock says so.

@@ -2,7 +2,7 @@
 
 use podlab::exit::Failure;
 use podlab::verdict::Ruling;
-use podlab::verify::{CHECKS, VerifyOptions, run};
+use podlab::verify::{CHECKS, Sample, VerifyOptions, run};
 
 use crate::bed::{cluster, shown, verified};
 
@@ -67,9 +67,37 @@ fn second_verification_is_not_confused_by_the_first() {
 }
 
 #[test]
+fn sample_is_probed_and_the_rest_is_counted() {
+    let cluster = cluster(2, 3);
+    let sample = Some(Sample { pairs: 6, seed: 4 });
+    let report =
+        run(&cluster, &VerifyOptions { sample, ..VerifyOptions::default() }, &mut |_, _| {}).unwrap();
+    let counts: Vec<_> = report.checks.iter().map(|c| (c.name.as_str(), c.verdicts.len())).collect();
+    let expected = [
+        ("unique-address", 6),
+        ("container-localhost", 6),
+        ("same-node", 3),
+        ("cross-node", 3),
+        ("ingress", 6),
+        ("egress", 6),
+    ];
+    assert_eq!(counts, expected);
+    assert_eq!((report.pairs, report.possible_pairs, report.seed, report.failed), (6, 30, Some(4), 0));
+    assert!(shown(&report).contains("6 of 30 ordered pod pairs (sample, seed 4) in "), "{}", shown(&report));
+    let one = VerifyOptions { sample: Some(Sample { pairs: 1, seed: 4 }), ..VerifyOptions::default() };
+    let report = run(&cluster, &one, &mut |_, _| {}).unwrap();
+    let counts: Vec<_> = report.checks.iter().map(|c| c.verdicts.len()).collect();
+    assert_eq!(counts, [6, 6, 0, 1, 2, 2], "the two pods of the pair, all others only by themselves");
+}
+
+#[test]
 fn checks_and_nodes_can_be_chosen() {
     let cluster = cluster(2, 2);
-    let options = VerifyOptions { checks: vec!["cross-node".into()], nodes: vec!["node2".into()] };
+    let options = VerifyOptions {
+        checks: vec!["cross-node".into()],
+        nodes: vec!["node2".into()],
+        ..VerifyOptions::default()
+    };
     let mut steps = Vec::new();
     let report = run(&cluster, &options, &mut |text, _| steps.push(text.to_owned())).unwrap();
     let subjects: Vec<_> = report.checks[0].verdicts.iter().map(|v| v.subject.as_str()).collect();

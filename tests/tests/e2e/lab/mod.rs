@@ -3,6 +3,7 @@
 
 mod cleanliness;
 mod command_line;
+mod scale;
 mod verdicts;
 
 use std::ffi::OsStr;

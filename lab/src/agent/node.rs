@@ -1,0 +1,197 @@
+//! The agent itself, on its node: orders come in on standard input, a socket, on which news go out.
+
+use std::fs::File;
+use std::io::{BufReader, PipeReader};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use kernel::link::{self, Change};
+use kernel::{Netns, Rtnl, packet};
+use nix::sched::{CloneFlags, setns, unshare};
+use nix::unistd::sethostname;
+use serde_json::Value;
+
+use super::{Deleted, Made, News, Order, Processes};
+use crate::construct::{IFNAME, netns_path, publish, silence};
+use crate::containers::{self, Started};
+use crate::plugins::Plugins;
+use crate::topology::Topology;
+use crate::{control, exit};
+
+const NAMESPACES: CloneFlags = CloneFlags::CLONE_NEWNET.union(CloneFlags::CLONE_NEWUTS);
+
+/// Runs as an agent until its supervisor is gone.
+pub fn run() -> u8 {
+    let serve = || -> Result<()> {
+        let mut news = UnixStream::from(std::io::stdin().as_fd().try_clone_to_owned()?);
+        let mut orders = BufReader::new(news.try_clone()?);
+        let mut agent = Agent { home: View::own()?, pipes: Vec::new(), node: None };
+        while let Some(order) = control::receive(&mut orders)? {
+            if let Err(err) = agent.follow(order, &mut news) {
+                control::send(&mut news, &News::Failed(format!("{err:#}")))?;
+                break;
+            }
+        }
+        Ok(())
+    };
+    match serve() {
+        Ok(()) => exit::OK,
+        Err(_) => exit::FAILED,
+    }
+}
+
+/// Network and UTS namespace of one place.
+struct View {
+    net: File,
+    uts: File,
+}
+
+impl View {
+    fn own() -> Result<View> {
+        let open = |kind: &str| {
+            let path = format!("/proc/self/ns/{kind}");
+            File::open(&path).with_context(|| format!("open {path}"))
+        };
+        Ok(View { net: open("net")?, uts: open("uts")? })
+    }
+
+    /// The calling thread, the only one, goes there.
+    fn enter(&self) -> Result<()> {
+        setns(&self.net, CloneFlags::CLONE_NEWNET).context("enter a network namespace")?;
+        setns(&self.uts, CloneFlags::CLONE_NEWUTS).context("enter a UTS namespace")
+    }
+}
+
+struct Agent {
+    home: View,
+    /// Pipes that the supervisor has not taken over yet.
+    pipes: Vec<Started>,
+    /// The node's plugins and pods, once there are any.
+    node: Option<(Plugins, Vec<(String, Value)>)>,
+}
+
+impl Agent {
+    fn follow(&mut self, order: Order, news: &mut UnixStream) -> Result<()> {
+        match order {
+            Order::Fill { topology, index, path } => self.fill(&topology, index, path, news),
+            Order::Host { name } => {
+                let host = Netns::open(&netns_path(&name))?;
+                setns(&host, CloneFlags::CLONE_NEWNET).context("enter a network namespace")?;
+                unshare(CloneFlags::CLONE_NEWUTS).context("new UTS namespace")?;
+                sethostname(&name).context("set the host name")?;
+                let mut started = containers::start(&name)?;
+                self.home.enter()?;
+                control::send(news, &News::Containers(processes(&started)))?;
+                let ready = started.ready.take();
+                self.pipes.push(started);
+                containers::wait_until_ready(ready).with_context(|| format!("kubia of {name}"))?;
+                Ok(control::send(news, &News::Ready)?)
+            }
+            Order::Release => {
+                self.pipes.clear();
+                Ok(())
+            }
+            Order::Delete => {
+                let deleted = self.node.take().map(|(plugins, pods)| delete(&plugins, &pods));
+                Ok(control::send(news, &News::Deleted(deleted.unwrap_or_default()))?)
+            }
+        }
+    }
+
+    fn fill(
+        &mut self,
+        topology: &Topology,
+        index: usize,
+        path: Vec<PathBuf>,
+        news: &mut UnixStream,
+    ) -> Result<()> {
+        let plugins = Plugins::new(topology, index, path)?;
+        let mut waiting: Vec<(String, Option<PipeReader>)> = Vec::new();
+        let mut pods = Vec::new();
+        for number in 0..topology.pods as usize {
+            let name = topology.pod_name(index, number);
+            let view = self.space(&name).with_context(|| format!("namespace of {name}"))?;
+            let added = plugins.add(&name)?;
+            view.enter()?;
+            // Best effort: not every plugin makes a device that can.
+            let _ = packet::ethtool_offloads(IFNAME, false);
+            let mut started = containers::start(&name)?;
+            self.home.enter()?;
+            waiting.push((name.clone(), started.ready.take()));
+            let made = Made {
+                container_id: plugins.container_id(&name),
+                addresses: added.result.ips.iter().map(|ip| ip.address.ip()).collect(),
+                result: added.json.clone(),
+                processes: processes(&started),
+                name: name.clone(),
+            };
+            self.pipes.push(started);
+            control::send(news, &News::Pod(made))?;
+            pods.push((name, added.json));
+        }
+        // All of them start while the next pods are made.
+        for (name, ready) in waiting {
+            containers::wait_until_ready(ready).with_context(|| format!("kubia of {name}"))?;
+        }
+        self.node = Some((plugins, pods));
+        Ok(control::send(news, &News::Ready)?)
+    }
+
+    /// A pod's namespaces, named on /run/netns, with lo up as a runtime does it before the first plugin.
+    fn space(&self, name: &str) -> Result<View> {
+        unshare(NAMESPACES).context("new network and UTS namespaces")?;
+        let make = || -> Result<View> {
+            sethostname(name).context("set the host name")?;
+            silence()?;
+            let mut rtnl = Rtnl::open()?;
+            // The kernel gives lo the first number of every namespace (LOOPBACK_IFINDEX, net/flow.h).
+            link::set(&mut rtnl, 1, &Change { up: Some(true), ..Change::default() })?;
+            View::own()
+        };
+        let view = make();
+        self.home.enter()?;
+        let view = view?;
+        publish(name, &view.net)?;
+        Ok(view)
+    }
+}
+
+fn processes(started: &Started) -> Processes {
+    use std::os::fd::AsRawFd;
+    Processes {
+        kubia: started.kubia_pid,
+        sidecar: started.sidecar_pid,
+        kubia_log: started.kubia_log.clone(),
+        requests: started.requests.as_raw_fd(),
+        answers: started.answers.as_raw_fd(),
+    }
+}
+
+/// CNI DEL of every pod, whatever became of the one before it, and a look at what is left afterwards.
+fn delete(plugins: &Plugins, pods: &[(String, Value)]) -> Deleted {
+    let start = Instant::now();
+    let mut outcome = Deleted::default();
+    let mut gone = Vec::new();
+    for (name, result) in pods {
+        match plugins.del(name, result) {
+            Ok(()) => gone.push(name),
+            Err(err) => outcome.failed.push(format!("{err:#}")),
+        }
+    }
+    outcome.ms = start.elapsed().as_millis() as u64;
+    outcome.deleted = gone.len();
+    let has_interface = |name: &str| {
+        let look = || link::by_name(&mut Rtnl::open_in(&Netns::open(&netns_path(name))?)?, IFNAME);
+        look().is_ok()
+    };
+    let interfaces = gone.into_iter().filter(|name| has_interface(name));
+    outcome.left.extend(interfaces.map(|name| format!("{IFNAME} of pod {name}")));
+    // A call that failed leaves its reservation, and is told of already.
+    if outcome.failed.is_empty() {
+        outcome.left.extend(plugins.reservations().iter().map(|ip| format!("reservation of {ip}")));
+    }
+    outcome
+}

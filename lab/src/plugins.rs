@@ -1,0 +1,128 @@
+//! The CNI plugins as a lab calls them: where they are, what a pod is called towards them, ADD and DEL.
+//!
+//! Called on a node, in its namespace. What a plugin did not do is told, not repaired.
+
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use cni::runtime::{Added, Attachment, Network, Runtime, Transcript};
+use serde_json::Value;
+
+use crate::construct::{IFNAME, netns_path};
+use crate::topology::Topology;
+
+/// How long a plugin may take before it is killed.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// The directories that plugins are found in: those of the topology, or one in the capsule with every name
+/// of the podnet that stands beside podlab.
+///
+/// # Errors
+/// There is no podnet beside podlab.
+pub fn path(topology: &Topology) -> Result<Vec<PathBuf>> {
+    if !topology.cni_bin.is_empty() {
+        return Ok(topology.cni_bin.clone());
+    }
+    let beside = std::env::current_exe().context("find podlab itself")?.with_file_name("podnet");
+    if !beside.is_file() {
+        bail!(
+            "no podnet beside podlab ({}) · try: cargo build --release, or --cni-bin DIR",
+            beside.display()
+        );
+    }
+    let dir = PathBuf::from("/run/podlab/bin");
+    let list = Command::new(&beside).arg("list").output().context("podnet list")?;
+    let names = String::from_utf8_lossy(&list.stdout).into_owned();
+    for name in names.lines().filter_map(|line| line.split_whitespace().next()) {
+        symlink(&beside, dir.join(name)).with_context(|| format!("plugin {name}"))?;
+    }
+    Ok(vec![dir])
+}
+
+/// One node's network and how its plugins are run.
+pub struct Plugins {
+    node: String,
+    network: Network,
+    runtime: Runtime,
+    lab: String,
+}
+
+impl Plugins {
+    /// Of node `index`.
+    ///
+    /// # Errors
+    /// What is no network configuration.
+    pub fn new(topology: &Topology, index: usize, path: Vec<PathBuf>) -> Result<Self> {
+        Ok(Self {
+            node: Topology::node_name(index),
+            network: Network::parse(topology.network(index).as_bytes())?,
+            runtime: Runtime { path, cache: None, timeout: Some(LIMIT) },
+            lab: topology.name.clone(),
+        })
+    }
+
+    /// The container id of a pod, as a runtime would make one up; here it follows from the names.
+    pub fn container_id(&self, pod: &str) -> String {
+        format!("{}-{pod}", self.lab)
+    }
+
+    /// What a pod is called towards the plugins, with the arguments that a kubelet passes.
+    fn attachment(&self, pod: &str) -> Attachment {
+        let args = [("IgnoreUnknown", "1"), ("K8S_POD_NAMESPACE", "default"), ("K8S_POD_NAME", pod)];
+        Attachment {
+            container_id: self.container_id(pod),
+            ifname: IFNAME.to_owned(),
+            netns: netns_path(pod),
+            args: args.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
+            ..Attachment::default()
+        }
+    }
+
+    /// CNI ADD of a pod.
+    ///
+    /// # Errors
+    /// The plugin's words, with all that went into it and came out.
+    pub fn add(&self, pod: &str) -> Result<Added> {
+        let report = self.runtime.add_list(&self.network, &self.attachment(pod));
+        report.outcome.map_err(|err| {
+            let call = report.calls.iter().find(|call| call.exit != Some(0));
+            let call = call.map(transcript).unwrap_or_default();
+            anyhow!("{}: CNI ADD of pod {pod} to network {:?}: {err}{call}", self.node, self.network.name)
+        })
+    }
+
+    /// CNI DEL of a pod.
+    ///
+    /// # Errors
+    /// The plugin's words.
+    pub fn del(&self, pod: &str, result: &Value) -> Result<()> {
+        let report = self.runtime.del_list(&self.network, &self.attachment(pod), Some(result));
+        report.outcome.map_err(|err| anyhow!("CNI DEL of pod {pod}: {err}"))
+    }
+
+    /// The addresses that the node's host-local still holds, where it keeps them as the built-in configuration says.
+    pub fn reservations(&self) -> Vec<String> {
+        let dir = Path::new("/run/podlab/ipam").join(&self.node).join(&self.network.name);
+        let names = std::fs::read_dir(dir).into_iter().flatten().flatten();
+        let names = names.filter_map(|entry| entry.file_name().into_string().ok());
+        names.filter(|name| name.parse::<std::net::IpAddr>().is_ok()).collect()
+    }
+}
+
+/// A plugin's call as text: what went in and came out.
+fn transcript(call: &Transcript) -> String {
+    let env: Vec<String> = call.env.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let exit = call.exit.map_or_else(|| "no exit code".to_owned(), |code| format!("exit {code}"));
+    format!(
+        "\n  plugin: {}\n  env:    {}\n  stdin:  {}\n  stdout: {}\n  stderr: {}\n  {exit} after {:.1} ms",
+        call.plugin.display(),
+        env.join(" "),
+        call.stdin.trim(),
+        call.stdout.trim(),
+        call.stderr.trim(),
+        call.ms
+    )
+}
