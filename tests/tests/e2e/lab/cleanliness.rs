@@ -188,8 +188,11 @@ fn kill_once(name: &str, moment: Duration, which: u64) -> Result<(String, BTreeS
     }));
     let own = namespaces_of(std::process::id() as i32);
     let of_lab = candidates.iter().flat_map(|(pid, _)| namespaces_of(*pid));
-    let pods =
-        pids().filter(|pid| candidates.iter().any(|(of, _)| pid_namespace(*of) == pid_namespace(*pid)));
+    // The launcher's PID namespace is this process's own, that of everything on the machine.
+    let inside: BTreeSet<u64> = candidates.iter().filter_map(|(pid, _)| pid_namespace(*pid)).collect();
+    let outside = pid_namespace(std::process::id() as i32);
+    let is_inside = |inode: u64| Some(inode) != outside && inside.contains(&inode);
+    let pods = pids().filter(|pid| pid_namespace(*pid).is_some_and(is_inside));
     let namespaces: BTreeSet<String> =
         of_lab.chain(pods.flat_map(namespaces_of)).filter(|name| !own.contains(name)).collect();
     let (pid, role) = candidates.swap_remove(which as usize % candidates.len());
