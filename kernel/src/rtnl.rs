@@ -13,6 +13,7 @@ use crate::channel::{Answer, BUFFER, Channel};
 use crate::error::{Cause, Error, Result};
 use crate::link::{self, Link};
 use crate::netns::Netns;
+use crate::sys;
 use crate::wire::{self, Message};
 
 /// Messages in one send of a batch: the refusals of all of them wait in the socket's receive buffer (208 KiB).
@@ -87,6 +88,18 @@ impl Rtnl {
         }
         let link = link.unwrap_or_else(|| Err(wire::malformed("an ack without a link")));
         Ok((results, link.map_err(about_answers)?))
+    }
+
+    /// Has a child of this process send the requests, for what keeps the kernel busy for long and need not be waited for:
+    /// nobody hears whether they were refused. The child holds nothing else of this process.
+    ///
+    /// # Errors
+    /// No child can be had; nothing was sent then.
+    pub fn send_by_child(mut self, batch: Batch) -> Result<()> {
+        let Batch { mut bytes, requests } = batch;
+        self.number(&mut bytes, &requests);
+        let send = || drop(self.channel.put(&bytes));
+        sys::detach(&[self.as_fd()], &send).map(drop).map_err(|e| about_sending(e.into()))
     }
 
     /// Writes the sequence numbers of a batch into it and gives the first.

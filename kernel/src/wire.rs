@@ -42,6 +42,7 @@ pub(crate) mod ifla {
     pub(crate) const TUN_MULTI_QUEUE: u16 = 7;
     pub(crate) const BRPORT_MODE: u16 = 4;
     pub(crate) const BRPORT_LEARNING: u16 = 8;
+    pub(crate) const BRPORT_NO: u16 = 18;
     pub(crate) const BRPORT_ISOLATED: u16 = 33;
     /// linux/inetdevice.h reads `IFLA_AF_SPEC` / `AF_INET` / this as a nest of u32 by devconf number.
     pub(crate) const INET_CONF: u16 = 1;

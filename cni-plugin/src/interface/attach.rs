@@ -13,7 +13,7 @@ use ipnetwork::IpNetwork;
 use kernel::addr::{AddrOptions, Address};
 use kernel::link::{Change, Link, LinkKind};
 use kernel::route::{Family, Route};
-use kernel::{Batch, Netns, Rtnl, addr, link, route, rule, sysctl};
+use kernel::{Batch, Mac, Netns, Rtnl, addr, link, route, rule, sysctl};
 
 /// How long duplicate address detection may take, as the reference waits.
 const SETTLE: Duration = Duration::from_secs(5);
@@ -23,6 +23,8 @@ const SETTLE: Duration = Duration::from_secs(5);
 pub(crate) struct Options {
     /// Announce addresses by gratuitous ARP when the link comes up.
     pub(crate) arp_notify: bool,
+    /// Not this time: the caller announces them, by [`announce`].
+    pub(crate) announced_later: bool,
     /// Run IPv6 duplicate address detection and wait for its end.
     pub(crate) detect_duplicates: bool,
     /// Other hosts share the link's LAN: duplicate address detection runs beside the pod, which uses its
@@ -127,12 +129,17 @@ pub(crate) fn configure(
         batch.addr_add(index, *address, &options);
         what.push(format!("add address {address} to {ifname:?}"));
     }
-    if options.arp_notify {
-        batch.link_set(index, &Change { arp_notify: Some(true), ..Change::default() });
-        what.push(format!("set arp_notify of {ifname:?}"));
+    let up = (Change { up: Some(true), ..Change::default() }, "set up");
+    let notify = (Change { arp_notify: Some(true), ..Change::default() }, "set arp_notify of");
+    let in_order = match (options.arp_notify, options.announced_later) {
+        (false, _) => vec![up],
+        (true, false) => vec![notify, up],
+        (true, true) => vec![up, notify],
+    };
+    for (change, change_what) in in_order {
+        batch.link_set(index, &change);
+        what.push(format!("{change_what} {ifname:?}"));
     }
-    batch.link_set(index, &Change { up: Some(true), ..Change::default() });
-    what.push(format!("set {ifname:?} up"));
     let wait = dad == Dad::Wait && result.ips.iter().any(|ip| matches!(ip.gateway, Some(IpAddr::V6(_))));
     if wait {
         send(rtnl, batch, &what)?;
@@ -156,6 +163,21 @@ pub(crate) fn configure(
         batch.route_add(&full);
     }
     send(rtnl, batch, &what)
+}
+
+/// Has the kernel announce the addresses of the pod's link by gratuitous ARP, which it does for a MAC that is set (the
+/// sysctl `arp_notify`). Best effort: who does not hear it asks again when its entry has aged.
+///
+/// Where `crowded`, a child does it: a frame that a bridge floods to many ports keeps its sender busy for milliseconds.
+pub(crate) fn announce(mut pod: Rtnl, index: u32, mac: Mac, crowded: bool) {
+    let change = Change { mac: Some(mac), ..Change::default() };
+    let _ = if crowded {
+        let mut batch = Batch::new();
+        batch.link_set(index, &change);
+        pod.send_by_child(batch)
+    } else {
+        link::set(&mut pod, index, &change)
+    };
 }
 
 fn send(rtnl: &mut Rtnl, batch: Batch, what: &[String]) -> Result<(), Error> {

@@ -72,6 +72,8 @@ pub struct Link {
     pub vlan_filtering: Option<bool>,
     /// Of a bridge's port: its options.
     pub port: Option<Port>,
+    /// Of a bridge's port: its number, the lowest that was free, from 1 on (IFLA_BRPORT_NO).
+    pub port_number: Option<u16>,
     /// The sysctl net.ipv6.conf.NAME.accept_ra: takes router advertisements never (0), unless the link's node forwards
     /// (1), or always (2). None where IPv6 is not to be had.
     pub accept_ra: Option<i32>,

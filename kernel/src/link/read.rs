@@ -33,6 +33,7 @@ pub(crate) fn link(payload: &[u8]) -> Result<Link, Cause> {
         tun: None,
         vlan_filtering: None,
         port: None,
+        port_number: None,
         accept_ra: None,
     };
     let mut info = None;
@@ -123,6 +124,7 @@ fn link_info(bytes: &[u8], link: &mut Link) -> Result<(), Cause> {
             ifla::BRPORT_MODE => port.hairpin = is_on(value),
             ifla::BRPORT_ISOLATED => port.isolated = is_on(value),
             ifla::BRPORT_LEARNING => port.learning = is_on(value),
+            ifla::BRPORT_NO => link.port_number = wire::to_u16(value),
             _ => {}
         })?;
         link.port = Some(port);

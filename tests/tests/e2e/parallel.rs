@@ -1,10 +1,13 @@
 //! Many plugins at once: no address twice, none lost, nothing left.
 
 use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use kernel::packet::PacketSocket;
 use podnet_tests::world::{NETWORK, is_reservation};
 use podnet_tests::{Side, World};
 
@@ -109,6 +112,47 @@ fn allocations_and_releases_at_once_lose_nothing() -> Result<()> {
 
 const BRIDGE: &str = r#"{"bridge":"par0","isDefaultGateway":true,"ipam":{"type":"host-local","dataDir":"@DATA@",
     "ranges":[[{"subnet":"10.1.0.0/24"}],[{"subnet":"2001:db8:1::/64"}]]}}"#;
+
+/// From the 64th port on a child of the plugin announces the address, and the kernel until then: both are heard.
+#[test]
+fn the_address_of_a_new_pod_is_announced_to_the_others_however_many_they_are() -> Result<()> {
+    const PODS: usize = 68;
+    let world = World::new(Side::Podnet, PODS)?;
+    let add = |pod: usize| world.call("bridge", "ADD").config("1.0.0", BRIDGE).pod(pod).run()?.result();
+    let announced = |pod: usize| -> Result<()> {
+        let capture = PacketSocket::open_in(&world.pods[0])?;
+        let result = add(pod)?;
+        let ip: Ipv4Addr = result["ips"][0]["address"]
+            .as_str()
+            .context("no address")?
+            .parse::<kernel::IpNetwork>()
+            .map(|net| net.ip().to_string().parse())??;
+        let mac = result["interfaces"][2]["mac"].as_str().context("no MAC")?;
+        let mac: Vec<u8> =
+            mac.split(':').map(|byte| u8::from_str_radix(byte, 16)).collect::<Result<_, _>>()?;
+        // An ARP request with sender and target the new address (RFC 5227, section 3).
+        let wanted =
+            [&[0x08, 0x06, 0, 1, 0x08, 0, 6, 4, 0, 1][..], &mac, &ip.octets(), &[0; 6], &ip.octets()]
+                .concat();
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let mut buffer = [0; 256];
+        while Instant::now() < deadline {
+            match capture.recv(&mut buffer)? {
+                Some(frame) if buffer[..frame.len].get(12..12 + wanted.len()) == Some(&wanted[..]) => {
+                    return Ok(());
+                }
+                Some(_) => {}
+                None => std::thread::sleep(Duration::from_millis(1)),
+            }
+        }
+        anyhow::bail!("{ip} of pod {pod} was not announced")
+    };
+    add(0)?;
+    announced(1)?;
+    spread(8, PODS - 4, |pod| add(pod + 2).map(drop))?;
+    announced(PODS - 2)?;
+    announced(PODS - 1)
+}
 
 #[test]
 fn sixty_four_pods_at_once_on_a_bridge_that_is_not_there_yet() -> Result<()> {

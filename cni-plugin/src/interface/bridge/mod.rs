@@ -32,6 +32,8 @@ pub(crate) struct Bridge;
 
 /// Position of the pod's interface in the result: after the bridge and the node's end of the veth.
 const POD_INTERFACE: usize = 2;
+/// With so many ports, flooding the pod's announcement to all takes longer than to have a child do it.
+const CROWD: u16 = 64;
 
 impl Plugin for Bridge {
     fn name(&self) -> &'static str {
@@ -70,14 +72,18 @@ impl Plugin for Bridge {
             plugging = NodeLock::shared()?;
         }
         if config.ipam.is_some() {
-            let options =
-                Options { arp_notify: true, detect_duplicates: config.enable_dad, ..Options::default() };
+            let options = Options {
+                arp_notify: true,
+                announced_later: true,
+                detect_duplicates: config.enable_dad,
+                ..Options::default()
+            };
             attach::configure(&netns, &mut pod, (ifname, index), &result, options)?;
         } else if !config.leave_down {
             link::set(&mut pod, index, &Change { up: Some(true), ..Change::default() })
                 .map_err(failed(format!("set {ifname:?} up")))?;
         }
-        node::complete_port(&mut rtnl, &config, call, &veth)?;
+        let port = node::complete_port(&mut rtnl, &config, call, &veth)?;
         let mut gateway = None;
         if config.is_gateway {
             if let Some(id) = config.vlans.as_ref().and_then(|vlans| vlans.native) {
@@ -92,6 +98,11 @@ impl Plugin for Bridge {
         }
         drop(plugging);
 
+        if result.ips.iter().any(|ip| ip.address.is_ipv4()) {
+            // The kernel's own announcement, when the link comes up, finds the port not forwarding yet.
+            let crowded = port.port_number.is_some_and(|number| number >= CROWD);
+            attach::announce(pod, index, mac, crowded);
+        }
         result.interfaces = vec![
             interface(&config.bridge, node::current_mac(&mut rtnl, &bridge)?, ""),
             interface(&veth.name, Some(veth.mac), ""),

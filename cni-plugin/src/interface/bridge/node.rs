@@ -155,21 +155,20 @@ pub(super) fn complete_port(
     config: &BridgeConfig,
     call: &Call,
     veth: &NodeEnd,
-) -> Result<(), Error> {
-    let name = veth.name.as_str();
+) -> Result<Link, Error> {
+    let (name, index) = (veth.name.as_str(), veth.index);
     let port = Port { hairpin: config.hairpin, isolated: config.isolated, learning: true };
     let link = veth::complete(rtnl, call, veth, (port != Port::default()).then_some(&port))?;
     if config.leave_down || link.oper_up {
-        return Ok(());
+        return Ok(link);
     }
-    let up = link::wait_oper_up(rtnl, link.index, PORT_DEADLINE)
-        .map_err(failed(format!("bridge port {name:?}")))?;
+    let up =
+        link::wait_oper_up(rtnl, index, PORT_DEADLINE).map_err(failed(format!("bridge port {name:?}")))?;
     if up {
-        return Ok(());
+        return Ok(link);
     }
-    let state = link::by_index(rtnl, link.index)
-        .map(|link: Link| link.oper_state)
-        .unwrap_or_else(|err| err.to_string());
+    let state =
+        link::by_index(rtnl, index).map(|link: Link| link.oper_state).unwrap_or_else(|err| err.to_string());
     Err(Error::new(code::TRY_LATER, format!("bridge port in error state: {state} ({name:?})")))
 }
 
