@@ -176,6 +176,36 @@ fn a_del_with_rules_killed_at_any_system_call_is_finished_by_the_next() -> Resul
     Scene::new("bridge", RULES).killed_at_any_system_call("DEL")
 }
 
+/// The key `delete` is `announced` in all other tests of this module, which is its default.
+#[test]
+fn a_del_that_waits_killed_at_any_system_call_is_finished_by_the_next() -> Result<()> {
+    let text = RULES.replacen('{', r#"{"delete":"complete","#, 1);
+    Scene::new("bridge", &text).killed_at_any_system_call("DEL")
+}
+
+/// Only the child that deletes the link closes ranges of descriptors.
+#[test]
+fn a_del_whose_child_is_killed_deletes_the_link_itself() -> Result<()> {
+    for text in [DUAL, RULES] {
+        let scene = Scene::new("bridge", text);
+        for n in 1.. {
+            let world = World::new(Side::Podnet, 1)?;
+            let rules = ruleset(&world)?;
+            let prev = scene.call(&world, "ADD", None).run()?.result()?;
+            let log = world.dir().join("strace").to_string_lossy().into_owned();
+            let fault = format!("inject=close_range:signal=KILL:when={n}");
+            let strace = ["strace", "-f", "-o", &log, "-e", "trace=close_range,exit_group", "-e", &fault];
+            scene.call(&world, "DEL", Some(&prev)).through(&strace).run()?.silent()?;
+            scene.clean(&world, &rules).with_context(|| format!("child killed at close_range {n}"))?;
+            if !std::fs::read_to_string(&log)?.contains("killed by SIGKILL") {
+                ensure!(n > 2, "the child was killed at {} calls only", n - 1);
+                break;
+            }
+        }
+    }
+    Ok(())
+}
+
 #[test]
 fn an_add_killed_at_any_moment_is_cleaned_up_by_del() -> Result<()> {
     let world = World::new(Side::Podnet, 1)?;
