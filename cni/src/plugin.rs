@@ -151,7 +151,8 @@ fn dispatch(
     if env.command == "VERSION" {
         return print_version(plugin, stdout);
     }
-    let mut bytes = Vec::new();
+    // Room for most configurations, or it would be read in pieces of 32 bytes and more.
+    let mut bytes = Vec::with_capacity(4096);
     stdin
         .read_to_end(&mut bytes)
         .map_err(|error| Error::new(code::IO, format!("error reading from stdin: {error}")))?;
