@@ -130,6 +130,16 @@ pub(crate) fn expression(bytes: &[u8]) -> Result<Expr, Cause> {
         "masq" => Expr::Masquerade { flags: f.number(1) },
         "redir" => Expr::Redirect { port: f.reg(1), flags: f.number(3) },
         "fib" => Expr::Fib { result: Fib::from_number(f.number(2)), flags: f.number(3), dreg: need(1)? },
+        "numgen" => Expr::Numgen {
+            dreg: need(1)?,
+            modulus: f.number(2),
+            random: f.number(3) == 1,
+            offset: f.number(4),
+        },
+        // Operation 2 deletes; the others may carry data, a time of their own or expressions.
+        "dynset" if f.number(3) < 2 && [5, 7, 10].iter().all(|&kind| f.get(kind).is_none()) => {
+            Expr::Dynset { set: f.text(1), key: need(4)?, update: f.number(3) == 1 }
+        }
         "counter" => Expr::Counter { packets: f.u64(2), bytes: f.u64(1) },
         "limit" if f.number(4) == 0 && f.number(5) == 0 => {
             Expr::Limit { rate: f.u64(1), unit: f.u64(2), burst: f.number(3) }

@@ -323,6 +323,11 @@ pub enum Expr {
     Redirect { port: Option<Reg>, flags: u32 },
     /// Asks the routing table.
     Fib { result: Fib, flags: u32, dreg: Reg },
+    /// Loads `offset` and a number below `modulus`: the next one, or with `random` any.
+    Numgen { dreg: Reg, modulus: u32, random: bool, offset: u32 },
+    /// Puts the register into a dynamic set, or with `update` also starts its time anew. It ends the rule when the set
+    /// takes no more.
+    Dynset { set: String, key: Reg, update: bool },
     /// Counts packets and bytes.
     Counter { packets: u64, bytes: u64 },
     /// Ends the rule when there were more packets than so many in so many seconds.
@@ -353,6 +358,8 @@ impl Expr {
             Expr::Masquerade { .. } => "masq",
             Expr::Redirect { .. } => "redir",
             Expr::Fib { .. } => "fib",
+            Expr::Numgen { .. } => "numgen",
+            Expr::Dynset { .. } => "dynset",
             Expr::Counter { .. } => "counter",
             Expr::Limit { .. } => "limit",
             Expr::Reject { .. } => "reject",
@@ -438,6 +445,10 @@ impl Expr {
             Expr::Fib { result, flags, dreg } => {
                 d.u32(1, dreg.0).u32(2, result.number()).u32(3, *flags);
             }
+            Expr::Numgen { dreg, modulus, random, offset } => {
+                d.u32(1, dreg.0).u32(2, *modulus).u32(3, u32::from(*random)).u32(4, *offset);
+            }
+            Expr::Dynset { set, key, update } => _ = d.text(1, set).u32(3, u32::from(*update)).u32(4, key.0),
             Expr::Counter { packets, bytes } => _ = d.u64(1, *bytes).u64(2, *packets),
             Expr::Limit { rate, unit, burst } => {
                 d.u64(1, *rate).u64(2, *unit).u32(3, *burst).u32(4, 0).u32(5, 0);

@@ -8,7 +8,7 @@
 //! types for six of the twenty expressions that pods need, so they would have stood beside ours; its types decode our
 //! messages in the tests.
 //!
-//! What it deliberately does not hold: the syntax of `nft`, anonymous sets, flow tables, objects, time-outs.
+//! What it deliberately does not hold: the syntax of `nft`, anonymous sets, flow tables, objects.
 
 mod attr;
 mod batch;

@@ -14,6 +14,10 @@ const LOCAL: u32 = 2;
 /// linux/netfilter.h, `NFPROTO_IPV4` and `NFPROTO_IPV6`
 const IPV4: u8 = 2;
 const IPV6: u8 = 10;
+/// linux/netfilter/nf_tables.h, `NFT_REJECT_ICMP_UNREACH`
+const ICMP_UNREACHABLE: u32 = 0;
+/// linux/icmp.h, `ICMP_PORT_UNREACH`
+const PORT_UNREACHABLE: u8 = 3;
 
 /// A rule to add: expressions in order, and what `nft` shows as its comment.
 ///
@@ -194,6 +198,25 @@ impl Rule {
             to_verdict: true,
             invert: false,
         })
+    }
+
+    /// Takes turns: the first packet that gets here goes where `map` sends 0, the next where it sends 1, and so on
+    /// below `modulus`. The keys of the map are four bytes in the host's order.
+    #[must_use]
+    pub fn in_turn(self, modulus: u32, map: &str) -> Rule {
+        self.expr(Expr::Numgen { dreg: Reg::R1, modulus, random: false, offset: 0 }).verdict_map(map)
+    }
+
+    /// Keeps the IPv4 source in a dynamic set, for as long as the set keeps elements.
+    #[must_use]
+    pub fn remember_saddr(self, set: &str) -> Rule {
+        self.payload(Base::Network, 12, 4).expr(Expr::Dynset { set: set.into(), key: Reg::R1, update: true })
+    }
+
+    /// Refuses the packet with an ICMP error (IPv4), which a client takes for a refused connection.
+    #[must_use]
+    pub fn reject(self) -> Rule {
+        self.expr(Expr::Reject { kind: ICMP_UNREACHABLE, code: PORT_UNREACHABLE })
     }
 
     /// Counts what gets here.

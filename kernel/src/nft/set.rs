@@ -1,7 +1,7 @@
 //! Named sets and maps, and their elements.
 //!
-//! Types and user data are written as `nft` writes them, so that it can list them. Anonymous sets, time-outs and
-//! stateful elements are not here.
+//! Types and user data are written as `nft` writes them, so that it can list them. Anonymous sets, time-outs of single
+//! elements and stateful elements are not here.
 
 use ipnetwork::IpNetwork;
 
@@ -13,6 +13,8 @@ use super::userdata::Userdata;
 /// linux/netfilter/nf_tables.h, `NFT_SET_*`
 const INTERVAL: u32 = 0x4;
 const MAP: u32 = 0x8;
+const TIMEOUT: u32 = 0x10;
+const EVAL: u32 = 0x20;
 const CONCAT: u32 = 0x80;
 /// `NFT_DATA_VERDICT`
 const DATA_VERDICT: u32 = 0xffff_ff00;
@@ -109,6 +111,8 @@ pub struct Set<'a> {
     pub value: Option<Value<'a>>,
     /// Its keys are ranges or prefixes.
     pub interval: bool,
+    /// Rules put its elements in ([`super::Expr::Dynset`]), and each goes this many milliseconds after it was put in.
+    pub timeout_ms: Option<u64>,
     /// The comment that `nft` shows.
     pub comment: Option<&'a str>,
 }
@@ -119,6 +123,7 @@ impl Set<'_> {
         let ranges_of_fields = self.interval && self.key.len() > 1;
         let flags = (if self.interval { INTERVAL } else { 0 })
             | (if self.value.is_some() { MAP } else { 0 })
+            | (if self.timeout_ms.is_some() { TIMEOUT | EVAL } else { 0 })
             | (if ranges_of_fields { CONCAT } else { 0 });
         a.text(1, table).text(2, self.name).u32(3, flags).u32(4, key_type).u32(5, key_len);
         let mut data = Userdata::new().with(record::KEY_ORDER, &order(self.key).to_ne_bytes());
@@ -135,6 +140,9 @@ impl Set<'_> {
             }
         }
         a.u32(10, id);
+        if let Some(timeout) = self.timeout_ms {
+            a.u64(11, timeout);
+        }
         if ranges_of_fields {
             // NFTA_SET_DESC, NFTA_SET_DESC_CONCAT: the length of each field.
             a.nest(9, |desc| {

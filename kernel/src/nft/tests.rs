@@ -127,7 +127,11 @@ fn expressions_are_read_as_they_were_written() {
         Expr::Reject { kind: 1, code: 0 },
         compat::comment_match("a comment"),
         Expr::Target { name: "MASQUERADE".into(), revision: 0, info: vec![0; 24] },
-        Expr::Other { name: "numgen".into(), data: vec![8, 0, 1, 0, 0, 0, 0, 1] },
+        Expr::Numgen { dreg: Reg::R1, modulus: 3, random: false, offset: 0 },
+        Expr::Numgen { dreg: Reg::R2, modulus: 10, random: true, offset: 5 },
+        Expr::Dynset { set: "s".into(), key: Reg::R1, update: true },
+        Expr::Dynset { set: "s".into(), key: Reg::R3, update: false },
+        Expr::Other { name: "hash".into(), data: vec![8, 0, 1, 0, 0, 0, 0, 1] },
     ];
     let rule = all.iter().cloned().fold(Rule::new(), Rule::expr);
     assert_eq!(decode::expressions(rule.expressions()).unwrap(), all);

@@ -34,7 +34,7 @@ const BRIDGED_HOOK: Hook<'static> = Hook::new(ChainKind::Filter, Point::Forward,
 
 /// The ports of pods that no other port of their bridge may reach.
 const PORTS: Set<'static> =
-    Set { name: "isolated", key: &[Type::IfName], value: None, interval: false, comment: None };
+    Set { name: "isolated", key: &[Type::IfName], value: None, interval: false, timeout_ms: None, comment: None };
 /// EtherTypes of IPv4 and IPv6.
 const IP: [[u8; 2]; 2] = [[0x08, 0x00], [0x86, 0xdd]];
 
