@@ -16,7 +16,9 @@ use clap::{Args, Parser, Subcommand};
 use crate::exit::{self, Failure};
 use crate::output::{Color, Format};
 use crate::topology::Mode;
-use crate::{agent, capsule, supervisor};
+use crate::{agent, capsule, kubectl, supervisor};
+
+pub(crate) use enter::spawn_in;
 
 /// Pod networks out of network namespaces on this machine, proved on captured packets.
 #[derive(Debug, Parser)]
@@ -55,8 +57,18 @@ enum Verb {
     Run(RunArgs),
     /// Show what the kernel has in a pod, node, fabric or outside.
     Inspect(InspectArgs),
+    /// The kubectl lines of a lesson, on a lab: run, get, exec, scale, delete, describe, label, logs.
+    #[command(disable_help_flag = true)]
+    Kubectl(KubectlArgs),
     /// What this machine has and lacks for a lab.
     Doctor,
+}
+
+#[derive(Debug, Args)]
+struct KubectlArgs {
+    /// kubectl's own command line; `podlab kubectl --help` tells what of it there is.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    args: Vec<OsString>,
 }
 
 #[derive(Debug, Args)]
@@ -92,6 +104,9 @@ struct UpArgs {
     /// Masquerade at each node's bridge, as many tutorials do; `verify` fails such a cluster.
     #[arg(long, env = "PODLAB_UP_IP_MASQ")]
     ip_masq: bool,
+    /// What the names of pods made by `podlab kubectl` follow from [default: those of the seed document].
+    #[arg(long, env = "PODLAB_UP_SEED")]
+    seed: Option<u64>,
     /// Return when the lab is up, and leave it up.
     #[arg(short, long, env = "PODLAB_UP_DETACH")]
     detach: bool,
@@ -179,6 +194,9 @@ struct InspectArgs {
     part: Option<String>,
 }
 
+/// The verb, and the name of the program, that is `podlab kubectl`.
+const KUBECTL: &str = "kubectl";
+
 /// How a verb prints.
 #[derive(Debug, Clone, Copy)]
 struct Style {
@@ -192,10 +210,17 @@ struct Style {
 /// The processes of a lab are this executable too. They are told apart here before the command line is
 /// read.
 pub fn main(args: Vec<OsString>) -> u8 {
+    // Under the name kubectl it is `podlab kubectl`, so that lines of a lesson run as they are written.
+    let called = args.first().and_then(|name| std::path::Path::new(name).file_name());
+    if called == Some(std::ffi::OsStr::new(KUBECTL)) {
+        return kubectl::main(&args[1..]);
+    }
     let words: Vec<&str> = args.iter().skip(1).take(2).filter_map(|arg| arg.to_str()).collect();
     match words.as_slice() {
         [agent::AGENT] => return agent::run(),
         [capsule::INIT, ..] => return capsule::init(&args[2..]),
+        // kubectl's options are its own, those of the same names of ours included.
+        [KUBECTL, ..] => return kubectl::main(&args[2..]),
         [capsule::SUPERVISOR] => return supervisor::run(),
         _ => {}
     }
@@ -227,6 +252,7 @@ fn dispatch(verb: Verb, style: Style) -> Result<u8, Failure> {
         Verb::Exec(args) => enter::exec(&args),
         Verb::Run(args) => enter::run(&args),
         Verb::Inspect(args) => inspect::inspect(&args, style),
+        Verb::Kubectl(args) => Ok(kubectl::main(&args.args)),
         Verb::Doctor => doctor::doctor(style),
     }
 }

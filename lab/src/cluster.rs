@@ -7,10 +7,13 @@ use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::sync::Mutex;
+use std::time::SystemTime;
 
 use ipnetwork::Ipv4Network;
 use kernel::Netns;
 
+use crate::labels::Labels;
+use crate::objects::Objects;
 use crate::probe::Sidecar;
 
 /// What a namespace stands for.
@@ -80,6 +83,36 @@ pub struct Pod {
     pub result: serde_json::Value,
     /// Its processes.
     pub containers: Containers,
+    /// What Kubernetes would know of it besides.
+    pub meta: PodMeta,
+}
+
+/// What a pod was asked for as, and by whom.
+#[derive(Debug, Clone)]
+pub struct PodMeta {
+    /// Its labels.
+    pub labels: Labels,
+    /// The controller that it belongs to.
+    pub owner: Option<String>,
+    /// The image that was named; every pod runs kubia.
+    pub image: String,
+    /// The port that was declared.
+    pub port: Option<u16>,
+    /// When it was made.
+    pub created: SystemTime,
+}
+
+impl Default for PodMeta {
+    /// A pod of the topology: `app=kubia`.
+    fn default() -> Self {
+        Self {
+            labels: [("app".to_owned(), "kubia".to_owned())].into(),
+            owner: None,
+            image: "kubia".to_owned(),
+            port: Some(crate::kubia::PORT),
+            created: SystemTime::now(),
+        }
+    }
 }
 
 /// The host outside.
@@ -104,8 +137,10 @@ pub struct Cluster {
     pub outside: Outside,
     /// The nodes.
     pub nodes: Vec<Node>,
-    /// The pods, by node and number.
+    /// The pods: those of the topology by node and number, then those made since, in their order.
     pub pods: Vec<Pod>,
+    /// What was asked for since: controllers, services.
+    pub objects: Objects,
 }
 
 impl Cluster {

@@ -22,6 +22,7 @@ use nix::unistd::sethostname;
 
 use crate::agent::Agent;
 use crate::cluster::{Cluster, Node, Outside, Pod, Role, Space};
+use crate::objects::Objects;
 use crate::plugins;
 use crate::topology::{FABRIC, OUTSIDE, Topology, mac};
 
@@ -32,7 +33,7 @@ const SWITCH: &str = "lan0";
 /// The fabric's link to the host outside.
 const WAN: &str = "wan0";
 /// The fabric's routes to pods, for packets from outside.
-const INGRESS_TABLE: u32 = 100;
+pub(crate) const INGRESS_TABLE: u32 = 100;
 /// `FR_ACT_TO_TBL` of linux/fib_rules.h.
 const TO_TABLE: u8 = 1;
 /// How long a wire may take to carry frames.
@@ -90,7 +91,8 @@ pub fn construct(topology: &Topology, progress: Progress<'_>) -> Result<(Cluster
 
     let outside =
         Outside { address: host(OUTSIDE, 9), containers, space: Space { uts: Some(uts), ..outside } };
-    Ok((Cluster { name: topology.name.clone(), fabric, outside, nodes, pods }, agents))
+    let objects = Objects::of(topology.seed);
+    Ok((Cluster { name: topology.name.clone(), fabric, outside, nodes, pods, objects }, agents))
 }
 
 fn count(number: usize, what: &str) -> String {

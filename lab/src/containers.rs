@@ -6,10 +6,14 @@
 use std::fs::{self, File};
 use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
-use kernel::fork;
+use kernel::{Netns, fork};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::waitpid;
+use nix::unistd::Pid;
 
 use crate::{exit, kubia, probe};
 
@@ -87,6 +91,34 @@ fn run(name: &'static str, stdio: [OwnedFd; 3], work: impl FnOnce() -> std::io::
     };
     let [stdin, stdout, stderr] = &stdio;
     fork::start([stdin, stdout, stderr], container).with_context(|| format!("start {name}"))
+}
+
+/// Kills every process in a network namespace, those of `exec` too, and waits for those that this process started.
+///
+/// # Errors
+/// The namespace or /proc cannot be read.
+pub fn end(netns: &Netns) -> Result<()> {
+    let own = netns.id()?;
+    // A process may start another while they are being counted; what it starts is found the next time.
+    loop {
+        let mut found = 0;
+        for entry in fs::read_dir("/proc")?.flatten() {
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+            let there = fs::metadata(format!("/proc/{pid}/ns/net"));
+            let is_there = there.is_ok_and(|meta| (meta.dev(), meta.ino()) == own);
+            if is_there && pid != std::process::id() as i32 {
+                let pid = Pid::from_raw(pid);
+                // It may have ended by itself, and need not be a child.
+                let _ = kill(pid, Signal::SIGKILL);
+                let _ = waitpid(pid, None);
+                found += 1;
+            }
+        }
+        if found == 0 {
+            return Ok(());
+        }
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
 }
 
 /// Standard input is the pipe that the agent waits on. The word is written and the pipe closed by

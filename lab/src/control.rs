@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::exit::{self, Failure};
+use crate::kubectl::Ask;
 
 /// The namespaces that [`Request::Enter`] hands over, in this order.
 pub const NAMESPACES: usize = 5;
@@ -55,6 +56,11 @@ pub enum Request {
         port: u16,
         /// `tcp`, `udp` or `icmp`.
         protocol: String,
+    },
+    /// What `podlab kubectl` wants.
+    Kubectl {
+        /// The question or order.
+        ask: Ask,
     },
     /// Descriptors of a space's namespaces (mount, PID, network, UTS, IPC), to run a command there.
     Enter {

@@ -20,18 +20,19 @@ pub const SCHEMA: &str = "podlab.inspect/1";
 /// There is no such space, or the kernel's words.
 pub fn inspect(lab: &Lab, what: Option<&str>) -> Result<Value, Failure> {
     let Some(name) = what else { return Ok(whole(lab)) };
-    let space = lab.cluster.space(name).ok_or_else(|| unknown(lab, name))?;
+    let cluster = lab.cluster();
+    let space = cluster.space(name).ok_or_else(|| unknown(&cluster, name))?;
     let mut document = Map::new();
     document.insert("schema".into(), SCHEMA.into());
     document.insert("name".into(), name.into());
     document.insert("role".into(), role(space.role).into());
-    if let Some(pod) = lab.cluster.pod(name) {
-        let node = &lab.cluster.nodes[pod.node].space.name;
+    if let Some(pod) = cluster.pod(name) {
+        let node = &cluster.nodes[pod.node].space.name;
         document.insert("node".into(), node.as_str().into());
         document.insert("containerID".into(), pod.container_id.as_str().into());
         document.insert("result".into(), pod.result.clone());
     }
-    if let Some(node) = lab.cluster.nodes.iter().find(|node| node.space.name == name) {
+    if let Some(node) = cluster.nodes.iter().find(|node| node.space.name == name) {
         document.insert("address".into(), node.address.to_string().into());
         document.insert("podCIDR".into(), node.pod_cidr.to_string().into());
         document.insert("events".into(), json!(lab.events.changes(Some(name))));
@@ -51,7 +52,7 @@ fn role(role: Role) -> &'static str {
 }
 
 fn whole(lab: &Lab) -> Value {
-    let cluster = &lab.cluster;
+    let cluster = lab.cluster();
     let nodes: Vec<Value> = cluster
         .nodes
         .iter()

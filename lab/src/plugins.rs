@@ -94,12 +94,13 @@ impl Plugins {
         })
     }
 
-    /// CNI DEL of a pod.
+    /// CNI DEL of a pod, with the result of its ADD or null.
     ///
     /// # Errors
     /// The plugin's words.
     pub fn del(&self, pod: &str, result: &Value) -> Result<()> {
-        let report = self.runtime.del_list(&self.network, &self.attachment(pod), Some(result));
+        let result = Some(result).filter(|result| !result.is_null());
+        let report = self.runtime.del_list(&self.network, &self.attachment(pod), result);
         report.outcome.map_err(|err| anyhow!("CNI DEL of pod {pod}: {err}"))
     }
 

@@ -6,7 +6,7 @@
 use std::io::{BufReader, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, mpsc};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
@@ -16,24 +16,45 @@ use serde_json::{Value, json};
 use crate::agent::{Agent, Deleted};
 use crate::cluster::{Cluster, Space};
 use crate::control::{self, Event, Request};
+use crate::controller::work;
 use crate::events::Events;
 use crate::exit::{self, Failure};
 use crate::topology::Topology;
-use crate::{capsule, construct, inspect, trace, verify};
+use crate::{capsule, construct, inspect, kubectl, trace, verify};
 
 /// A running lab.
 #[derive(Debug)]
 pub struct Lab {
     /// What it was made from.
     pub topology: Topology,
-    /// What was made.
-    pub cluster: Cluster,
+    /// What was made, and what has come of it since.
+    cluster: RwLock<Cluster>,
     /// What has happened since.
     pub events: Events,
+    /// The controller loop's ear.
+    pub orders: work::Orders,
     /// Held by the one that probes and captures.
     probing: Mutex<()>,
     /// One a node, in their order.
     agents: Mutex<Vec<Agent>>,
+}
+
+impl Lab {
+    /// The cluster as it is. It does not change until the guard is dropped.
+    pub fn cluster(&self) -> RwLockReadGuard<'_, Cluster> {
+        self.cluster.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has the agent of node `index` do something.
+    pub fn agent<T>(&self, index: usize, work: impl FnOnce(&mut Agent) -> Result<T>) -> Result<T> {
+        let mut agents = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
+        work(agents.get_mut(index).context("no such node")?)
+    }
+
+    /// The cluster, to change it. Nobody else looks at it until the guard is dropped.
+    pub fn cluster_mut(&self) -> RwLockWriteGuard<'_, Cluster> {
+        self.cluster.write().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Runs as the supervisor; returns the exit code of the lab.
@@ -61,8 +82,16 @@ fn supervise() -> Result<(), Failure> {
         .map_err(Failure::from)?;
     runtime.block_on(async {
         let events = Events::watch(&cluster.nodes)?;
-        let lab =
-            Arc::new(Lab { topology, cluster, events, probing: Mutex::new(()), agents: Mutex::new(agents) });
+        let (orders, received) = mpsc::channel();
+        let lab = Arc::new(Lab {
+            topology,
+            cluster: RwLock::new(cluster),
+            events,
+            orders: work::Orders::new(orders),
+            probing: Mutex::new(()),
+            agents: Mutex::new(agents),
+        });
+        work::start(&lab, received);
         capsule::tell(&Event::Result { value: summary(&lab) });
         serve(lab, listener).await
     })?;
@@ -134,14 +163,15 @@ fn handle(lab: &Lab, request: Request, stream: &mut UnixStream) -> Result<Value,
                 // The client may have gone; the checks go on and are dropped.
                 let _ = control::send(stream, &event);
             };
-            document(&verify::run(&lab.cluster, &options, &mut progress)?)
+            document(&verify::run(&lab.cluster(), &options, &mut progress)?)
         }
         Request::Trace { source, target, port, protocol } => {
             let _probing = lab.probing.lock().unwrap_or_else(PoisonError::into_inner);
             let options = trace::TraceOptions::parse(&source, &target, port, &protocol)?;
-            document(&trace::run(&lab.cluster, &options)?)
+            document(&trace::run(&lab.cluster(), &options)?)
         }
-        Request::Enter { what } => find(lab, what.as_deref()).map(|_| Value::Null),
+        Request::Kubectl { ask } => kubectl::server::answer(lab, ask),
+        Request::Enter { what } => find(&lab.cluster(), what.as_deref()).map(|_| Value::Null),
         Request::Handover { .. } | Request::Down { .. } => Ok(Value::Null),
     }
 }
@@ -151,21 +181,22 @@ fn document(value: &impl serde::Serialize) -> Result<Value, Failure> {
 }
 
 /// The space of that name; `None` for the capsule itself.
-fn find<'l>(lab: &'l Lab, what: Option<&str>) -> Result<Option<&'l Space>, Failure> {
+fn find<'c>(cluster: &'c Cluster, what: Option<&str>) -> Result<Option<&'c Space>, Failure> {
     let Some(name) = what else { return Ok(None) };
-    lab.cluster.space(name).map(Some).ok_or_else(|| unknown(lab, name))
+    cluster.space(name).map(Some).ok_or_else(|| unknown(cluster, name))
 }
 
 /// The failure for a name that is no namespace of the lab.
-pub fn unknown(lab: &Lab, name: &str) -> Failure {
-    let pods = match lab.cluster.pods.len() {
-        0 => String::new(),
-        count => format!(", kubia-1 to kubia-{count}"),
+pub fn unknown(cluster: &Cluster, name: &str) -> Failure {
+    let pods = match cluster.pods.as_slice() {
+        [] => String::new(),
+        [only] => format!(", {}", only.space.name),
+        [first, .., last] => format!(", {} to {}", first.space.name, last.space.name),
     };
     Failure::usage(format!(
         "lab {:?} has no node or pod {name:?} · there are: fabric, outside, node1 to node{}{pods}",
-        lab.cluster.name,
-        lab.cluster.nodes.len()
+        cluster.name,
+        cluster.nodes.len()
     ))
 }
 
@@ -174,7 +205,8 @@ pub fn unknown(lab: &Lab, name: &str) -> Failure {
 fn namespaces(lab: &Lab, what: Option<&str>) -> Result<Vec<OwnedFd>> {
     let own =
         |kind: &str| -> Result<OwnedFd> { Ok(std::fs::File::open(format!("/proc/self/ns/{kind}"))?.into()) };
-    let space = find(lab, what)?;
+    let cluster = lab.cluster();
+    let space = find(&cluster, what)?;
     let network = match space {
         Some(space) => space.netns.as_fd().try_clone_to_owned()?,
         None => own("net")?,
@@ -189,11 +221,12 @@ fn namespaces(lab: &Lab, what: Option<&str>) -> Result<Vec<OwnedFd>> {
 /// One line of state.
 fn summary(lab: &Lab) -> Value {
     let troubles = lab.events.troubles();
+    let cluster = lab.cluster();
     json!({
-        "name": lab.cluster.name,
+        "name": cluster.name,
         "mode": lab.topology.mode,
-        "nodes": lab.cluster.nodes.len(),
-        "pods": lab.cluster.pods.len(),
+        "nodes": cluster.nodes.len(),
+        "pods": cluster.pods.len(),
         "state": if troubles.is_empty() { "up" } else { "degraded" },
         "troubles": troubles,
     })
@@ -201,11 +234,12 @@ fn summary(lab: &Lab) -> Value {
 
 /// Ends the lab: the process, and with it everything.
 fn end(lab: &Lab, graceful: bool, stream: &mut UnixStream) -> ! {
+    let pods = lab.cluster().pods.len();
     let start = std::time::Instant::now();
     let outcome = if graceful { delete_pods(lab, stream) } else { Deleted::default() };
     let value = json!({
-        "name": lab.cluster.name,
-        "pods": lab.cluster.pods.len(),
+        "name": lab.cluster().name,
+        "pods": pods,
         "graceful": graceful,
         "deleted": outcome.deleted,
         "failed": outcome.failed,
@@ -229,7 +263,7 @@ fn delete_pods(lab: &Lab, stream: &mut UnixStream) -> Deleted {
         workers.into_iter().map(outcome).collect()
     });
     let mut sum = Deleted::default();
-    for (node, outcome) in lab.cluster.nodes.iter().zip(outcomes) {
+    for (node, outcome) in lab.cluster().nodes.iter().zip(outcomes) {
         let name = &node.space.name;
         let text = format!("{name}: {} pods deleted by CNI DEL", outcome.deleted);
         // The client may have gone.

@@ -23,7 +23,8 @@ const PORTS: u32 = 1023;
 /// Pods on a node that has a /24 for them.
 const SMALL: u32 = 250;
 
-const fn prefix(ip: Ipv4Addr, length: u8) -> Ipv4Network {
+/// A prefix that is known to be one.
+pub(crate) const fn prefix(ip: Ipv4Addr, length: u8) -> Ipv4Network {
     match Ipv4Network::new_checked(ip, length) {
         Some(net) => net,
         None => panic!("a prefix"),
@@ -70,6 +71,8 @@ pub struct Written {
     pub cni_conf: Option<PathBuf>,
     /// `ipMasq` of the bridge: rewrites the source of what leaves a node.
     pub ip_masq: Option<bool>,
+    /// What the names of pods made by controllers follow from.
+    pub seed: Option<u64>,
 }
 
 /// A complete, valid topology.
@@ -87,6 +90,8 @@ pub struct Topology {
     pub cni_bin: Vec<PathBuf>,
     /// The network configuration, with `${NODE}` and `${POD_CIDR}` still in it.
     pub cni_conf: String,
+    /// What the names of pods made by controllers follow from; none: they are those of the seed document.
+    pub seed: Option<u64>,
 }
 
 impl Written {
@@ -117,6 +122,7 @@ impl Written {
             cni_bin: other.cni_bin.or(self.cni_bin),
             cni_conf: other.cni_conf.or(self.cni_conf),
             ip_masq: other.ip_masq.or(self.ip_masq),
+            seed: other.seed.or(self.seed),
         }
     }
 
@@ -169,6 +175,7 @@ impl Written {
             mode: self.mode.unwrap_or_default(),
             cni_bin: self.cni_bin.unwrap_or_default(),
             cni_conf,
+            seed: self.seed,
         };
         cni::runtime::Network::parse(topology.network(0).as_bytes())
             .map_err(|err| Failure::usage(format!("network configuration: {err}")))?;
@@ -219,6 +226,11 @@ impl Topology {
             true => prefix(Ipv4Addr::new(10, 244, number, 0), 24),
             false => prefix(Ipv4Addr::new(10, 244, number * 8, 0), 21),
         }
+    }
+
+    /// How many pods a node's PodCIDR and bridge have room for.
+    pub fn most_pods(&self) -> usize {
+        if self.pods <= SMALL { SMALL as usize } else { PORTS as usize }
     }
 
     /// The name of pod `number` (from 0) of node `index`.

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::capsule;
-use crate::cluster::{Containers, Pod, Role, Space};
+use crate::cluster::{Containers, Pod, PodMeta, Role, Space};
 use crate::construct::{IFNAME, enter, in_thread, netns_path};
 use crate::control;
 use crate::probe::Sidecar;
@@ -37,6 +37,10 @@ pub const AGENT: &str = "__agent";
 enum Order {
     /// Make all pods of a node.
     Fill { topology: Topology, index: usize, path: Vec<PathBuf> },
+    /// Make one more pod.
+    Add { name: String },
+    /// End a pod.
+    Remove { name: String },
     /// Start containers in the namespace of that name, which is there.
     Host { name: String },
     /// The pipes of the containers have been taken.
@@ -57,6 +61,10 @@ enum News {
     Ready,
     /// Every pod was deleted.
     Deleted(Deleted),
+    /// A pod was ended; what did not go as it should.
+    Removed(Vec<String>),
+    /// One more pod could not be made; nothing is left of it.
+    NotMade(String),
     /// It did not work; the agent ends.
     Failed(String),
 }
@@ -164,6 +172,7 @@ impl Agent {
             addresses: made.addresses,
             result: made.result,
             containers,
+            meta: PodMeta::default(),
             space: Space { name: made.name, netns, uts: Some(uts), role: Role::Pod },
         })
     }
@@ -179,6 +188,38 @@ impl Agent {
         let News::Ready = self.news()? else { bail!("an agent's containers are not ready") };
         self.order(&Order::Release)?;
         Ok(taken)
+    }
+
+    /// Makes one more pod, on node `index`, and waits until its kubia listens.
+    ///
+    /// # Errors
+    /// As [`Agent::fill`]; the agent lives on.
+    pub fn add(&mut self, index: usize, name: &str) -> Result<Pod> {
+        self.order(&Order::Add { name: name.to_owned() })?;
+        let pod = match self.news()? {
+            News::Pod(made) => self.pod(index, made)?,
+            News::NotMade(text) => bail!(text),
+            other => bail!("an agent says {other:?} while it makes a pod"),
+        };
+        let ready = self.news()?;
+        self.order(&Order::Release)?;
+        match ready {
+            News::Ready => Ok(pod),
+            News::NotMade(text) => bail!(text),
+            other => bail!("an agent says {other:?} while a pod starts"),
+        }
+    }
+
+    /// Ends a pod: its processes, CNI DEL, its namespace's name. What did not go as it should is returned.
+    ///
+    /// # Errors
+    /// The agent is gone.
+    pub fn remove(&mut self, name: &str) -> Result<Vec<String>> {
+        self.order(&Order::Remove { name: name.to_owned() })?;
+        match self.news()? {
+            News::Removed(troubles) => Ok(troubles),
+            other => bail!("an agent says {other:?} instead of what it ended"),
+        }
     }
 
     /// Takes the pipes of containers over, by the agent's numbers for them.

@@ -4,12 +4,13 @@ use std::fs::File;
 use std::io::{BufReader, PipeReader};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
 use kernel::link::{self, Change};
 use kernel::{Netns, Rtnl, packet};
+use nix::mount::{MntFlags, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::unistd::sethostname;
 use serde_json::Value;
@@ -77,6 +78,11 @@ impl Agent {
     fn follow(&mut self, order: Order, news: &mut UnixStream) -> Result<()> {
         match order {
             Order::Fill { topology, index, path } => self.fill(&topology, index, path, news),
+            Order::Add { name } => self.add(&name, news),
+            Order::Remove { name } => {
+                let troubles = self.remove(&name);
+                Ok(control::send(news, &News::Removed(troubles))?)
+            }
             Order::Host { name } => {
                 let host = Netns::open(&netns_path(&name))?;
                 setns(&host, CloneFlags::CLONE_NEWNET).context("enter a network namespace")?;
@@ -113,24 +119,10 @@ impl Agent {
         let mut pods = Vec::new();
         for number in 0..topology.pods as usize {
             let name = topology.pod_name(index, number);
-            let view = self.space(&name).with_context(|| format!("namespace of {name}"))?;
-            let added = plugins.add(&name)?;
-            view.enter()?;
-            // Best effort: not every plugin makes a device that can.
-            let _ = packet::ethtool_offloads(IFNAME, false);
-            let mut started = containers::start(&name)?;
-            self.home.enter()?;
-            waiting.push((name.clone(), started.ready.take()));
-            let made = Made {
-                container_id: plugins.container_id(&name),
-                addresses: added.result.ips.iter().map(|ip| ip.address.ip()).collect(),
-                result: added.json.clone(),
-                processes: processes(&started),
-                name: name.clone(),
-            };
-            self.pipes.push(started);
+            let (made, ready) = self.make(&plugins, &name)?;
+            waiting.push((name.clone(), ready));
+            pods.push((name, made.result.clone()));
             control::send(news, &News::Pod(made))?;
-            pods.push((name, added.json));
         }
         // All of them start while the next pods are made.
         for (name, ready) in waiting {
@@ -138,6 +130,73 @@ impl Agent {
         }
         self.node = Some((plugins, pods));
         Ok(control::send(news, &News::Ready)?)
+    }
+
+    /// A pod by CNI ADD, and its containers; the pipe ends when its kubia listens.
+    fn make(&mut self, plugins: &Plugins, name: &str) -> Result<(Made, Option<PipeReader>)> {
+        let view = self.space(name).with_context(|| format!("namespace of {name}"))?;
+        let added = plugins.add(name)?;
+        view.enter()?;
+        // Best effort: not every plugin makes a device that can.
+        let _ = packet::ethtool_offloads(IFNAME, false);
+        let started = containers::start(name);
+        self.home.enter()?;
+        let mut started = started?;
+        let ready = started.ready.take();
+        let made = Made {
+            container_id: plugins.container_id(name),
+            addresses: added.result.ips.iter().map(|ip| ip.address.ip()).collect(),
+            result: added.json,
+            processes: processes(&started),
+            name: name.to_owned(),
+        };
+        self.pipes.push(started);
+        Ok((made, ready))
+    }
+
+    /// One more pod. What a failed one has left is taken back by DEL, as a runtime does.
+    fn add(&mut self, name: &str, news: &mut UnixStream) -> Result<()> {
+        let (plugins, mut pods) = self.node.take().context("no node to make a pod on")?;
+        let made = self.make(&plugins, name);
+        let failed = match made {
+            Ok((made, ready)) => {
+                pods.push((name.to_owned(), made.result.clone()));
+                control::send(news, &News::Pod(made))?;
+                containers::wait_until_ready(ready).with_context(|| format!("kubia of {name}")).err()
+            }
+            Err(err) => {
+                pods.push((name.to_owned(), Value::Null));
+                Some(err)
+            }
+        };
+        self.node = Some((plugins, pods));
+        match failed {
+            None => Ok(control::send(news, &News::Ready)?),
+            Some(err) => {
+                // The first error is the one to tell; nothing may have been made.
+                self.remove(name);
+                Ok(control::send(news, &News::NotMade(format!("{err:#}")))?)
+            }
+        }
+    }
+
+    /// Ends a pod, whatever is there of it; what did not go as it should.
+    fn remove(&mut self, name: &str) -> Vec<String> {
+        let mut troubles = Vec::new();
+        let Some((plugins, pods)) = &mut self.node else { return troubles };
+        let known = pods.iter().position(|pod| pod.0 == name).map(|index| pods.remove(index).1);
+        let path = netns_path(name);
+        let mut note = |done: Result<()>| troubles.extend(done.err().map(|err| format!("{err:#}")));
+        if path.exists() {
+            note(Netns::open(&path).map_err(Into::into).and_then(|netns| containers::end(&netns)));
+        }
+        if let Some(result) = known {
+            note(plugins.del(name, &result));
+        }
+        if path.exists() {
+            note(withdraw(&path));
+        }
+        troubles
     }
 
     /// A pod's namespaces, named on /run/netns, with lo up as a runtime does it before the first plugin.
@@ -157,6 +216,12 @@ impl Agent {
         publish(name, &view.net)?;
         Ok(view)
     }
+}
+
+/// Takes a namespace's name away; the namespace goes with its last process and descriptor.
+fn withdraw(path: &Path) -> Result<()> {
+    umount2(path, MntFlags::MNT_DETACH).with_context(|| format!("unmount {}", path.display()))?;
+    std::fs::remove_file(path).with_context(|| format!("remove {}", path.display()))
 }
 
 fn processes(started: &Started) -> Processes {

@@ -18,7 +18,7 @@ use crate::exit::{self, Failure};
 
 pub(super) fn exec(args: &ExecArgs) -> Result<u8, Failure> {
     let namespaces = Client::connect(&args.lab.name)?.enter(Some(&args.target))?;
-    spawn_in(&namespaces, &args.command)
+    spawn_in(&namespaces, &args.command, true)
 }
 
 pub(super) fn run(args: &RunArgs) -> Result<u8, Failure> {
@@ -35,13 +35,17 @@ pub(super) fn run(args: &RunArgs) -> Result<u8, Failure> {
     command.push(script.into());
     command.extend(args.args.iter().cloned());
     match &args.name {
-        Some(name) => spawn_in(&Client::connect(name)?.enter(None)?, &command),
+        Some(name) => spawn_in(&Client::connect(name)?.enter(None)?, &command, true),
         None => capsule::run_command(&command),
     }
 }
 
-/// Enters the namespaces, in the order that [`Client::enter`] gives them, and runs the command there.
-fn spawn_in(namespaces: &[File], command: &[OsString]) -> Result<u8, Failure> {
+/// Enters the namespaces, in the order that [`Client::enter`] gives them, and runs the command there, with this process's
+/// standard input or with none. The calling process must have one thread.
+///
+/// # Errors
+/// A namespace that cannot be entered, a command that cannot be started.
+pub(crate) fn spawn_in(namespaces: &[File], command: &[OsString], with_input: bool) -> Result<u8, Failure> {
     let kinds: [CloneFlags; NAMESPACES] = [
         CloneFlags::CLONE_NEWNS,
         CloneFlags::CLONE_NEWPID,
@@ -60,6 +64,9 @@ fn spawn_in(namespaces: &[File], command: &[OsString]) -> Result<u8, Failure> {
     let Some((program, args)) = command.split_first() else { return Err(Failure::usage("no command")) };
     let mut child = Command::new(program);
     child.args(args);
+    if !with_input {
+        child.stdin(std::process::Stdio::null());
+    }
     if let Some(directory) = directory.ok().filter(|directory| directory.is_dir()) {
         child.current_dir(directory);
     }

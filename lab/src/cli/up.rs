@@ -29,6 +29,7 @@ pub(super) fn up(args: UpArgs, style: Style) -> Result<u8, Failure> {
         cni_bin: args.cni_bin,
         cni_conf: args.cni_conf,
         ip_masq: args.ip_masq.then_some(true),
+        seed: args.seed,
     };
     let mut topology = file.overridden_by(line).resolve()?;
     for dir in &mut topology.cni_bin {

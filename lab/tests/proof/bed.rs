@@ -16,7 +16,8 @@ use kernel::{Netns, Rtnl, sysctl};
 use nix::fcntl::OFlag;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::{getpid, gettid, pipe2};
-use podlab::cluster::{Cluster, Containers, Node, Outside, Pod, Role, Space};
+use podlab::cluster::{Cluster, Containers, Node, Outside, Pod, PodMeta, Role, Space};
+use podlab::objects::Objects;
 use podlab::probe::{Sidecar, serve_sidecar};
 use podlab::{kubia, verdict, verify};
 
@@ -62,6 +63,7 @@ pub(crate) fn cluster(nodes: usize, pods_per_node: usize) -> Cluster {
                 ifname: "eth0".into(),
                 addresses: vec![own.into()],
                 result: serde_json::Value::Null,
+                meta: PodMeta::default(),
             });
         }
         let pod_cidr = Ipv4Network::new(Ipv4Addr::new(10, 244, n as u8, 0), 24).unwrap();
@@ -77,6 +79,7 @@ pub(crate) fn cluster(nodes: usize, pods_per_node: usize) -> Cluster {
         },
         nodes: all_nodes,
         pods: all_pods,
+        objects: Objects::of(None),
     }
 }
 

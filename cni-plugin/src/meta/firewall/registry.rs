@@ -33,8 +33,14 @@ const ROUTED_HOOK: Hook<'static> = Hook::new(ChainKind::Filter, Point::Forward, 
 const BRIDGED_HOOK: Hook<'static> = Hook::new(ChainKind::Filter, Point::Forward, priority::BRIDGE_FILTER);
 
 /// The ports of pods that no other port of their bridge may reach.
-const PORTS: Set<'static> =
-    Set { name: "isolated", key: &[Type::IfName], value: None, interval: false, timeout_ms: None, comment: None };
+const PORTS: Set<'static> = Set {
+    name: "isolated",
+    key: &[Type::IfName],
+    value: None,
+    interval: false,
+    timeout_ms: None,
+    comment: None,
+};
 /// EtherTypes of IPv4 and IPv6.
 const IP: [[u8; 2]; 2] = [[0x08, 0x00], [0x86, 0xdd]];
 

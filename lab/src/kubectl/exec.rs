@@ -1,0 +1,39 @@
+//! `kubectl exec`: a command in a pod's namespaces, on this terminal, with the command's own exit code.
+
+use std::io::IsTerminal;
+
+use super::Kind;
+use super::client::Lab;
+use super::objects::CONTAINERS;
+use super::parse::ExecArgs;
+use crate::cli::spawn_in;
+use crate::exit::{self, Failure};
+
+pub(super) fn exec(lab: &Lab, args: &ExecArgs, with_dashes: bool) -> Result<u8, Failure> {
+    let pod = args.pod.strip_prefix("pod/").unwrap_or(&args.pod);
+    lab.get(Kind::Pod, &[pod.to_owned()], None)?;
+    if let Some(container) = args.container.as_deref().filter(|name| !CONTAINERS.contains(name)) {
+        return Err(Failure::new(
+            exit::FAILED,
+            format!(
+                "container {container} not found in pod {pod}_default · there are: {}",
+                CONTAINERS.join(", ")
+            ),
+        ));
+    }
+    if !with_dashes {
+        eprintln!(
+            "kubectl exec [POD] [COMMAND] is DEPRECATED and will be removed in a future version. \
+             Use kubectl exec [POD] -- [COMMAND] instead."
+        );
+    }
+    if args.tty && !std::io::stdin().is_terminal() {
+        eprintln!("Unable to use a TTY - input is not a terminal or the right kind of file");
+    }
+    let namespaces = lab.connect()?.enter(Some(pod))?;
+    let code = spawn_in(&namespaces, &args.command, args.stdin)?;
+    if code != exit::OK {
+        eprintln!("command terminated with exit code {code}");
+    }
+    Ok(code)
+}

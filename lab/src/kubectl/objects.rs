@@ -1,0 +1,140 @@
+//! Objects in Kubernetes' JSON, so far as a lab has something to say. What kubectl's tables and descriptions need
+//! besides stands under `podlab`.
+
+use std::time::SystemTime;
+
+use serde_json::{Value, json};
+
+use super::time;
+use crate::cluster::{Cluster, Node, Pod};
+use crate::controller::ReplicationController;
+use crate::labels::{Labels, chooses};
+
+/// The Kubernetes namespace of everything.
+pub const NAMESPACE: &str = "default";
+/// The containers of every pod.
+pub const CONTAINERS: [&str; 2] = ["kubia", "sidecar"];
+
+fn metadata(name: &str, labels: &Labels, created: SystemTime) -> Value {
+    json!({
+        "name": name,
+        "namespace": NAMESPACE,
+        "labels": labels,
+        "creationTimestamp": time::rfc3339(created),
+    })
+}
+
+/// What has no place in Kubernetes' own object: age, and what happened, as seconds ago.
+fn besides(cluster: &Cluster, object: &str, created: SystemTime) -> Value {
+    let now = time::seconds(SystemTime::now());
+    let ago = |at: SystemTime| now.saturating_sub(time::seconds(at));
+    let events: Vec<Value> = cluster
+        .objects
+        .incidents(object)
+        .map(|incident| {
+            json!({
+                "type": if incident.is_warning { "Warning" } else { "Normal" },
+                "reason": incident.reason,
+                "age": ago(incident.at),
+                "from": incident.from,
+                "message": incident.message,
+            })
+        })
+        .collect();
+    json!({ "age": ago(created), "created": time::seconds(created), "events": events })
+}
+
+/// A pod.
+pub fn pod(cluster: &Cluster, pod: &Pod) -> Value {
+    let (meta, name, node) = (&pod.meta, &pod.space.name, &cluster.nodes[pod.node]);
+    let mut metadata = metadata(name, &meta.labels, meta.created);
+    if let Some(owner) = &meta.owner {
+        metadata["ownerReferences"] = json!([{ "apiVersion": "v1", "kind": "ReplicationController", "name": owner, "controller": true }]);
+    }
+    let containers = CONTAINERS.map(|container| {
+        let ports: Vec<Value> = meta
+            .port
+            .filter(|_| container == CONTAINERS[0])
+            .map(|port| json!({ "containerPort": port, "protocol": "TCP" }))
+            .into_iter()
+            .collect();
+        let image = if container == CONTAINERS[0] { &meta.image } else { "podlab" };
+        json!({ "name": container, "image": image, "ports": ports })
+    });
+    let pids = [pod.containers.kubia_pid, pod.containers.sidecar_pid];
+    let states: Vec<Value> = CONTAINERS
+        .iter()
+        .zip(pids)
+        .map(|(container, pid)| {
+            let runs = std::path::Path::new(&format!("/proc/{pid}/ns/net")).exists();
+            json!({ "name": container, "ready": runs, "restartCount": 0, "containerID": format!("podlab://{}/{container}", pod.container_id) })
+        })
+        .collect();
+    let runs = states.iter().any(|state| state["ready"] == true);
+    json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": metadata,
+        "spec": { "nodeName": node.space.name, "containers": containers },
+        "status": {
+            "phase": if runs { "Running" } else { "Failed" },
+            "hostIP": node.address,
+            "podIP": pod.addresses.first(),
+            "podIPs": pod.addresses.iter().map(|address| json!({ "ip": address })).collect::<Vec<_>>(),
+            "containerStatuses": states,
+        },
+        "podlab": besides(cluster, &format!("pod/{name}"), meta.created),
+    })
+}
+
+/// A controller.
+pub fn controller(cluster: &Cluster, controller: &ReplicationController) -> Value {
+    let (name, template) = (&controller.name, &controller.template);
+    let own = cluster.pods.iter().filter(|pod| pod.meta.owner.as_ref() == Some(name));
+    let current = own.filter(|pod| chooses(&controller.selector, &pod.meta.labels)).count();
+    let ports: Vec<Value> =
+        template.port.map(|port| json!({ "containerPort": port, "protocol": "TCP" })).into_iter().collect();
+    json!({
+        "apiVersion": "v1",
+        "kind": "ReplicationController",
+        "metadata": metadata(name, &controller.labels, controller.created),
+        "spec": {
+            "replicas": controller.replicas,
+            "selector": controller.selector,
+            "template": {
+                "metadata": { "labels": template.labels },
+                "spec": { "containers": [{ "name": CONTAINERS[0], "image": template.image, "ports": ports }] },
+            },
+        },
+        "status": { "replicas": current, "readyReplicas": current },
+        "podlab": besides(cluster, &format!("rc/{name}"), controller.created),
+    })
+}
+
+/// A node.
+pub fn node(cluster: &Cluster, node: &Node, since: SystemTime) -> Value {
+    let name = &node.space.name;
+    let labels: Labels = [("kubernetes.io/hostname".to_owned(), name.clone())].into();
+    json!({
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": metadata(name, &labels, since),
+        "spec": { "podCIDR": node.pod_cidr.to_string() },
+        "status": {
+            "addresses": [{ "type": "InternalIP", "address": node.address }, { "type": "Hostname", "address": name }],
+            "nodeInfo": { "kubeletVersion": concat!("podlab ", env!("CARGO_PKG_VERSION")) },
+        },
+        "podlab": besides(cluster, &format!("node/{name}"), since),
+    })
+}
+
+/// A Kubernetes namespace. A lab has one.
+pub fn namespace(cluster: &Cluster, since: SystemTime) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Namespace",
+        "metadata": { "name": NAMESPACE, "creationTimestamp": time::rfc3339(since) },
+        "status": { "phase": "Active" },
+        "podlab": besides(cluster, "namespace/default", since),
+    })
+}
