@@ -57,7 +57,7 @@ enum Verb {
     Run(RunArgs),
     /// Show what the kernel has in a pod, node, fabric or outside.
     Inspect(InspectArgs),
-    /// The kubectl lines of a lesson, on a lab: run, get, exec, scale, delete, describe, label, logs.
+    /// The kubectl lines of a lesson, on a lab: run, get, exec, scale, expose, delete, describe and others.
     #[command(disable_help_flag = true)]
     Kubectl(KubectlArgs),
     /// What this machine has and lacks for a lab.

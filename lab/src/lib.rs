@@ -25,6 +25,7 @@ pub mod output;
 pub mod packet;
 pub mod plugins;
 pub mod probe;
+pub mod services;
 pub mod sighting;
 pub mod supervisor;
 pub mod topology;

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::time::SystemTime;
 
 use crate::controller::{Names, ReplicationController};
+use crate::services::model::Service;
 
 /// How many events are remembered.
 const REMEMBERED: usize = 200;
@@ -33,6 +34,8 @@ pub struct Objects {
     pub since: SystemTime,
     /// The controllers, in the order in which they were made.
     pub controllers: Vec<ReplicationController>,
+    /// The services, in the order in which they were made.
+    pub services: Vec<Service>,
     /// The names still to be given to pods.
     pub names: Names,
     incidents: VecDeque<Incident>,
@@ -44,6 +47,7 @@ impl Objects {
         Self {
             since: SystemTime::now(),
             controllers: Vec::new(),
+            services: Vec::new(),
             names: Names::of(seed),
             incidents: VecDeque::new(),
         }
@@ -52,6 +56,11 @@ impl Objects {
     /// The controller of that name.
     pub fn controller(&self, name: &str) -> Option<&ReplicationController> {
         self.controllers.iter().find(|controller| controller.name == name)
+    }
+
+    /// The service of that name.
+    pub fn service(&self, name: &str) -> Option<&Service> {
+        self.services.iter().find(|service| service.name == name)
     }
 
     /// Remembers what happened.

@@ -194,7 +194,8 @@ fn built_in(masq: bool) -> String {
     {{
       "type": "bridge",
       "bridge": "cni0",
-      "isDefaultGateway": true,{masq}
+      "isDefaultGateway": true,
+      "hairpinMode": true,{masq}
       "ipam": {{
         "type": "host-local",
         "dataDir": "/run/podlab/ipam/${{NODE}}",

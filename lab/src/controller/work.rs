@@ -11,6 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::cluster::{Cluster, Pod, PodMeta};
 use crate::controller::{Action, Seen, reconcile};
 use crate::objects::Incident;
+use crate::services::Dataplane;
 use crate::supervisor::Lab;
 
 /// How long the first failure makes the loop wait, and the longest that it waits.
@@ -54,6 +55,7 @@ impl Orders {
 pub fn start(lab: &Arc<Lab>, orders: Receiver<Message>) {
     let lab = Arc::clone(lab);
     std::thread::spawn(move || {
+        let mut plane = Dataplane::default();
         let mut wait = Duration::MAX;
         loop {
             let message = match wait {
@@ -62,12 +64,12 @@ pub fn start(lab: &Arc<Lab>, orders: Receiver<Message>) {
             };
             let troubles = match message {
                 Ok((order, done)) => {
-                    let troubles = obey(&lab, order);
+                    let troubles = obey(&lab, &mut plane, order);
                     // Whoever asked may have gone.
                     let _ = done.send(troubles.clone());
                     troubles
                 }
-                Err(RecvTimeoutError::Timeout) => settle(&lab),
+                Err(RecvTimeoutError::Timeout) => settle(&lab, &mut plane),
                 Err(RecvTimeoutError::Disconnected) => return,
             };
             wait = match (troubles.is_empty(), wait) {
@@ -79,18 +81,19 @@ pub fn start(lab: &Arc<Lab>, orders: Receiver<Message>) {
     });
 }
 
-fn obey(lab: &Lab, order: Order) -> Vec<String> {
+fn obey(lab: &Lab, plane: &mut Dataplane, order: Order) -> Vec<String> {
     let mut troubles = match order {
         Order::Reconcile => Vec::new(),
-        Order::DeletePods(pods) => pods.iter().flat_map(|pod| delete(lab, pod)).collect(),
+        Order::DeletePods(pods) => pods.iter().flat_map(|pod| delete(lab, plane, pod)).collect(),
         Order::AddPod(name, meta) => add(lab, &name, meta).err().into_iter().collect(),
     };
-    troubles.extend(settle(lab));
+    troubles.extend(settle(lab, plane));
     troubles
 }
 
-/// Carries out actions until there are none; a controller whose pod could not be made gets no more this time.
-fn settle(lab: &Lab) -> Vec<String> {
+/// Carries out actions until there are none, and has services follow; a controller whose pod could not be made gets no
+/// more this time.
+fn settle(lab: &Lab, plane: &mut Dataplane) -> Vec<String> {
     let mut troubles: Vec<String> = Vec::new();
     let mut failing: Vec<String> = Vec::new();
     loop {
@@ -107,12 +110,13 @@ fn settle(lab: &Lab) -> Vec<String> {
             }
             Action::Delete { pod, controller } => {
                 note(lab, format!("rc/{controller}"), "SuccessfulDelete", format!("Deleted pod: {pod}"));
-                troubles.extend(delete(lab, &pod));
+                troubles.extend(delete(lab, plane, &pod));
             }
             Action::Adopt { pod, controller } => own(&mut lab.cluster_mut(), &pod, Some(controller)),
             Action::Release { pod, .. } => own(&mut lab.cluster_mut(), &pod, None),
         }
     }
+    troubles.extend(plane.sync(&lab.cluster()));
     troubles
 }
 
@@ -196,15 +200,18 @@ fn add(lab: &Lab, name: &str, meta: PodMeta) -> Result<(), String> {
     }
 }
 
-/// Ends a pod; one that is gone already is no trouble.
-fn delete(lab: &Lab, name: &str) -> Vec<String> {
+/// Ends a pod, which by then is no endpoint of a service any more; one that is gone already is no trouble.
+fn delete(lab: &Lab, plane: &mut Dataplane, name: &str) -> Vec<String> {
     let taken = {
         let mut cluster = lab.cluster_mut();
         let found = cluster.pods.iter().position(|pod| pod.space.name == name);
         found.map(|index| cluster.pods.remove(index))
     };
     let Some(pod) = taken else { return Vec::new() };
-    lab.agent(pod.node, |agent| agent.remove(name)).unwrap_or_else(|err| vec![format!("{err:#}")])
+    let mut troubles = plane.sync(&lab.cluster());
+    let ended = lab.agent(pod.node, |agent| agent.remove(name));
+    troubles.extend(ended.unwrap_or_else(|err| vec![format!("{err:#}")]));
+    troubles
 }
 
 fn note(lab: &Lab, object: String, reason: &'static str, message: String) {

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::parse::{self, GetArgs, Line, Output, RunArgs, Verb, meant, one};
 use super::table::{Look, table};
-use super::{Ask, FROM_SERVER, Kind, describe, exec, objects, server_error};
+use super::{Ask, FROM_SERVER, Kind, describe, exec, objects, serve, server_error};
 use crate::control::{Client, Request};
 use crate::exit::{self, Failure};
 use crate::{labels, output};
@@ -40,7 +40,7 @@ impl Lab {
     }
 
     /// Gives an order; what went wrong on the way is told on standard error.
-    fn order(&self, ask: Ask) -> Result<Value, Failure> {
+    pub(super) fn order(&self, ask: Ask) -> Result<Value, Failure> {
         let answer = self.ask(ask)?;
         for warning in answer["warnings"].as_array().into_iter().flatten() {
             eprintln!("Warning: {}", warning.as_str().unwrap_or_default());
@@ -87,6 +87,16 @@ fn dispatch(line: Line, with_dashes: bool) -> Result<u8, Failure> {
             let (replicas, current) = (args.replicas, args.current_replicas);
             lab.order(Ask::Scale { name: name.clone(), replicas, current })?;
             output::print(&format!("{kind}/{name} scaled\n"))?;
+            Ok(exit::OK)
+        }
+        Verb::Expose(args) => serve::expose(&lab, args),
+        Verb::Create(args) => serve::create_line(&lab, args),
+        Verb::Patch(args) => {
+            let (kind, name) = one(&args.what)?;
+            let patch: Value = serde_json::from_str(&args.patch)
+                .map_err(|err| Failure::usage(format!("unable to parse {:?}: {err}", args.patch)))?;
+            lab.order(Ask::Patch { kind, name: name.clone(), patch })?;
+            output::print(&format!("{kind}/{name} patched\n"))?;
             Ok(exit::OK)
         }
         Verb::Delete(args) => {

@@ -3,19 +3,17 @@
 use serde_json::Value;
 
 use super::Kind;
-use super::table::{aligned, cell, labels_of, listed};
+use super::table::{aligned, cell, labels_of, listed, words};
 use super::time::{age, rfc1123};
 use crate::labels;
 
-/// Where the values of the longest descriptions begin.
-const WIDTH: usize = 18;
-
-/// Lines `Key:   value`, their values one below the other.
-struct Lines(String);
+/// Lines `Key:   value`, their values one below the other, from a column on.
+struct Lines(String, usize);
 
 impl Lines {
     fn put(&mut self, key: &str, value: &str) {
-        self.0.push_str(format!("{:<WIDTH$}{value}", format!("{key}:")).trim_end());
+        let width = self.1;
+        self.0.push_str(format!("{:<width$}{value}", format!("{key}:")).trim_end());
         self.0.push('\n');
     }
 
@@ -25,7 +23,8 @@ impl Lines {
             None => self.put(key, "<none>"),
             Some((first, rest)) => {
                 self.put(key, first);
-                rest.iter().for_each(|value| self.0.push_str(&format!("{:WIDTH$}{value}\n", "")));
+                let width = self.1;
+                rest.iter().for_each(|value| self.0.push_str(&format!("{:width$}{value}\n", "")));
             }
         }
     }
@@ -38,7 +37,13 @@ impl Lines {
 
 /// The description of an object.
 pub(super) fn text(kind: Kind, item: &Value) -> String {
-    let mut lines = Lines(String::new());
+    // As kubectl has them.
+    let width = match kind {
+        Kind::Pod | Kind::Node => 18,
+        Kind::Service => 26,
+        Kind::ReplicationController | Kind::Endpoints | Kind::Namespace => 14,
+    };
+    let mut lines = Lines(String::new(), width);
     lines.put("Name", &cell(&item["metadata"]["name"]));
     if !item["metadata"]["namespace"].is_null() && kind != Kind::Node {
         lines.put("Namespace", &cell(&item["metadata"]["namespace"]));
@@ -46,6 +51,11 @@ pub(super) fn text(kind: Kind, item: &Value) -> String {
     match kind {
         Kind::Pod => pod(&mut lines, item),
         Kind::ReplicationController => controller(&mut lines, item),
+        Kind::Service => service(&mut lines, item),
+        Kind::Endpoints => {
+            own_labels(&mut lines, item);
+            lines.put("Endpoints", &words(&item["podlab"]["endpoints"]));
+        }
         Kind::Node => node(&mut lines, item),
         Kind::Namespace => {
             own_labels(&mut lines, item);
@@ -118,6 +128,39 @@ fn controller(lines: &mut Lines, item: &Value) {
     }
 }
 
+fn service(lines: &mut Lines, item: &Value) {
+    let spec = &item["spec"];
+    own_labels(lines, item);
+    lines.put("Selector", &labels::joined(&labels_of(&spec["selector"])));
+    lines.put("Type", &cell(&spec["type"]));
+    if let Some(name) = spec["externalName"].as_str() {
+        lines.put("External Name", name);
+    }
+    if !spec["clusterIP"].is_null() {
+        lines.put("IP Family Policy", &cell(&spec["ipFamilyPolicy"]));
+        lines.put("IP Families", &words(&spec["ipFamilies"]));
+        lines.put("IP", &cell(&spec["clusterIP"]));
+        lines.put("IPs", &words(&spec["clusterIPs"]));
+    }
+    let ingress = &item["status"]["loadBalancer"]["ingress"];
+    if ingress.as_array().is_some_and(|list| !list.is_empty()) {
+        lines.put("LoadBalancer Ingress", &format!("{} (VIP)", listed(ingress, "ip")));
+    }
+    for port in spec["ports"].as_array().into_iter().flatten() {
+        let protocol = cell(&port["protocol"]);
+        lines.put("Port", &format!("<unset>  {}/{protocol}", cell(&port["port"])));
+        lines.put("TargetPort", &format!("{}/{protocol}", cell(&port["targetPort"])));
+        if !port["nodePort"].is_null() {
+            lines.put("NodePort", &format!("<unset>  {}/{protocol}", cell(&port["nodePort"])));
+        }
+        lines.put("Endpoints", &words(&item["podlab"]["endpoints"]));
+    }
+    lines.put("Session Affinity", &cell(&spec["sessionAffinity"]));
+    if let Some(policy) = spec["externalTrafficPolicy"].as_str() {
+        lines.put("External Traffic Policy", policy);
+    }
+}
+
 fn node(lines: &mut Lines, item: &Value) {
     own_labels(lines, item);
     lines.put("CreationTimestamp", &format!(" {}", rfc1123(item["podlab"]["created"].as_u64().unwrap_or(0))));
@@ -181,14 +224,14 @@ mod tests {
             }] },
         });
         let expected = "\
-Name:             kubia
-Namespace:        default
-Selector:         run=kubia
-Labels:           run=kubia
-                  tier=web
-Annotations:      <none>
-Replicas:         2 current / 3 desired
-Pods Status:      2 Running / 0 Waiting / 0 Succeeded / 0 Failed
+Name:         kubia
+Namespace:    default
+Selector:     run=kubia
+Labels:       run=kubia
+              tier=web
+Annotations:  <none>
+Replicas:     2 current / 3 desired
+Pods Status:  2 Running / 0 Waiting / 0 Succeeded / 0 Failed
 Pod Template:
   Labels:  run=kubia
   Containers:

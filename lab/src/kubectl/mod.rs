@@ -9,16 +9,20 @@ mod describe;
 mod exec;
 pub mod objects;
 mod parse;
+mod serve;
 pub mod server;
 mod table;
 mod time;
 
 use std::fmt;
+use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::exit::{self, Failure};
 use crate::labels::Labels;
+use crate::services::model::{ServiceType, Transport};
 
 pub use client::main;
 
@@ -75,11 +79,54 @@ pub enum Ask {
         /// Labels that are there may change.
         overwrite: bool,
     },
+    /// A new service.
+    Serve {
+        /// Its name.
+        name: String,
+        /// What it is to be.
+        wanted: Box<Wanted>,
+    },
+    /// Fields of an object's `spec` are changed.
+    Patch {
+        /// The kind.
+        kind: Kind,
+        /// The name.
+        name: String,
+        /// The fields, as in the object's JSON.
+        patch: Value,
+    },
     /// What a pod's app has logged.
     Logs {
         /// The pod.
         name: String,
     },
+}
+
+/// What a new service is to be.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Wanted {
+    /// The object whose pods it is for.
+    pub from: Option<(Kind, String)>,
+    /// How it is reached.
+    pub kind: ServiceType,
+    /// The port that clients ask for; none means the declared one of the pods.
+    pub port: Option<u16>,
+    /// The port of the pods; none means the same.
+    pub target_port: Option<u16>,
+    /// The port of the nodes; none means a free one.
+    pub node_port: Option<u16>,
+    /// Its protocol.
+    pub protocol: Transport,
+    /// Which pods; none means those of `from`.
+    pub selector: Option<Labels>,
+    /// Its address inside the cluster; none means a free one.
+    pub cluster_ip: Option<Ipv4Addr>,
+    /// Its address outside; none means a free one.
+    pub balancer: Option<Ipv4Addr>,
+    /// What it is a name for.
+    pub external_name: Option<String>,
+    /// One client stays with one pod.
+    pub has_affinity: bool,
 }
 
 /// A kind of object.
@@ -89,6 +136,10 @@ pub enum Kind {
     Pod,
     /// `replicationcontrollers`
     ReplicationController,
+    /// `services`
+    Service,
+    /// `endpoints`
+    Endpoints,
     /// `nodes`
     Node,
     /// `namespaces`
@@ -96,9 +147,11 @@ pub enum Kind {
 }
 
 /// Every kind with the words for it: the singular, the plural, the short one.
-const KINDS: [(Kind, [&str; 3]); 4] = [
+const KINDS: [(Kind, [&str; 3]); 6] = [
     (Kind::Pod, ["pod", "pods", "po"]),
     (Kind::ReplicationController, ["replicationcontroller", "replicationcontrollers", "rc"]),
+    (Kind::Service, ["service", "services", "svc"]),
+    (Kind::Endpoints, ["endpoints", "endpoints", "ep"]),
     (Kind::Node, ["node", "nodes", "no"]),
     (Kind::Namespace, ["namespace", "namespaces", "ns"]),
 ];

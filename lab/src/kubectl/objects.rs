@@ -9,6 +9,7 @@ use super::time;
 use crate::cluster::{Cluster, Node, Pod};
 use crate::controller::ReplicationController;
 use crate::labels::{Labels, chooses};
+use crate::services::model::{Backed, Endpoint};
 
 /// The Kubernetes namespace of everything.
 pub const NAMESPACE: &str = "default";
@@ -108,6 +109,84 @@ pub fn controller(cluster: &Cluster, controller: &ReplicationController) -> Valu
         },
         "status": { "replicas": current, "readyReplicas": current },
         "podlab": besides(cluster, &format!("rc/{name}"), controller.created),
+    })
+}
+
+/// A service, and under `podlab` the addresses of the pods behind it.
+pub fn service(cluster: &Cluster, backed: &Backed) -> Value {
+    let service = &backed.service;
+    let port = service.port.map(|port| {
+        let mut value =
+            json!({ "port": port.port, "protocol": port.protocol, "targetPort": port.target_port });
+        if let Some(node_port) = port.node_port {
+            value["nodePort"] = node_port.into();
+        }
+        value
+    });
+    let mut spec = json!({
+        "type": service.kind,
+        "selector": service.selector,
+        "ports": port.iter().collect::<Vec<_>>(),
+        "sessionAffinity": if service.has_affinity { "ClientIP" } else { "None" },
+    });
+    if let Some(address) = service.cluster_ip {
+        spec["clusterIP"] = address.to_string().into();
+        spec["clusterIPs"] = json!([address]);
+        spec["ipFamilies"] = json!(["IPv4"]);
+        spec["ipFamilyPolicy"] = "SingleStack".into();
+    }
+    if let Some(name) = &service.external_name {
+        spec["externalName"] = name.as_str().into();
+    }
+    if service.kind.has_node_port() {
+        spec["externalTrafficPolicy"] = json!(service.policy);
+    }
+    let ingress: Vec<Value> = service.balancer.iter().map(|address| json!({ "ip": address })).collect();
+    let mut besides = besides(cluster, &format!("svc/{}", service.name), service.created);
+    besides["endpoints"] = addresses(backed).into();
+    json!({
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": metadata(&service.name, &service.labels, service.created),
+        "spec": spec,
+        "status": { "loadBalancer": { "ingress": ingress } },
+        "podlab": besides,
+    })
+}
+
+/// `10.244.1.2:8080`, for each pod behind a service.
+fn addresses(backed: &Backed) -> Vec<String> {
+    let port = backed.service.port.map_or(0, |port| port.target_port);
+    backed.endpoints.iter().map(|endpoint| format!("{}:{port}", endpoint.address)).collect()
+}
+
+/// The endpoints of a service.
+pub fn endpoints(cluster: &Cluster, backed: &Backed) -> Value {
+    let service = &backed.service;
+    let address = |endpoint: &Endpoint| {
+        json!({
+            "ip": endpoint.address,
+            "nodeName": cluster.nodes[endpoint.node].space.name,
+            "targetRef": { "kind": "Pod", "name": endpoint.pod },
+        })
+    };
+    let ports: Vec<Value> = service
+        .port
+        .iter()
+        .map(|port| json!({ "port": port.target_port, "protocol": port.protocol }))
+        .collect();
+    let subsets: Vec<Value> = match backed.endpoints.as_slice() {
+        [] => Vec::new(),
+        some => vec![json!({ "addresses": some.iter().map(address).collect::<Vec<_>>(), "ports": ports })],
+    };
+    let mut besides = besides(cluster, &format!("ep/{}", service.name), service.created);
+    besides["endpoints"] = addresses(backed).into();
+    json!({
+        "apiVersion": "v1",
+        "kind": "Endpoints",
+        "metadata": metadata(&service.name, &service.labels, service.created),
+        "subsets": subsets,
+        "podlab": besides,
     })
 }
 

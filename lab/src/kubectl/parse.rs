@@ -1,11 +1,13 @@
 //! kubectl's command line, as much of it as a lab answers to. Options may stand anywhere, as kubectl's may.
 
 use std::ffi::OsString;
+use std::net::Ipv4Addr;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::Kind;
 use crate::exit::Failure;
+use crate::services::model::{ServiceType, Transport};
 
 /// kubectl's command lines on a lab.
 #[derive(Debug, Parser)]
@@ -26,12 +28,18 @@ pub(super) struct Line {
 pub(super) enum Verb {
     /// Run a pod, or with the old --generator=run/v1 a ReplicationController with one.
     Run(RunArgs),
-    /// List objects: pods, rc, nodes, namespaces, or several with commas.
+    /// List objects: pods, rc, svc, endpoints, nodes, namespaces, or several with commas.
     Get(GetArgs),
     /// Run a command in a pod.
     Exec(ExecArgs),
     /// Set how many pods a controller keeps.
     Scale(ScaleArgs),
+    /// Make a service for the pods of a controller, or for a pod.
+    Expose(ExposeArgs),
+    /// Make a service of a type: create service TYPE NAME.
+    Create(CreateArgs),
+    /// Change fields of an object's spec.
+    Patch(PatchArgs),
     /// Delete objects.
     Delete(DeleteArgs),
     /// Tell all about objects.
@@ -127,6 +135,74 @@ pub(super) struct ScaleArgs {
 }
 
 #[derive(Debug, Args)]
+pub(super) struct ExposeArgs {
+    /// rc NAME, pod NAME, rc/NAME or pod/NAME.
+    #[arg(required = true, value_name = "WHAT")]
+    pub(super) what: Vec<String>,
+    /// The service's name [default: the object's].
+    #[arg(long)]
+    pub(super) name: Option<String>,
+    /// How it is reached.
+    #[arg(long = "type", value_enum, default_value_t)]
+    pub(super) kind: ServiceType,
+    /// The port that clients ask for [default: the declared one].
+    #[arg(long)]
+    pub(super) port: Option<u16>,
+    /// The port of the pods [default: the same].
+    #[arg(long)]
+    pub(super) target_port: Option<u16>,
+    /// TCP or UDP.
+    #[arg(long, value_enum, ignore_case = true, default_value_t)]
+    pub(super) protocol: Transport,
+    /// Which pods: KEY=VALUE,… [default: those of the object].
+    #[arg(long)]
+    pub(super) selector: Option<String>,
+    /// None, or ClientIP: one client stays with one pod.
+    #[arg(long, value_name = "AFFINITY")]
+    pub(super) session_affinity: Option<String>,
+    /// Its address inside the cluster.
+    #[arg(long)]
+    pub(super) cluster_ip: Option<Ipv4Addr>,
+    /// Its address outside, of 198.51.100.0/24.
+    #[arg(long)]
+    pub(super) load_balancer_ip: Option<Ipv4Addr>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CreateArgs {
+    /// service, or svc.
+    #[arg(value_parser = ["service", "svc"])]
+    pub(super) what: String,
+    /// clusterip, nodeport, loadbalancer or externalname.
+    #[arg(value_enum, ignore_case = true)]
+    pub(super) kind: ServiceType,
+    /// Its name; its pods are those with app=NAME.
+    pub(super) name: String,
+    /// PORT, or PORT:TARGETPORT.
+    #[arg(long)]
+    pub(super) tcp: Option<String>,
+    /// The port of the nodes.
+    #[arg(long)]
+    pub(super) node_port: Option<u16>,
+    /// What an externalname is a name for.
+    #[arg(long)]
+    pub(super) external_name: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct PatchArgs {
+    /// svc NAME or rc NAME, or KIND/NAME.
+    #[arg(required = true, value_name = "WHAT")]
+    pub(super) what: Vec<String>,
+    /// {"spec":{…}} in JSON.
+    #[arg(short, long)]
+    pub(super) patch: String,
+    /// Accepted: merge, which it is.
+    #[arg(long = "type", hide = true)]
+    pub(super) kind: Option<String>,
+}
+
+#[derive(Debug, Args)]
 pub(super) struct DeleteArgs {
     /// KIND NAME…, or KIND/NAME…
     #[arg(required = true, value_name = "WHAT")]
@@ -196,7 +272,7 @@ pub(super) fn meant(words: &[String]) -> Result<Vec<(Kind, Vec<String>)>, Failur
 }
 
 /// What `all` means.
-const ALL: &str = "pods,rc";
+const ALL: &str = "pods,rc,svc";
 
 /// One object of one kind.
 pub(super) fn one(words: &[String]) -> Result<(Kind, String), Failure> {

@@ -5,12 +5,13 @@ use std::time::SystemTime;
 
 use serde_json::{Value, json};
 
-use super::{Ask, Kind, objects, server_error};
+use super::{Ask, Kind, objects, serve, server_error};
 use crate::cluster::{Cluster, PodMeta};
 use crate::controller::work::Order;
 use crate::controller::{ReplicationController, Template};
 use crate::exit::{self, Failure};
 use crate::labels::{Labels, Selector};
+use crate::services::backed;
 use crate::supervisor::Lab;
 
 /// Does what is asked. The answer has the objects as `items`, and as `warnings` what went wrong on the way.
@@ -35,6 +36,8 @@ pub fn answer(lab: &Lab, ask: Ask) -> Result<Value, Failure> {
         Ask::Scale { name, replicas, current } => scale(lab, &name, replicas, current),
         Ask::Delete { kind, names, selector } => delete(lab, kind, &names, selector.as_deref()),
         Ask::Label { name, labels, overwrite } => label(lab, &name, labels, overwrite),
+        Ask::Serve { name, wanted } => serve::create(lab, name, *wanted),
+        Ask::Patch { kind, name, patch } => serve::patch(lab, kind, &name, patch),
         Ask::Logs { name } => {
             let cluster = lab.cluster();
             let pod = cluster.pod(&name).ok_or_else(|| Kind::Pod.not_found(&name))?;
@@ -47,7 +50,7 @@ pub fn answer(lab: &Lab, ask: Ask) -> Result<Value, Failure> {
 }
 
 /// The names of RFC 1123, section 2.1, as Kubernetes wants them.
-fn check_name(kind: Kind, name: &str) -> Result<(), Failure> {
+pub(super) fn check_name(kind: Kind, name: &str) -> Result<(), Failure> {
     let fine = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     let ends_well = !name.starts_with('-') && !name.ends_with('-');
     match !name.is_empty() && name.len() <= 57 && name.chars().all(fine) && ends_well {
@@ -154,7 +157,11 @@ fn delete(lab: &Lab, kind: Kind, names: &[String], selector: Option<&str>) -> Re
             lab.cluster_mut().objects.controllers.retain(|controller| !gone(&controller.name));
             lab.orders.carry_out(Order::Reconcile)
         }
-        Kind::Node | Kind::Namespace => {
+        Kind::Service => {
+            lab.cluster_mut().objects.services.retain(|service| !chosen.contains(&service.name));
+            lab.orders.carry_out(Order::Reconcile)
+        }
+        Kind::Node | Kind::Namespace | Kind::Endpoints => {
             return Err(server_error("Forbidden", &format!("{} of a lab stay", kind.plural())));
         }
     };
@@ -196,6 +203,12 @@ fn every(cluster: &Cluster, kind: Kind) -> Vec<Value> {
         Kind::Pod => cluster.pods.iter().map(|pod| objects::pod(cluster, pod)).collect(),
         Kind::ReplicationController => {
             cluster.objects.controllers.iter().map(|it| objects::controller(cluster, it)).collect()
+        }
+        Kind::Service => backed(cluster).iter().map(|it| objects::service(cluster, it)).collect(),
+        Kind::Endpoints => {
+            let all = backed(cluster);
+            let real = all.iter().filter(|it| it.service.cluster_ip.is_some());
+            real.map(|it| objects::endpoints(cluster, it)).collect()
         }
         Kind::Node => cluster.nodes.iter().map(|node| objects::node(cluster, node, since)).collect(),
         Kind::Namespace => vec![objects::namespace(cluster, since)],

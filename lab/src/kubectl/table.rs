@@ -40,6 +40,23 @@ pub(super) fn listed(list: &Value, key: &str) -> String {
     if all.is_empty() { "<none>".to_owned() } else { all.join(",") }
 }
 
+/// Words with commas.
+pub(super) fn words(list: &Value) -> String {
+    let all: Vec<String> = list.as_array().into_iter().flatten().map(cell).collect();
+    if all.is_empty() { "<none>".to_owned() } else { all.join(",") }
+}
+
+/// `8080/TCP`, `8080:30080/TCP`.
+fn ports(list: &Value) -> String {
+    let port = |port: &Value| {
+        let own = cell(&port["port"]);
+        let number = port["nodePort"].as_u64().map_or(own.clone(), |node_port| format!("{own}:{node_port}"));
+        format!("{number}/{}", cell(&port["protocol"]))
+    };
+    let all: Vec<String> = list.as_array().into_iter().flatten().map(port).collect();
+    if all.is_empty() { "<none>".to_owned() } else { all.join(",") }
+}
+
 /// The columns of a kind: those that are always there, and those of `-o wide`.
 fn columns(kind: Kind) -> (&'static [&'static str], &'static [&'static str]) {
     match kind {
@@ -50,6 +67,8 @@ fn columns(kind: Kind) -> (&'static [&'static str], &'static [&'static str]) {
         Kind::ReplicationController => {
             (&["NAME", "DESIRED", "CURRENT", "READY", "AGE"], &["CONTAINERS", "IMAGES", "SELECTOR"])
         }
+        Kind::Service => (&["NAME", "TYPE", "CLUSTER-IP", "EXTERNAL-IP", "PORT(S)", "AGE"], &["SELECTOR"]),
+        Kind::Endpoints => (&["NAME", "ENDPOINTS", "AGE"], &[]),
         Kind::Node => (&["NAME", "STATUS", "ROLES", "AGE", "VERSION"], &["INTERNAL-IP", "EXTERNAL-IP"]),
         Kind::Namespace => (&["NAME", "STATUS", "AGE"], &[]),
     }
@@ -82,6 +101,16 @@ fn cells(kind: Kind, item: &Value) -> (Vec<String>, Vec<String>) {
                 ],
             )
         }
+        Kind::Service => {
+            let ingress = listed(&status["loadBalancer"]["ingress"], "ip");
+            let external = spec["externalName"].as_str().map_or(ingress, str::to_owned);
+            let ports = ports(&spec["ports"]);
+            (
+                vec![name, cell(&spec["type"]), cell(&spec["clusterIP"]), external, ports, old],
+                vec![labels::joined(&labels_of(&spec["selector"]))],
+            )
+        }
+        Kind::Endpoints => (vec![name, words(&item["podlab"]["endpoints"]), old], Vec::new()),
         Kind::Node => {
             let version = cell(&status["nodeInfo"]["kubeletVersion"]);
             (

@@ -169,6 +169,65 @@ pub enum Finding {
         /// What was logged.
         found: IpAddr,
     },
+    /// FAIL: a pod that is not behind the service got the request.
+    WrongBackend {
+        /// Where it arrived.
+        at: String,
+        /// What it was addressed to.
+        found: String,
+    },
+    /// FAIL: the node that should have rewritten the destination let it pass.
+    DestinationKept {
+        /// Where it was seen with the service's address.
+        at: String,
+    },
+    /// FAIL: the source should have become a node's address, and did not.
+    SourceKept {
+        /// Where it was seen.
+        at: String,
+        /// The source.
+        source: String,
+    },
+    /// FAIL: nobody is behind the service, and the client was not told so at once.
+    NotRefused {
+        /// How the probe ended.
+        probe: String,
+    },
+    /// FAIL: the service is reached from where it should not be.
+    Exposed {
+        /// Who answered, or where the packet arrived.
+        by: String,
+    },
+    /// FAIL: a pod behind the service gets too many connections, or too few.
+    UnevenShare {
+        /// The pod.
+        pod: String,
+        /// Its connections.
+        found: usize,
+        /// The least that it should have.
+        least: usize,
+        /// The most.
+        most: usize,
+        /// All connections.
+        of: usize,
+    },
+    /// FAIL: one client, which should stay with one pod, was served by several.
+    Strayed {
+        /// The pods.
+        pods: Vec<String>,
+    },
+    /// FAIL: the service's selector chooses no pod.
+    NoEndpoints {
+        /// The selector.
+        selector: String,
+    },
+    /// FAIL: an interface has the service's address, which should be nowhere.
+    AddressOwned {
+        /// The address.
+        address: IpAddr,
+        /// The interface.
+        by: String,
+    },
     /// FAIL: a packet between two containers of one pod left the loopback interface.
     LeftLoopback {
         /// Where to.
@@ -253,6 +312,25 @@ impl fmt::Display for Finding {
             Finding::LoggedAddress { server, expected, found } => {
                 write!(f, "{server} logged {found}, not the client's own {expected}")
             }
+            Finding::WrongBackend { at, found } => {
+                write!(f, "{found} got the request at {at}, which is not behind the service")
+            }
+            Finding::DestinationKept { at } => {
+                write!(f, "the service's address is still the destination at {at}")
+            }
+            Finding::SourceKept { at, source } => {
+                write!(f, "the source {source} was not rewritten to a node's address by {at}")
+            }
+            Finding::NotRefused { probe } => write!(f, "nobody is behind it, but the probe says {probe}"),
+            Finding::Exposed { by } => write!(f, "reached from where it should not be: {by}"),
+            Finding::UnevenShare { pod, found, least, most, of } => {
+                write!(f, "{pod} got {found} of {of} connections, not {least} to {most}")
+            }
+            Finding::Strayed { pods } => {
+                write!(f, "one client was served by {} pods: {}", pods.len(), pods.join(", "))
+            }
+            Finding::NoEndpoints { selector } => write!(f, "no endpoints: no pod has {selector}"),
+            Finding::AddressOwned { address, by } => write!(f, "{address} is an address of {by}"),
             Finding::LeftLoopback { at } => write!(f, "a packet for localhost was seen at {at}"),
             Finding::NamespacesDiffer { container } => {
                 write!(f, "container {container:?} is not in the pod's network namespace")

@@ -50,7 +50,7 @@ impl Judgement {
         Judgement { evidence: finding.to_string(), findings: vec![finding] }
     }
 
-    fn of(findings: Vec<Finding>, when_good: impl FnOnce() -> String) -> Judgement {
+    pub(super) fn of(findings: Vec<Finding>, when_good: impl FnOnce() -> String) -> Judgement {
         let evidence = match findings.as_slice() {
             [] => when_good(),
             some => some.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
@@ -115,7 +115,7 @@ fn on_path<'a, 'p>(
     sightings.iter().filter_map(move |&s| Some((path.stage(s)?, s, s.ip()?)))
 }
 
-fn host_answers(outcome: &ProbeOutcome, expected: &str, findings: &mut Vec<Finding>) {
+pub(super) fn host_answers(outcome: &ProbeOutcome, expected: &str, findings: &mut Vec<Finding>) {
     if let Some(found) = outcome.host.as_ref().filter(|host| *host != expected) {
         findings.push(Finding::WrongHost { expected: expected.into(), found: found.clone() });
     }
@@ -216,7 +216,7 @@ fn macs(way: Way, journey: &Journey, path: &Path, sightings: &[&Sighting], findi
     }
 }
 
-fn logged(visit: Option<Visit>, server: &str, expected: IpAddr, findings: &mut Vec<Finding>) {
+pub(super) fn logged(visit: Option<Visit>, server: &str, expected: IpAddr, findings: &mut Vec<Finding>) {
     match visit {
         None => findings.push(Finding::NotLogged { server: server.into() }),
         Some(Visit { remote, .. }) if remote != expected => {
@@ -227,7 +227,7 @@ fn logged(visit: Option<Visit>, server: &str, expected: IpAddr, findings: &mut V
 }
 
 /// The furthest that a probe without an answer got: `SYN last seen at node1/eth0 out`.
-fn last_seen(flow: &Flow<'_>) -> String {
+pub(super) fn last_seen(flow: &Flow<'_>) -> String {
     let walks = [
         ("reply", &flow.reply),
         ("request", &flow.request),

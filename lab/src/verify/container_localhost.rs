@@ -18,7 +18,12 @@ fn plan<'c>(scene: &Scene<'c>) -> Vec<Task<'c>> {
     let tasks = scene.chosen().map(|pod| {
         let expected = Localhost { pod: pod.name().into(), strangers: pod.strangers.clone() };
         let aim = Aim::Localhost(expected, target);
-        Task { subject: format!("{} sidecar > kubia", pod.name()), client: pod.end(), server: pod.end(), aim }
+        Task {
+            subject: format!("{} sidecar > kubia", pod.name()),
+            client: pod.end(),
+            servers: vec![pod.end()],
+            aim,
+        }
     });
     tasks.collect()
 }

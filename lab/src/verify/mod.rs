@@ -1,4 +1,4 @@
-//! `verify`: the four needs of pod networking, checked with real packets.
+//! `verify`: the four needs of pod networking, and services where there are some, checked with real packets.
 //!
 //! A check plans probes with the journey that each has to take; all probes of all checks then run under one capture;
 //! and the judges of [`crate::verdict`] say what was seen. Nothing is repeated until it works, and the lab is not
@@ -9,25 +9,32 @@ mod cross_node;
 mod egress;
 mod ingress;
 mod paths;
+mod prober;
 mod probing;
 mod same_node;
 mod sample;
 mod scene;
+mod services;
 mod unique_address;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
 use crate::cluster::{Cluster, Containers};
 use crate::exit::Failure;
+use crate::probe::Sidecar;
 use crate::sighting::{Flow, Flows, Sighting};
 use crate::verdict::{
-    CheckReport, Evidence, Finding, Journey, Judgement, Localhost, Point, Report, Ruling, SCHEMA, Verdict,
-    judge, judge_localhost,
+    CheckReport, Evidence, Finding, Journey, Judgement, Localhost, Point, Promise, Report, Ruling, SCHEMA,
+    Serving, Sharing, Verdict, backend_of, judge, judge_localhost, judge_service, judge_share,
 };
+use prober::Prober;
 pub(crate) use probing::NonceMaker;
 use probing::Probed;
 pub use sample::Sample;
@@ -63,36 +70,63 @@ enum Plan {
     State(fn(&Scene<'_>) -> Vec<Verdict>),
     /// Judged from packets.
     Probes(for<'c> fn(&Scene<'c>) -> Vec<Task<'c>>),
+    /// Judged from the packets of many probes together.
+    Groups(for<'c> fn(&Scene<'c>) -> Vec<Group<'c>>),
 }
 
 /// All checks, in the order of the report.
-pub const CHECKS: [Check; 6] = [
+pub const CHECKS: [Check; 9] = [
     unique_address::CHECK,
     container_localhost::CHECK,
     same_node::CHECK,
     cross_node::CHECK,
     ingress::CHECK,
     egress::CHECK,
+    services::STATE,
+    services::REACH,
+    services::SHARE,
 ];
 
 /// One probe to send and what it has to show.
 struct Task<'c> {
     subject: String,
     client: End<'c>,
-    server: End<'c>,
+    /// Whoever may answer.
+    servers: Vec<End<'c>>,
     aim: Aim,
+}
+
+/// Probes that are judged together, and one by one as well.
+struct Group<'c> {
+    subject: String,
+    tasks: Vec<Task<'c>>,
+    sharing: Sharing,
+}
+
+/// The tasks of a check: their numbers, and how they belong together.
+enum Span {
+    Each(Range<usize>),
+    Groups(Vec<(String, Sharing, Range<usize>)>),
 }
 
 /// One end of a probe: where it is and what runs there.
 #[derive(Clone, Copy)]
 struct End<'c> {
     name: &'c str,
-    containers: &'c Containers,
+    sidecar: &'c Mutex<Sidecar>,
+    log: Option<&'c Path>,
+}
+
+impl<'c> End<'c> {
+    fn of(name: &'c str, containers: &'c Containers) -> End<'c> {
+        End { name, sidecar: &containers.sidecar, log: Some(&containers.kubia_log) }
+    }
 }
 
 enum Aim {
     Journey(Box<Journey>),
     Localhost(Localhost, SocketAddr),
+    Service(Box<Serving>),
     /// There is nothing to send, because of this.
     Impossible(String),
 }
@@ -102,6 +136,7 @@ impl Aim {
         match self {
             Aim::Journey(journey) => Some(journey.server),
             Aim::Localhost(_, target) => Some(*target),
+            Aim::Service(serving) => Some(serving.front),
             Aim::Impossible(_) => None,
         }
     }
@@ -114,24 +149,32 @@ pub fn run(
     options: &VerifyOptions,
     progress: &mut dyn FnMut(&str, Duration),
 ) -> Result<Report> {
-    let checks = chosen(&options.checks)?;
+    let checks = chosen(cluster, &options.checks)?;
     let nodes = nodes_named(cluster, &options.nodes)?;
     let began = Instant::now();
+    let probers = match checks.iter().any(Check::is_of_services) {
+        true => cluster.nodes.iter().map(Prober::start).collect::<Result<_>>()?,
+        false => Vec::new(),
+    };
     let is_chosen = |check: &Check| checks.iter().any(|chosen| chosen.name == check.name);
     let wanted = Wanted {
         same_node: is_chosen(&same_node::CHECK),
         cross_node: is_chosen(&cross_node::CHECK),
         sample: options.sample,
     };
-    let scene = Scene::read(cluster, nodes, wanted)?;
+    let scene = Scene::read(cluster, nodes, wanted, &probers)?;
     let mut tasks = Vec::new();
     let mut spans = Vec::new();
     for check in &checks {
-        if let Plan::Probes(plan) = check.plan {
-            let planned = plan(&scene);
-            spans.push((check.name, tasks.len()..tasks.len() + planned.len()));
-            tasks.extend(planned);
-        }
+        spans.push(match check.plan {
+            Plan::State(_) => Span::Each(0..0),
+            Plan::Probes(plan) => Span::Each(append(&mut tasks, plan(&scene))),
+            Plan::Groups(plan) => {
+                let groups = plan(&scene).into_iter();
+                let numbered = groups.map(|it| (it.subject, it.sharing, append(&mut tasks, it.tasks)));
+                Span::Groups(numbered.collect())
+            }
+        });
     }
     progress(&format!("{} probes planned", tasks.len()), began.elapsed());
     let start = Instant::now();
@@ -144,14 +187,19 @@ pub fn run(
     let start = Instant::now();
     let flows = Flows::of(&probed.recording.sightings);
     let mut reports = Vec::new();
-    for check in &checks {
-        let verdicts = match check.plan {
-            Plan::State(state) => state(&scene),
-            Plan::Probes(_) => {
-                let span = spans.iter().find(|(name, _)| *name == check.name).map(|(_, span)| span.clone());
-                let span = span.unwrap_or_default();
-                span.map(|i| verdict(&tasks[i], i, &probed, &flows)).collect()
-            }
+    for (check, span) in checks.iter().zip(spans) {
+        let one = |i: usize| verdict(&tasks[i], i, &probed, &flows);
+        let verdicts = match (check.plan, span) {
+            (Plan::State(state), _) => state(&scene),
+            (_, Span::Each(span)) => span.map(one).collect(),
+            (_, Span::Groups(groups)) => groups
+                .into_iter()
+                .map(|(subject, sharing, span)| {
+                    together(subject, &sharing, span.clone().map(one).collect(), || {
+                        span.filter_map(|i| served(&tasks[i], i, &probed, &flows)).collect()
+                    })
+                })
+                .collect(),
         };
         reports.push(CheckReport { name: check.name.into(), title: check.title.into(), verdicts });
     }
@@ -162,6 +210,13 @@ pub fn run(
     };
     progress(&format!("{} verdicts", report.passed + report.failed), start.elapsed());
     Ok(report)
+}
+
+/// Adds tasks; their numbers.
+fn append<'c>(tasks: &mut Vec<Task<'c>>, more: Vec<Task<'c>>) -> Range<usize> {
+    let start = tasks.len();
+    tasks.extend(more);
+    start..tasks.len()
 }
 
 fn report(cluster: &Cluster, checks: Vec<CheckReport>, probed: &Probed, took: Duration) -> Report {
@@ -184,14 +239,26 @@ fn report(cluster: &Cluster, checks: Vec<CheckReport>, probed: &Probed, took: Du
     }
 }
 
-fn chosen(names: &[String]) -> Result<Vec<Check>> {
+impl Check {
+    /// There is nothing to check without services.
+    fn is_of_services(&self) -> bool {
+        [services::STATE.name, services::REACH.name, services::SHARE.name].contains(&self.name)
+    }
+}
+
+/// The checks that are named; of all those that have something to look at.
+fn chosen(cluster: &Cluster, names: &[String]) -> Result<Vec<Check>> {
     let is_known = |name: &&String| CHECKS.iter().any(|c| c.name == name.as_str());
     if let Some(unknown) = names.iter().find(|name| !is_known(name)) {
         let known: Vec<_> = CHECKS.iter().map(|c| c.name).collect();
         let text = format!("no check {unknown:?} · there are: {}", known.join(", "));
         return Err(Failure::usage(text).into());
     }
-    let is_chosen = |c: &Check| names.is_empty() || names.iter().any(|name| name == c.name);
+    let has_services = !cluster.objects.services.is_empty();
+    let is_chosen = |c: &Check| match names.is_empty() {
+        true => has_services || !c.is_of_services(),
+        false => names.iter().any(|name| name == c.name),
+    };
     Ok(CHECKS.into_iter().filter(is_chosen).collect())
 }
 
@@ -217,8 +284,15 @@ fn verdict(task: &Task<'_>, i: usize, probed: &Probed, flows: &Flows<'_>) -> Ver
         }
         (_, Ok(outcome)) => outcome,
     };
+    let port = outcome.local.map(|a| a.port());
+    let of = |target: SocketAddr| flows.get(outcome.nonce, task.client.name, port, target);
     let target = task.aim.target().unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0)));
-    let flow = flows.get(outcome.nonce, task.client.name, outcome.local.map(|a| a.port()), target);
+    let flow = match &task.aim {
+        // What a node asks for has its new destination on its first wire already.
+        Aim::Service(serving) => serving.targets().map(of).find(|flow| !flow.knock.is_empty()),
+        _ => None,
+    };
+    let flow = flow.unwrap_or_else(|| of(target));
     let visit = probed.visits.get(&outcome.nonce).copied();
     let (request, reply) = points(&flow);
     let judgement = match &task.aim {
@@ -230,6 +304,10 @@ fn verdict(task: &Task<'_>, i: usize, probed: &Probed, flows: &Flows<'_>) -> Ver
             let drops = probed.recording.drops.get(task.client.name).copied().unwrap_or(0);
             judge_localhost(expected, &Evidence { outcome, flow, visit, drops })
         }
+        Aim::Service(serving) => {
+            let drops = probed.recording.drops.values().sum();
+            judge_service(serving, &Evidence { outcome, flow, visit, drops })
+        }
         Aim::Impossible(reason) => Judgement::only(Finding::NotProbed { reason: reason.clone() }),
     };
     Verdict {
@@ -238,6 +316,33 @@ fn verdict(task: &Task<'_>, i: usize, probed: &Probed, flows: &Flows<'_>) -> Ver
         request,
         reply,
         ..without_packets(task.subject.clone(), judgement)
+    }
+}
+
+/// The pod behind the service that the probe with number `i` arrived in.
+fn served<'t>(task: &'t Task<'_>, i: usize, probed: &Probed, flows: &Flows<'_>) -> Option<&'t str> {
+    let Aim::Service(serving) = &task.aim else { return None };
+    let Promise::Served(backends) = &serving.promise else { return None };
+    let outcome = probed.outcomes[i].as_ref().ok()?;
+    let port = outcome.local.map(|a| a.port());
+    let flow = flows.get(outcome.nonce, task.client.name, port, serving.front);
+    backend_of(backends, &flow).map(|backend| backend.pod.as_str())
+}
+
+/// The verdict on a group: the worst of its probes, or when all of them are good the one on their shares.
+fn together<'t>(
+    subject: String,
+    sharing: &Sharing,
+    verdicts: Vec<Verdict>,
+    served: impl FnOnce() -> Vec<&'t str>,
+) -> Verdict {
+    let (all, bad) = (verdicts.len(), verdicts.iter().filter(|v| v.ruling != Ruling::Pass).count());
+    let worst = verdicts.into_iter().max_by_key(|v| v.ruling).filter(|v| v.ruling != Ruling::Pass);
+    match worst {
+        Some(worst) => {
+            Verdict { subject, evidence: format!("{bad} of {all} connections: {}", worst.evidence), ..worst }
+        }
+        None => without_packets(subject, judge_share(sharing, &served())),
     }
 }
 

@@ -61,7 +61,8 @@ impl NonceMaker {
 pub(super) fn run(cluster: &Cluster, tasks: &[Task<'_>]) -> Result<Probed> {
     let nonces = NonceMaker::new()?;
     let logs = Logs::open(tasks)?;
-    let ends: HashSet<&str> = tasks.iter().flat_map(|t| [t.client.name, t.server.name]).collect();
+    let servers = tasks.iter().flat_map(|task| &task.servers).map(|server| server.name);
+    let ends: HashSet<&str> = tasks.iter().map(|task| task.client.name).chain(servers).collect();
     let spaces = cluster.spaces().filter(|s| s.role != Role::Pod || ends.contains(s.name.as_str()));
     let capture = Capture::start_without_arp(spaces, move |packet| nonces.is_ours(packet))?;
     let outcomes = send(tasks, nonces);
@@ -124,7 +125,7 @@ fn one_round(round: &Round<'_>, tasks: &[Task<'_>], nonces: NonceMaker) -> Resul
     };
     let requests = round.tasks.iter().filter_map(request).collect();
     // A panic while another batch was under way leaves the sidecar's pipes as usable as before: answers are numbered.
-    let mut sidecar = round.client.containers.sidecar.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut sidecar = round.client.sidecar.lock().unwrap_or_else(PoisonError::into_inner);
     sidecar.probe(requests)
 }
 
@@ -133,7 +134,8 @@ struct Logs(Vec<File>);
 
 impl Logs {
     fn open(tasks: &[Task<'_>]) -> Result<Logs> {
-        let mut paths: Vec<&Path> = tasks.iter().map(|t| t.server.containers.kubia_log.as_path()).collect();
+        let mut paths: Vec<&Path> =
+            tasks.iter().flat_map(|t| &t.servers).filter_map(|server| server.log).collect();
         paths.sort_unstable();
         paths.dedup();
         let open = |path: &Path| -> Result<File> {

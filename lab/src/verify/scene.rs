@@ -10,7 +10,9 @@ use std::os::unix::fs::MetadataExt;
 use anyhow::{Context, Result};
 use kernel::{Mac, Rtnl, addr, link};
 
+use super::prober::Prober;
 use super::sample::{self, Field, Sample};
+use super::services::Services;
 use super::{End, Task, paths};
 use crate::cluster::{Cluster, Node, Pod};
 use crate::kubia::PORT;
@@ -29,6 +31,9 @@ pub(super) struct Scene<'c> {
     sample: Option<BTreeSet<(usize, usize)>>,
     /// How many ordered pairs of the wanted kinds there are.
     pub(super) possible: usize,
+    /// Of every node, where services are verified.
+    probers: &'c [Prober],
+    pub(super) services: Services,
 }
 
 /// Which pairs of pods the chosen checks are about.
@@ -51,12 +56,19 @@ pub(super) struct PodFacts<'c> {
 }
 
 impl<'c> Scene<'c> {
-    pub(super) fn read(cluster: &'c Cluster, nodes: Vec<usize>, wanted: Wanted) -> Result<Scene<'c>> {
+    /// Services are looked at where there are probers for them.
+    pub(super) fn read(
+        cluster: &'c Cluster,
+        nodes: Vec<usize>,
+        wanted: Wanted,
+        probers: &'c [Prober],
+    ) -> Result<Scene<'c>> {
         let facts = |pod: &'c Pod| {
             PodFacts::read(pod, &cluster.nodes[pod.node])
                 .with_context(|| format!("look into {}", pod.space.name))
         };
         let pods = cluster.pods.iter().map(facts).collect::<Result<_>>()?;
+        let services = if probers.is_empty() { Services::default() } else { Services::read(cluster)? };
         let node_of: Vec<usize> = cluster.pods.iter().map(|pod| pod.node).collect();
         let clients: Vec<bool> = node_of.iter().map(|node| nodes.contains(node)).collect();
         let field = |same, cross| Field { nodes: &node_of, clients: &clients, same, cross };
@@ -66,7 +78,7 @@ impl<'c> Scene<'c> {
         let is_about_pairs = wanted.same_node || wanted.cross_node;
         let of_sample = if is_about_pairs { of_pods } else { field(true, true) };
         let sample = wanted.sample.map(|sample| sample::choose(&of_sample, sample));
-        Ok(Scene { cluster, pods, nodes, sample, possible })
+        Ok(Scene { cluster, pods, nodes, sample, possible, probers, services })
     }
 
     /// The pods on the nodes that are asked for.
@@ -96,7 +108,18 @@ impl<'c> Scene<'c> {
 
     pub(super) fn outside(&self) -> End<'c> {
         let outside = &self.cluster.outside;
-        End { name: &outside.space.name, containers: &outside.containers }
+        End::of(&outside.space.name, &outside.containers)
+    }
+
+    /// The nodes that are asked for.
+    pub(super) fn chosen_nodes(&self) -> impl Iterator<Item = usize> {
+        self.nodes.iter().copied()
+    }
+
+    /// A node as a client.
+    pub(super) fn node(&self, index: usize) -> Option<End<'c>> {
+        let prober = self.probers.get(index)?;
+        Some(End { name: &self.cluster.nodes[index].space.name, sidecar: &prober.sidecar, log: None })
     }
 }
 
@@ -128,7 +151,7 @@ impl<'c> PodFacts<'c> {
     }
 
     pub(super) fn end(&self) -> End<'c> {
-        End { name: self.name(), containers: &self.pod.containers }
+        End::of(self.name(), &self.pod.containers)
     }
 
     /// The address that probes use: the first of the CNI result that the interface has, else its first one.
@@ -165,5 +188,10 @@ pub(super) fn task<'c>(
         Ok(journey) => super::Aim::Journey(Box::new(more(journey))),
         Err(reason) => super::Aim::Impossible(reason),
     };
-    Task { subject: paths::subject(client.0.name, server.0.name), client: client.0, server: server.0, aim }
+    Task {
+        subject: paths::subject(client.0.name, server.0.name),
+        client: client.0,
+        servers: vec![server.0],
+        aim,
+    }
 }

@@ -166,8 +166,14 @@ fn containers(space: &Space) -> Containers {
 
 /// Runs a command inside a namespace; it has to succeed.
 pub(crate) fn run_in(space: &Space, program: &str, args: &[&str]) {
+    output_of(space, program, args);
+}
+
+/// The same, and what it prints.
+pub(crate) fn output_of(space: &Space, program: &str, args: &[&str]) -> String {
     let output = space.netns.run(|| Command::new(program).args(args).output()).unwrap().unwrap();
     assert!(output.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 /// Verifies with these checks, or with all.

@@ -14,5 +14,6 @@
 mod bed;
 mod capture;
 mod faults;
+mod services;
 mod trace;
 mod verify;

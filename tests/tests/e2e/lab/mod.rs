@@ -5,6 +5,7 @@ mod cleanliness;
 mod command_line;
 mod kubectl;
 mod scale;
+mod services;
 mod verdicts;
 
 use std::ffi::OsStr;

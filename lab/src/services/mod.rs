@@ -1,0 +1,109 @@
+//! Services by nftables: a virtual address that no interface has, rewritten to a pod's on the node of the client.
+//!
+//! [`model`] is what is asked for, [`mod@ruleset`] turns it into rules (a pure function), [`apply`] hands them to the kernel
+//! over netlink. [`Dataplane`] keeps every node's table, and the fabric's routes to load balancers, as they should be.
+
+pub mod apply;
+pub mod model;
+pub mod ruleset;
+#[cfg(test)]
+mod tests;
+
+use std::net::Ipv4Addr;
+
+use anyhow::{Context, Result};
+use ipnetwork::IpNetwork;
+use kernel::route::{self, Route};
+use kernel::{Nfnl, Rtnl, sysctl};
+
+use crate::cluster::{Cluster, Node};
+use crate::construct::INGRESS_TABLE;
+use model::Backed;
+use ruleset::{NodeView, Ruleset, ruleset};
+
+/// Whether frames between the ports of a bridge pass netfilter.
+const CALL_NETFILTER: &str = "net/bridge/bridge-nf-call-iptables";
+
+/// What a node's rules depend on.
+///
+/// # Errors
+/// Its namespace cannot be entered.
+pub fn view(index: usize, node: &Node) -> Result<NodeView> {
+    let value = node.space.netns.run(|| sysctl::read(CALL_NETFILTER))?;
+    let sees_bridged = value.is_ok_and(|value| value.trim() == "1");
+    Ok(NodeView { index, address: node.address, pods: node.pod_cidr, sees_bridged })
+}
+
+/// Every service with the pods behind it.
+pub fn backed(cluster: &Cluster) -> Vec<Backed> {
+    let with_pods = |service: &model::Service| Backed {
+        service: service.clone(),
+        endpoints: service.endpoints(&cluster.pods),
+    };
+    cluster.objects.services.iter().map(with_pods).collect()
+}
+
+/// What has been put into the kernels so far. Nothing is put there again that is there already, so a fault that
+/// somebody makes by hand stays until a service or a pod changes.
+#[derive(Debug, Default)]
+pub struct Dataplane {
+    rulesets: Vec<Ruleset>,
+    routes: Vec<(Ipv4Addr, Ipv4Addr)>,
+}
+
+impl Dataplane {
+    /// Makes nodes and fabric do what the services ask for; what went wrong is returned.
+    pub fn sync(&mut self, cluster: &Cluster) -> Vec<String> {
+        let services = backed(cluster);
+        self.rulesets.resize(cluster.nodes.len(), Ruleset::default());
+        let mut troubles = Vec::new();
+        for (index, node) in cluster.nodes.iter().enumerate() {
+            let done = sync_node(index, node, &services, &mut self.rulesets[index]);
+            if let Err(err) = done.with_context(|| format!("services on {}", node.space.name)) {
+                troubles.push(format!("{err:#}"));
+            }
+        }
+        if let Err(err) = self.sync_routes(cluster, &services).context("routes to load balancers") {
+            troubles.push(format!("{err:#}"));
+        }
+        troubles
+    }
+
+    fn sync_routes(&mut self, cluster: &Cluster, services: &[Backed]) -> Result<()> {
+        let way =
+            |backed: &Backed| Some((backed.service.balancer?, cluster.nodes.get(backed.entry())?.address));
+        let wanted: Vec<_> = services.iter().filter_map(way).collect();
+        if wanted == self.routes {
+            return Ok(());
+        }
+        let mut rtnl = Rtnl::open_in(&cluster.fabric.netns)?;
+        let route = |(to, via): &(Ipv4Addr, Ipv4Addr)| -> Route {
+            Route {
+                dst: Some(IpNetwork::from(std::net::IpAddr::V4(*to))),
+                gateway: Some((*via).into()),
+                table: Some(INGRESS_TABLE),
+                ..Route::default()
+            }
+        };
+        for old in self.routes.iter().filter(|old| !wanted.contains(old)) {
+            match route::delete(&mut rtnl, &route(old)) {
+                Err(err) if !err.is_not_found() => return Err(err.into()),
+                _ => {}
+            }
+        }
+        for new in wanted.iter().filter(|new| !self.routes.contains(new)) {
+            route::add(&mut rtnl, &route(new))?;
+        }
+        self.routes = wanted;
+        Ok(())
+    }
+}
+
+fn sync_node(index: usize, node: &Node, services: &[Backed], applied: &mut Ruleset) -> Result<()> {
+    let wanted = ruleset(&view(index, node)?, services);
+    if wanted != *applied {
+        apply::apply(&mut Nfnl::open_in(&node.space.netns)?, &wanted)?;
+        *applied = wanted;
+    }
+    Ok(())
+}
