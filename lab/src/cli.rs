@@ -18,7 +18,7 @@ use crate::output::{Color, Format};
 use crate::topology::Mode;
 use crate::{agent, capsule, kubectl, supervisor};
 
-pub(crate) use enter::spawn_in;
+pub(crate) use enter::{Surroundings, spawn_in};
 
 /// Pod networks out of network namespaces on this machine, proved on captured packets.
 #[derive(Debug, Parser)]

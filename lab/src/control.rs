@@ -261,9 +261,9 @@ fn receive_descriptors(stream: &UnixStream) -> std::io::Result<Vec<File>> {
     let mut all = Vec::new();
     for part in message.cmsgs()? {
         if let ControlMessageOwned::ScmRights(numbers) = part {
-            // Opened anew by number, which yields a value that owns its descriptor; the number that came with
-            // the message stays open until this process ends, which is soon.
+            // Opened anew by number, which yields a value that owns its descriptor.
             all.extend(numbers.iter().map(|number| File::open(format!("/proc/self/fd/{number}"))));
+            numbers.into_iter().try_for_each(nix::unistd::close)?;
         }
     }
     all.into_iter().collect()

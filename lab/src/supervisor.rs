@@ -19,6 +19,7 @@ use crate::control::{self, Event, Request};
 use crate::controller::work;
 use crate::events::Events;
 use crate::exit::{self, Failure};
+use crate::services::dns::{self, SharedZone};
 use crate::topology::Topology;
 use crate::{capsule, construct, inspect, kubectl, trace, verify};
 
@@ -82,6 +83,8 @@ fn supervise() -> Result<(), Failure> {
         .map_err(Failure::from)?;
     runtime.block_on(async {
         let events = Events::watch(&cluster.nodes)?;
+        let zone = SharedZone::default();
+        dns::serve(&cluster, &zone)?;
         let (orders, received) = mpsc::channel();
         let lab = Arc::new(Lab {
             topology,
@@ -91,7 +94,7 @@ fn supervise() -> Result<(), Failure> {
             probing: Mutex::new(()),
             agents: Mutex::new(agents),
         });
-        work::start(&lab, received);
+        work::start(&lab, zone, received);
         capsule::tell(&Event::Result { value: summary(&lab) });
         serve(lab, listener).await
     })?;

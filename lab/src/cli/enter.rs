@@ -8,7 +8,8 @@ use std::fs::File;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
-use nix::sched::{CloneFlags, setns};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, setns, unshare};
 use nix::unistd::geteuid;
 
 use super::{ExecArgs, RunArgs};
@@ -18,7 +19,7 @@ use crate::exit::{self, Failure};
 
 pub(super) fn exec(args: &ExecArgs) -> Result<u8, Failure> {
     let namespaces = Client::connect(&args.lab.name)?.enter(Some(&args.target))?;
-    spawn_in(&namespaces, &args.command, true)
+    spawn_in(&namespaces, &args.command, Surroundings::default())
 }
 
 pub(super) fn run(args: &RunArgs) -> Result<u8, Failure> {
@@ -35,17 +36,30 @@ pub(super) fn run(args: &RunArgs) -> Result<u8, Failure> {
     command.push(script.into());
     command.extend(args.args.iter().cloned());
     match &args.name {
-        Some(name) => spawn_in(&Client::connect(name)?.enter(None)?, &command, true),
+        Some(name) => spawn_in(&Client::connect(name)?.enter(None)?, &command, Surroundings::default()),
         None => capsule::run_command(&command),
     }
 }
 
-/// Enters the namespaces, in the order that [`Client::enter`] gives them, and runs the command there, with this process's
-/// standard input or with none. The calling process must have one thread.
+/// What a command finds besides the namespaces.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Surroundings {
+    /// No standard input, instead of this process's.
+    pub(crate) is_deaf: bool,
+    /// What stands in /etc/resolv.conf for this command alone, where there is such a file.
+    pub(crate) resolver: Option<&'static str>,
+}
+
+/// Enters the namespaces, in the order that [`Client::enter`] gives them, and runs the command there. The calling process
+/// must have one thread.
 ///
 /// # Errors
 /// A namespace that cannot be entered, a command that cannot be started.
-pub(crate) fn spawn_in(namespaces: &[File], command: &[OsString], with_input: bool) -> Result<u8, Failure> {
+pub(crate) fn spawn_in(
+    namespaces: &[File],
+    command: &[OsString],
+    around: Surroundings,
+) -> Result<u8, Failure> {
     let kinds: [CloneFlags; NAMESPACES] = [
         CloneFlags::CLONE_NEWNS,
         CloneFlags::CLONE_NEWPID,
@@ -61,10 +75,13 @@ pub(crate) fn spawn_in(namespaces: &[File], command: &[OsString], with_input: bo
         setns(namespace, kind)
             .map_err(|errno| Failure::new(exit::RUN_FAILED, format!("enter the lab: {}", errno.desc())))?;
     }
+    if let Some(text) = around.resolver {
+        give_resolver(text)?;
+    }
     let Some((program, args)) = command.split_first() else { return Err(Failure::usage("no command")) };
     let mut child = Command::new(program);
     child.args(args);
-    if !with_input {
+    if around.is_deaf {
         child.stdin(std::process::Stdio::null());
     }
     if let Some(directory) = directory.ok().filter(|directory| directory.is_dir()) {
@@ -72,4 +89,22 @@ pub(crate) fn spawn_in(namespaces: &[File], command: &[OsString], with_input: bo
     }
     let status = child.status().map_err(|err| exit::of_spawn(program, &err))?;
     Ok(exit::of_status(status))
+}
+
+/// Puts a file in place of /etc/resolv.conf, in a mount namespace of this process's own.
+fn give_resolver(text: &str) -> Result<(), Failure> {
+    let failed =
+        |what: &str, words: String| Failure::new(exit::RUN_FAILED, format!("{what} of the pod: {words}"));
+    let Ok(target) = std::fs::canonicalize("/etc/resolv.conf") else { return Ok(()) };
+    let path = format!("/run/podlab/resolv.{}", std::process::id());
+    std::fs::write(&path, text).map_err(|err| failed("resolv.conf", err.to_string()))?;
+    let none: Option<&str> = None;
+    let put = || -> nix::Result<()> {
+        unshare(CloneFlags::CLONE_NEWNS)?;
+        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
+        mount(Some(path.as_str()), &target, none, MsFlags::MS_BIND, none)
+    };
+    let done = put().map_err(|errno| failed("mounts", errno.desc().to_owned()));
+    // What is mounted needs no name any more.
+    std::fs::remove_file(&path).map_err(|err| failed("resolv.conf", err.to_string())).and(done)
 }

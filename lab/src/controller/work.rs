@@ -12,6 +12,7 @@ use crate::cluster::{Cluster, Pod, PodMeta};
 use crate::controller::{Action, Seen, reconcile};
 use crate::objects::Incident;
 use crate::services::Dataplane;
+use crate::services::dns::SharedZone;
 use crate::supervisor::Lab;
 
 /// How long the first failure makes the loop wait, and the longest that it waits.
@@ -51,11 +52,11 @@ impl Orders {
     }
 }
 
-/// Starts the loop. It ends with the supervisor.
-pub fn start(lab: &Arc<Lab>, orders: Receiver<Message>) {
+/// Starts the loop, which keeps the names of services too. It ends with the supervisor.
+pub fn start(lab: &Arc<Lab>, zone: SharedZone, orders: Receiver<Message>) {
     let lab = Arc::clone(lab);
     std::thread::spawn(move || {
-        let mut plane = Dataplane::default();
+        let mut plane = Dataplane::of(zone);
         let mut wait = Duration::MAX;
         loop {
             let message = match wait {

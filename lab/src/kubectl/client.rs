@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::parse::{self, GetArgs, Line, Output, RunArgs, Verb, meant, one};
 use super::table::{Look, table};
-use super::{Ask, FROM_SERVER, Kind, describe, exec, objects, serve, server_error};
+use super::{Ask, FROM_SERVER, Kind, describe, edit, exec, forward, objects, serve, server_error};
 use crate::control::{Client, Request};
 use crate::exit::{self, Failure};
 use crate::{labels, output};
@@ -89,6 +89,8 @@ fn dispatch(line: Line, with_dashes: bool) -> Result<u8, Failure> {
             output::print(&format!("{kind}/{name} scaled\n"))?;
             Ok(exit::OK)
         }
+        Verb::PortForward(args) => forward::forward(&lab, &args),
+        Verb::Edit(args) => edit::edit(&lab, &args),
         Verb::Expose(args) => serve::expose(&lab, args),
         Verb::Create(args) => serve::create_line(&lab, args),
         Verb::Patch(args) => {

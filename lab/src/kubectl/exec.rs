@@ -6,8 +6,9 @@ use super::Kind;
 use super::client::Lab;
 use super::objects::CONTAINERS;
 use super::parse::ExecArgs;
-use crate::cli::spawn_in;
+use crate::cli::{Surroundings, spawn_in};
 use crate::exit::{self, Failure};
+use crate::services::dns::RESOLVER;
 
 pub(super) fn exec(lab: &Lab, args: &ExecArgs, with_dashes: bool) -> Result<u8, Failure> {
     let pod = args.pod.strip_prefix("pod/").unwrap_or(&args.pod);
@@ -31,7 +32,8 @@ pub(super) fn exec(lab: &Lab, args: &ExecArgs, with_dashes: bool) -> Result<u8, 
         eprintln!("Unable to use a TTY - input is not a terminal or the right kind of file");
     }
     let namespaces = lab.connect()?.enter(Some(pod))?;
-    let code = spawn_in(&namespaces, &args.command, args.stdin)?;
+    let around = Surroundings { is_deaf: !args.stdin, resolver: Some(RESOLVER) };
+    let code = spawn_in(&namespaces, &args.command, around)?;
     if code != exit::OK {
         eprintln!("command terminated with exit code {code}");
     }

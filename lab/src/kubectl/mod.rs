@@ -6,7 +6,9 @@
 
 mod client;
 mod describe;
+mod edit;
 mod exec;
+mod forward;
 pub mod objects;
 mod parse;
 mod serve;

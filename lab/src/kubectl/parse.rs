@@ -38,6 +38,10 @@ pub(super) enum Verb {
     Expose(ExposeArgs),
     /// Make a service of a type: create service TYPE NAME.
     Create(CreateArgs),
+    /// Carry a port of localhost into a pod, until Ctrl-C.
+    PortForward(PortForwardArgs),
+    /// Change an object's spec in an editor.
+    Edit(EditArgs),
     /// Change fields of an object's spec.
     Patch(PatchArgs),
     /// Delete objects.
@@ -187,6 +191,23 @@ pub(super) struct CreateArgs {
     /// What an externalname is a name for.
     #[arg(long)]
     pub(super) external_name: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct PortForwardArgs {
+    /// POD, pod/POD, or svc/NAME or rc/NAME for a pod of it.
+    #[arg(value_name = "WHAT")]
+    pub(super) what: String,
+    /// LOCAL:REMOTE, PORT for both, or :REMOTE for any local one.
+    #[arg(required = true, value_name = "PORTS")]
+    pub(super) ports: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct EditArgs {
+    /// svc NAME or rc NAME, or KIND/NAME.
+    #[arg(required = true, value_name = "WHAT")]
+    pub(super) what: Vec<String>,
 }
 
 #[derive(Debug, Args)]

@@ -16,8 +16,8 @@ use crate::exit::{self, Failure};
 use crate::labels::{self, Labels};
 use crate::output;
 use crate::services::model::{
-    BALANCERS, NODE_PORTS, SERVICES, Service, ServicePort, ServiceType, TrafficPolicy, free_balancer,
-    free_node_port, free_service_address,
+    BALANCERS, NODE_PORTS, SERVICES, Service, ServicePort, ServiceType, TrafficPolicy, Transport,
+    free_balancer, free_node_port, free_service_address,
 };
 use crate::supervisor::Lab;
 
@@ -223,6 +223,7 @@ struct PortPatch {
     port: Option<u16>,
     target_port: Option<u16>,
     node_port: Option<u16>,
+    protocol: Option<Transport>,
 }
 
 #[derive(Deserialize)]
@@ -278,6 +279,7 @@ fn patched(mut service: Service, others: &[Service], patch: ServicePatch) -> Res
             port.port = change.port.unwrap_or(port.port);
             port.target_port = change.target_port.unwrap_or(port.target_port);
             port.node_port = change.node_port.or(port.node_port);
+            port.protocol = change.protocol.unwrap_or(port.protocol);
         }
         _ => return Err(invalid("spec.ports: a service of a lab has one port")),
     }

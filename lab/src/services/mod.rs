@@ -4,12 +4,14 @@
 //! over netlink. [`Dataplane`] keeps every node's table, and the fabric's routes to load balancers, as they should be.
 
 pub mod apply;
+pub mod dns;
 pub mod model;
 pub mod ruleset;
 #[cfg(test)]
 mod tests;
 
 use std::net::Ipv4Addr;
+use std::sync::PoisonError;
 
 use anyhow::{Context, Result};
 use ipnetwork::IpNetwork;
@@ -18,6 +20,7 @@ use kernel::{Nfnl, Rtnl, sysctl};
 
 use crate::cluster::{Cluster, Node};
 use crate::construct::INGRESS_TABLE;
+use dns::SharedZone;
 use model::Backed;
 use ruleset::{NodeView, Ruleset, ruleset};
 
@@ -48,14 +51,22 @@ pub fn backed(cluster: &Cluster) -> Vec<Backed> {
 #[derive(Debug, Default)]
 pub struct Dataplane {
     rulesets: Vec<Ruleset>,
+    zone: SharedZone,
     routes: Vec<(Ipv4Addr, Ipv4Addr)>,
 }
 
 impl Dataplane {
+    /// Nothing yet; names go into this zone.
+    pub fn of(zone: SharedZone) -> Self {
+        Self { zone, ..Self::default() }
+    }
+
     /// Makes nodes and fabric do what the services ask for; what went wrong is returned.
     pub fn sync(&mut self, cluster: &Cluster) -> Vec<String> {
         let services = backed(cluster);
         self.rulesets.resize(cluster.nodes.len(), Ruleset::default());
+        *self.zone.lock().unwrap_or_else(PoisonError::into_inner) =
+            dns::zone(&cluster.objects.services, cluster.outside.address);
         let mut troubles = Vec::new();
         for (index, node) in cluster.nodes.iter().enumerate() {
             let done = sync_node(index, node, &services, &mut self.rulesets[index]);

@@ -11,6 +11,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use ipnetwork::Ipv4Network;
 use kernel::nft::{ChainKind, Hook, Point, priority};
 
+use super::dns;
 use super::model::{BALANCERS, Backed, Endpoint, PODS, SERVICES, ServicePort, TrafficPolicy, Transport};
 
 /// The mark of packets whose source becomes a node's address: kube-proxy's own bit.
@@ -116,12 +117,15 @@ const SERVICES_CHAIN: &str = "services";
 /// The chain that refuses what found none.
 const REFUSALS: &str = "refusals";
 
+/// The chain for the cluster's DNS.
+const DNS_CHAIN: &str = "dns";
+
 /// The rules of a node. Without services there are none.
 pub fn ruleset(node: &NodeView, services: &[Backed]) -> Ruleset {
     let mut rules = Ruleset::default();
     let fronts = services.iter().filter_map(|backed| Some((backed, backed.service.port?)));
     let fronts: Vec<_> = fronts.filter(|(backed, _)| backed.service.cluster_ip.is_some()).collect();
-    if fronts.is_empty() {
+    if services.is_empty() {
         return rules;
     }
     let nat = |point, priority| Some((ChainKind::Nat, point, priority));
@@ -135,7 +139,14 @@ pub fn ruleset(node: &NodeView, services: &[Backed]) -> Ruleset {
     rules.chain(REFUSALS, None, vec![Step::Reject(SERVICES), Step::Reject(BALANCERS)]);
     rules.chain(SERVICES_CHAIN, None, vec![Step::ServiceMap, Step::NodePortMap(node.address)]);
 
-    let (mut addresses, mut ports) = (Vec::new(), Vec::new());
+    // The cluster's DNS is on every node.
+    let dns = Key::Service(dns::ADDRESS, Transport::Udp, dns::PORT);
+    rules.chain(
+        DNS_CHAIN,
+        None,
+        vec![Step::Dnat(Transport::Udp, SocketAddrV4::new(node.address, dns::PORT))],
+    );
+    let (mut addresses, mut ports) = (vec![(dns, DNS_CHAIN.to_owned())], Vec::new());
     for (backed, port) in fronts {
         // A service without endpoints is in no map: its packets keep their destination and are refused.
         if !backed.endpoints.is_empty() {

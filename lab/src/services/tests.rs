@@ -67,16 +67,22 @@ fn a_node_port_where_bridged_frames_are_not_seen() {
 #[test]
 fn a_service_without_endpoints_is_in_no_map() {
     let rules = ruleset(&node(true), &[kubia(ServiceType::ClusterIp, TrafficPolicy::Cluster, false, &[])]);
-    assert!(rules.maps.iter().all(|map| map.elements.is_empty()), "{rules}");
+    let elements: Vec<String> = rules
+        .maps
+        .iter()
+        .flat_map(|map| map.elements.iter().map(|(key, chain)| format!("{key} {chain}")))
+        .collect();
+    assert_eq!(elements, ["10.96.0.10 . udp . 53 dns"], "{rules}");
     assert!(rules.to_string().contains("ip daddr 10.96.0.0/16 reject"), "{rules}");
 }
 
 #[test]
-fn without_services_there_are_no_rules() {
+fn without_services_there_are_no_rules_and_for_a_name_only_those_of_dns() {
     assert!(ruleset(&node(true), &[]).chains.is_empty());
     let mut name = kubia(ServiceType::ExternalName, TrafficPolicy::Cluster, false, &[]);
     (name.service.cluster_ip, name.service.port) = (None, None);
-    assert!(ruleset(&node(true), &[name]).chains.is_empty());
+    let rules = ruleset(&node(true), &[name]).to_string();
+    assert!(rules.contains("dnat to 192.0.2.11:53") && !rules.contains("numgen"), "{rules}");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 mod cleanliness;
 mod command_line;
+mod document;
 mod kubectl;
 mod scale;
 mod services;
