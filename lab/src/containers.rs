@@ -8,6 +8,7 @@ use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use kernel::{Netns, fork};
@@ -17,6 +18,8 @@ use nix::unistd::Pid;
 
 use crate::{exit, kubia, probe};
 
+/// How long a killed process may take to end.
+const LAST_BREATH: Duration = Duration::from_secs(5);
 /// Where each pod's processes log.
 const LOGS: &str = "/run/podlab/pods";
 
@@ -96,9 +99,10 @@ fn run(name: &'static str, stdio: [OwnedFd; 3], work: impl FnOnce() -> std::io::
 /// Kills every process in a network namespace, those of `exec` too, and waits for those that this process started.
 ///
 /// # Errors
-/// The namespace or /proc cannot be read.
+/// The namespace or /proc cannot be read, or a process does not end though it is killed.
 pub fn end(netns: &Netns) -> Result<()> {
     let own = netns.id()?;
+    let deadline = Instant::now() + LAST_BREATH;
     // A process may start another while they are being counted; what it starts is found the next time.
     loop {
         let mut found = 0;
@@ -117,7 +121,10 @@ pub fn end(netns: &Netns) -> Result<()> {
         if found == 0 {
             return Ok(());
         }
-        std::thread::sleep(std::time::Duration::from_millis(1));
+        if Instant::now() > deadline {
+            bail!("{found} processes of the pod do not end");
+        }
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 

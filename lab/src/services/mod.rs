@@ -10,18 +10,20 @@ pub mod ruleset;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::sync::PoisonError;
 
 use anyhow::{Context, Result};
 use ipnetwork::IpNetwork;
-use kernel::route::{self, Route};
+use kernel::conntrack::{self, Filter};
+use kernel::route::{self, Family, Route};
 use kernel::{Nfnl, Rtnl, sysctl};
 
 use crate::cluster::{Cluster, Node};
 use crate::construct::INGRESS_TABLE;
 use dns::SharedZone;
-use model::Backed;
+use model::{Backed, Transport};
 use ruleset::{NodeView, Ruleset, ruleset};
 
 /// Whether frames between the ports of a bridge pass netfilter.
@@ -53,6 +55,8 @@ pub struct Dataplane {
     rulesets: Vec<Ruleset>,
     zone: SharedZone,
     routes: Vec<(Ipv4Addr, Ipv4Addr)>,
+    /// The pods behind UDP services.
+    datagrams: BTreeSet<Ipv4Addr>,
 }
 
 impl Dataplane {
@@ -74,10 +78,40 @@ impl Dataplane {
                 troubles.push(format!("{err:#}"));
             }
         }
+        if let Err(err) =
+            self.forget_datagrams(cluster, &services).context("connections of pods that are gone")
+        {
+            troubles.push(format!("{err:#}"));
+        }
         if let Err(err) = self.sync_routes(cluster, &services).context("routes to load balancers") {
             troubles.push(format!("{err:#}"));
         }
         troubles
+    }
+
+    /// A datagram of a connection that the kernel knows goes where the ones before it went, whatever the rules say by
+    /// now; so the connections of pods that are behind no UDP service any more are forgotten.
+    fn forget_datagrams(&mut self, cluster: &Cluster, services: &[Backed]) -> Result<()> {
+        let is_udp =
+            |backed: &&Backed| backed.service.port.is_some_and(|port| port.protocol == Transport::Udp);
+        let behind = services.iter().filter(is_udp).flat_map(|backed| &backed.endpoints);
+        let wanted: BTreeSet<Ipv4Addr> = behind.map(|endpoint| endpoint.address).collect();
+        let gone: Vec<Ipv4Addr> = self.datagrams.difference(&wanted).copied().collect();
+        self.datagrams = wanted;
+        for node in cluster.nodes.iter().filter(|_| !gone.is_empty()) {
+            let mut nfnl = Nfnl::open_in(&node.space.netns)?;
+            for address in &gone {
+                let filter = Filter {
+                    family: Family::V4,
+                    protocol: Transport::Udp.number(),
+                    port: None,
+                    destination: None,
+                    server: Some((*address).into()),
+                };
+                conntrack::delete(&mut nfnl, &filter)?;
+            }
+        }
+        Ok(())
     }
 
     fn sync_routes(&mut self, cluster: &Cluster, services: &[Backed]) -> Result<()> {

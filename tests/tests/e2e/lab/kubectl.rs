@@ -100,6 +100,19 @@ fn a_label_that_is_taken_away_makes_an_orphan_and_a_new_pod() -> Result<()> {
 }
 
 #[test]
+fn pods_made_meanwhile_are_deleted_by_cni_at_a_graceful_end() -> Result<()> {
+    let lab = Lab::up("kdown", &["--pods", "1", "--nodes", "2"])?;
+    lab.k(&format!("{RUN} --replicas=3"))?;
+    lab.k("delete pod kubia-1")?;
+    let output = lab.podlab("down", &["--graceful", "-o", "json"])?;
+    ensure!(output.status.success(), "{}", text(&output));
+    let document: Value = serde_json::from_slice(&output.stdout)?;
+    let down = &document["down"][0];
+    assert_eq!((&down["deleted"], &down["left"]), (&4.into(), &serde_json::json!([])), "{document:#}");
+    Ok(())
+}
+
+#[test]
 fn the_same_seed_gives_the_same_pods() -> Result<()> {
     let pods = |name: &str, options: &[&str]| -> Result<Vec<(String, String, String)>> {
         let lab = Lab::up(name, &[&["--pods", "0"], options].concat())?;

@@ -1,6 +1,8 @@
 //! Services in whole labs: addresses that are nowhere, shares, who is seen as the source, and a fault for each check.
 
 use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+use std::process::Stdio;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -208,6 +210,41 @@ fn pods_of_one_node_reach_a_service_though_bridges_do_not_call_netfilter() -> Re
     assert_eq!(lab.remotes(&pods[1].0)?, ["10.244.1.1"; 2], "without it the source cannot stay");
     let (code, report) = lab.verify(&["service-reach", "service-share"])?;
     ensure!(code == 0, "{report:#}");
+    Ok(())
+}
+
+/// A client of one UDP socket: each line on its standard input is a datagram, each answer's first line is printed.
+const DATAGRAMS: &str = "import socket, sys
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.settimeout(2)
+s.connect(('10.96.0.12', 8080))
+for line in sys.stdin:
+    s.send(b'x')
+    try:
+        print(s.recv(2000).decode().splitlines()[0], flush=True)
+    except Exception as e:
+        print(e, flush=True)
+";
+
+#[test]
+fn datagrams_of_one_socket_leave_a_pod_that_is_gone() -> Result<()> {
+    let lab = lab("udp", 2)?;
+    lab.k("expose rc kubia --name datagrams --protocol UDP")?;
+    let arguments = ["exec", "--name", &lab.name, "node1", "--", "python3", "-c", DATAGRAMS];
+    let mut client = super::command(&arguments)?.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+    let mut ask = client.stdin.take().context("no stdin")?;
+    let mut answers = BufReader::new(client.stdout.take().context("no stdout")?).lines();
+    let mut hit = || -> Result<String> {
+        ask.write_all(b"\n")?;
+        let line = answers.next().context("the client has ended")??;
+        Ok(line.strip_prefix("You've hit ").with_context(|| format!("no answer: {line}"))?.to_owned())
+    };
+    let first = hit()?;
+    assert_eq!(hit()?, first, "the kernel knows the connection");
+    lab.k(&format!("delete pod {first}"))?;
+    assert_ne!(hit()?, first);
+    drop(ask);
+    ensure!(client.wait()?.success(), "the client fails");
     Ok(())
 }
 
