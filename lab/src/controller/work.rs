@@ -85,7 +85,7 @@ pub fn start(lab: &Arc<Lab>, zone: SharedZone, orders: Receiver<Message>) {
 fn obey(lab: &Lab, plane: &mut Dataplane, order: Order) -> Vec<String> {
     let mut troubles = match order {
         Order::Reconcile => Vec::new(),
-        Order::DeletePods(pods) => pods.iter().flat_map(|pod| delete(lab, plane, pod)).collect(),
+        Order::DeletePods(pods) => delete(lab, plane, &pods),
         Order::AddPod(name, meta) => add(lab, &name, meta).err().into_iter().collect(),
     };
     troubles.extend(settle(lab, plane));
@@ -101,17 +101,29 @@ fn settle(lab: &Lab, plane: &mut Dataplane) -> Vec<String> {
         let actions = wanted(&lab.cluster());
         let is_possible =
             |action: &Action| !matches!(action, Action::Add { controller } if failing.contains(controller));
-        let Some(action) = actions.into_iter().find(is_possible) else { break };
-        match action {
+        let Some(action) = actions.iter().find(|action| is_possible(action)) else { break };
+        match action.clone() {
             Action::Add { controller } => {
                 if let Err(trouble) = add_of(lab, &controller) {
                     failing.push(controller);
                     troubles.push(trouble);
                 }
             }
-            Action::Delete { pod, controller } => {
-                note(lab, format!("rc/{controller}"), "SuccessfulDelete", format!("Deleted pod: {pod}"));
-                troubles.extend(delete(lab, plane, &pod));
+            // All that go, at once: services are changed once for all of them.
+            Action::Delete { .. } => {
+                let mut names = Vec::new();
+                for action in actions {
+                    if let Action::Delete { pod, controller } = action {
+                        note(
+                            lab,
+                            format!("rc/{controller}"),
+                            "SuccessfulDelete",
+                            format!("Deleted pod: {pod}"),
+                        );
+                        names.push(pod);
+                    }
+                }
+                troubles.extend(delete(lab, plane, &names));
             }
             Action::Adopt { pod, controller } => own(&mut lab.cluster_mut(), &pod, Some(controller)),
             Action::Release { pod, .. } => own(&mut lab.cluster_mut(), &pod, None),
@@ -201,17 +213,20 @@ fn add(lab: &Lab, name: &str, meta: PodMeta) -> Result<(), String> {
     }
 }
 
-/// Ends a pod, which by then is no endpoint of a service any more; one that is gone already is no trouble.
-fn delete(lab: &Lab, plane: &mut Dataplane, name: &str) -> Vec<String> {
-    let taken = {
+/// Ends pods, which by then are no endpoints of a service any more; one that is gone already is no trouble.
+fn delete(lab: &Lab, plane: &mut Dataplane, names: &[String]) -> Vec<String> {
+    let taken: Vec<Pod> = {
         let mut cluster = lab.cluster_mut();
-        let found = cluster.pods.iter().position(|pod| pod.space.name == name);
-        found.map(|index| cluster.pods.remove(index))
+        cluster.pods.extract_if(.., |pod| names.contains(&pod.space.name)).collect()
     };
-    let Some(pod) = taken else { return Vec::new() };
+    if taken.is_empty() {
+        return Vec::new();
+    }
     let mut troubles = plane.sync(&lab.cluster());
-    let ended = lab.agent(pod.node, |agent| agent.remove(name));
-    troubles.extend(ended.unwrap_or_else(|err| vec![format!("{err:#}")]));
+    for pod in taken {
+        let ended = lab.agent(pod.node, |agent| agent.remove(&pod.space.name));
+        troubles.extend(ended.unwrap_or_else(|err| vec![format!("{err:#}")]));
+    }
     troubles
 }
 

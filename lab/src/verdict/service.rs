@@ -12,6 +12,9 @@ use crate::cluster::Role;
 use crate::probe::Word;
 use crate::sighting::{Direction, Flow, Sighting, one_transmission};
 
+/// Pods whose shares are told one by one.
+const LISTED: usize = 6;
+
 /// A pod behind a service, as one client should see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Backend {
@@ -291,6 +294,11 @@ pub fn judge_share(expected: &Sharing, served: &[&str]) -> Judgement {
         .collect();
     Judgement::of(findings, || {
         let shares: Vec<String> = counts.iter().map(|(pod, count)| format!("{pod} {count}")).collect();
-        format!("{of} connections: {}", shares.join(", "))
+        match (counts.values().min(), counts.values().max()) {
+            (Some(least), Some(most)) if counts.len() > LISTED => {
+                format!("{of} connections: {least} to {most} for each of {} pods", counts.len())
+            }
+            _ => format!("{of} connections: {}", shares.join(", ")),
+        }
     })
 }
