@@ -13,6 +13,7 @@ use nix::sched::{CloneFlags, unshare};
 use serde::Serialize;
 
 use crate::construct::in_thread;
+use crate::services;
 
 /// One feature: whether it is there, and what it is for.
 #[derive(Debug, Clone, Serialize)]
@@ -30,7 +31,7 @@ pub struct Finding {
 type Probe = fn() -> Result<()>;
 
 /// Feature, what needs it, whether a lab is impossible without, how it is tried.
-const FEATURES: [(&str, &str, bool, Probe); 9] = [
+const FEATURES: [(&str, &str, bool, Probe); 11] = [
     ("root", "namespaces of a lab, until rootless labs come", true, root),
     ("network namespace", "nodes, pods, the wires between them", true, network),
     ("mount namespace", "nothing of a lab is seen by the machine", true, mounts),
@@ -41,6 +42,8 @@ const FEATURES: [(&str, &str, bool, Probe); 9] = [
     ("veth and bridge", "wires and switches", true, wires),
     ("packet socket", "captures, on which every verdict rests", true, capture),
     ("writable sysctls", "nodes that forward packets", true, sysctls),
+    ("nf_tables for services", "services of a lab: maps, numgen, dynamic sets, nat, reject", false, rules),
+    ("bridges call netfilter", "pods of one node keep their address towards a service", false, bridged),
     (
         "overlay file system",
         "plugins may write to /var/lib; without it only to their own directory",
@@ -111,6 +114,14 @@ fn wires() -> Result<()> {
         true => Ok(()),
         false => Err(anyhow!("a veth on a bridge carries no frames after 2 s")),
     }
+}
+
+fn rules() -> Result<()> {
+    Ok(Netns::create()?.run(services::try_out)??)
+}
+
+fn bridged() -> Result<()> {
+    Netns::create()?.run(services::calls_netfilter)?
 }
 
 fn capture() -> Result<()> {

@@ -14,7 +14,7 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::sync::PoisonError;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use ipnetwork::IpNetwork;
 use kernel::conntrack::{self, Filter};
 use kernel::route::{self, Family, Route};
@@ -22,8 +22,9 @@ use kernel::{Nfnl, Rtnl, sysctl};
 
 use crate::cluster::{Cluster, Node};
 use crate::construct::INGRESS_TABLE;
+use crate::labels::Labels;
 use dns::SharedZone;
-use model::{Backed, Transport};
+use model::{Backed, Endpoint, Service, ServicePort, ServiceType, TrafficPolicy, Transport};
 use ruleset::{NodeView, Ruleset, ruleset};
 
 /// Whether frames between the ports of a bridge pass netfilter.
@@ -34,8 +35,7 @@ const CALL_NETFILTER: &str = "net/bridge/bridge-nf-call-iptables";
 /// # Errors
 /// Its namespace cannot be entered.
 pub fn view(index: usize, node: &Node) -> Result<NodeView> {
-    let value = node.space.netns.run(|| sysctl::read(CALL_NETFILTER))?;
-    let sees_bridged = value.is_ok_and(|value| value.trim() == "1");
+    let sees_bridged = node.space.netns.run(calls_netfilter)?.is_ok();
     Ok(NodeView { index, address: node.address, pods: node.pod_cidr, sees_bridged })
 }
 
@@ -141,6 +141,47 @@ impl Dataplane {
         }
         self.routes = wanted;
         Ok(())
+    }
+}
+
+/// Puts the rules of a service that uses everything into the calling thread's namespace, as a test of the kernel.
+///
+/// # Errors
+/// What the kernel lacks.
+pub fn try_out() -> kernel::Result<()> {
+    let (node, pod) = (Ipv4Addr::new(192, 0, 2, 11), Ipv4Addr::new(10, 244, 1, 2));
+    let protocol = Transport::Tcp;
+    let service = Service {
+        name: "all".to_owned(),
+        labels: Labels::new(),
+        selector: Labels::new(),
+        kind: ServiceType::LoadBalancer,
+        cluster_ip: model::free_service_address(&[]),
+        balancer: model::free_balancer(&[]),
+        external_name: None,
+        port: Some(ServicePort {
+            protocol,
+            port: 80,
+            target_port: 8080,
+            node_port: model::free_node_port(&[]),
+        }),
+        has_affinity: true,
+        policy: TrafficPolicy::Cluster,
+        created: std::time::SystemTime::UNIX_EPOCH,
+    };
+    let endpoints = vec![Endpoint { pod: "pod".to_owned(), node: 0, address: pod }];
+    let view = NodeView { index: 0, address: node, pods: model::PODS, sees_bridged: true };
+    apply::apply(&mut Nfnl::open()?, &ruleset(&view, &[Backed { service, endpoints }]))
+}
+
+/// Whether the calling thread's namespace has frames between the ports of its bridges pass netfilter.
+///
+/// # Errors
+/// Why not.
+pub fn calls_netfilter() -> Result<()> {
+    match sysctl::read(CALL_NETFILTER)?.trim() {
+        "1" => Ok(()),
+        other => bail!("{CALL_NETFILTER} is {other}"),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use super::{Lab, podlab, text};
@@ -132,6 +132,10 @@ fn doctor_finds_what_a_lab_needs() -> Result<()> {
     ensure!(output.status.success(), "{}", text(&output));
     let document: Value = serde_json::from_slice(&output.stdout)?;
     assert_eq!(document["schema"], "podlab.doctor/1");
-    ensure!(document["findings"].as_array().is_some_and(|findings| findings.len() >= 8), "{document}");
+    let findings = document["findings"].as_array().context("no findings")?;
+    ensure!(findings.len() >= 10, "{document}");
+    let services =
+        findings.iter().find(|it| it["feature"] == "nf_tables for services").context("no rules")?;
+    ensure!(services["problem"].is_null(), "{services}");
     Ok(())
 }
