@@ -1,13 +1,17 @@
-//! Neighbours (ARP and ND) and the forwarding databases of bridges, listed. Nothing here changes an entry.
+//! Neighbours (ARP and ND) and forwarding databases: listed; and entries that stay until they are deleted, for links
+//! on which nobody asks or learns.
 
 use std::net::IpAddr;
 
-use netlink_packet_core::Emitable;
+use netlink_packet_core::{Emitable, NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::AddressFamily;
-use netlink_packet_route::neighbour::{NeighbourHeader, NeighbourMessage};
+use netlink_packet_route::neighbour::{
+    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourHeader, NeighbourMessage, NeighbourState,
+};
 
 use crate::error::{Cause, Result};
 use crate::mac::Mac;
+use crate::route::Family;
 use crate::rtnl::Rtnl;
 use crate::wire;
 
@@ -60,6 +64,8 @@ pub struct FdbEntry {
     pub mac: Mac,
     /// The VLAN, when the bridge filters by VLAN.
     pub vlan: Option<u16>,
+    /// Of a VXLAN: the address that frames for `mac` are sent to.
+    pub dst: Option<IpAddr>,
     /// `NUD_*`: permanent entries are local to the host, noarp ones are static, others are learned.
     pub state: u16,
 }
@@ -87,11 +93,55 @@ pub fn fdb(rtnl: &mut Rtnl) -> Result<Vec<FdbEntry>> {
             master: a.master,
             mac,
             vlan: a.vlan,
+            dst: a.dst,
             state: header.state.into(),
         }));
         Ok(())
     })
     .map_err(|c| c.about("list forwarding databases"))
+}
+
+/// Adds a neighbour that is never asked for: `addr` on link `index` has `mac`. `is_exists()` when there is an entry for
+/// it, of whatever kind.
+pub fn add_permanent(rtnl: &mut Rtnl, index: u32, addr: IpAddr, mac: Mac) -> Result<()> {
+    let m = permanent_message(index, addr, mac);
+    rtnl.change(libc::RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_EXCL, &m)
+        .map_err(|c| c.about(format!("add neighbour {addr} on link {index}")))
+}
+
+/// Adds an entry to the forwarding database of the VXLAN with this index: frames for `mac` are sent to `dst`.
+/// `is_exists()` when there is one for that address.
+pub fn add_fdb(rtnl: &mut Rtnl, index: u32, mac: Mac, dst: IpAddr) -> Result<()> {
+    let m = fdb_message(index, mac, dst);
+    rtnl.change(libc::RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_EXCL, &m)
+        .map_err(|c| c.about(format!("add forwarding entry {mac} to {dst} of link {index}")))
+}
+
+fn permanent_message(index: u32, addr: IpAddr, mac: Mac) -> NeighbourMessage {
+    let mut m = NeighbourMessage::default();
+    m.header.family = Family::of(addr).number();
+    m.header.ifindex = index;
+    m.header.state = NeighbourState::Permanent;
+    m.attributes = vec![
+        NeighbourAttribute::Destination(wire_address(addr)),
+        NeighbourAttribute::LinkLayerAddress(mac.0.to_vec()),
+    ];
+    m
+}
+
+/// The entry is of the device itself (NTF_SELF), not of a bridge that it may be a port of.
+fn fdb_message(index: u32, mac: Mac, dst: IpAddr) -> NeighbourMessage {
+    let mut m = permanent_message(index, dst, mac);
+    m.header.family = AddressFamily::Bridge;
+    m.header.flags = NeighbourFlags::Own;
+    m
+}
+
+fn wire_address(addr: IpAddr) -> NeighbourAddress {
+    match addr {
+        IpAddr::V4(v4) => NeighbourAddress::Inet(v4),
+        IpAddr::V6(v6) => NeighbourAddress::Inet6(v6),
+    }
 }
 
 #[derive(Default)]
@@ -113,4 +163,31 @@ fn read(payload: &[u8]) -> std::result::Result<(NeighbourHeader, Attributes), Ca
         _ => {}
     })?;
     Ok((header, a))
+}
+
+#[cfg(test)]
+#[cfg(target_endian = "little")]
+mod tests {
+    use super::*;
+
+    const MAC: Mac = Mac([2, 0, 0, 0x1c, 0, 2]);
+
+    fn bytes(m: &NeighbourMessage) -> Vec<u8> {
+        let mut out = vec![0xee; m.buffer_len()];
+        m.emit(&mut out);
+        out
+    }
+
+    #[test]
+    fn permanent_neighbour_and_forwarding_entry_are_literal_messages() {
+        let addr = IpAddr::from([10, 244, 2, 0]);
+        // struct ndmsg: family, pad, index, NUD_PERMANENT, flags, type; NDA_DST, NDA_LLADDR
+        let mut expected = vec![2, 0, 0, 0, 5, 0, 0, 0, 0x80, 0, 0, 0, 8, 0, 1, 0, 10, 244, 2, 0];
+        expected.extend([10, 0, 2, 0, 2, 0, 0, 0x1c, 0, 2, 0, 0]);
+        assert_eq!(bytes(&permanent_message(5, addr, MAC)), expected);
+        // AF_BRIDGE, NTF_SELF
+        let mut expected = vec![7, 0, 0, 0, 5, 0, 0, 0, 0x80, 0, 2, 0, 8, 0, 1, 0, 192, 0, 2, 12];
+        expected.extend([10, 0, 2, 0, 2, 0, 0, 0x1c, 0, 2, 0, 0]);
+        assert_eq!(bytes(&fdb_message(5, MAC, [192, 0, 2, 12].into())), expected);
+    }
 }

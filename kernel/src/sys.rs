@@ -291,6 +291,14 @@ pub(crate) fn fork(stdio: [&OwnedFd; 3], work: impl FnOnce() -> u8) -> Result<c_
     unsafe { libc::_exit(c_int::from(status)) }
 }
 
+/// Makes a TUN device through an open /dev/net/tun, which goes when `file` is closed. EBUSY for a name that is taken.
+pub(crate) fn tun_create(file: &impl AsFd, name: &str) -> Result<()> {
+    let mut request = link_request(name)?;
+    request.ifr_ifru.ifru_flags = (libc::IFF_TUN | libc::IFF_NO_PI | libc::IFF_TUN_EXCL) as i16;
+    // SAFETY: the request is live, and its name ends in a NUL.
+    check(unsafe { libc::ioctl(file.as_fd().as_raw_fd(), libc::TUNSETIFF as _, &raw mut request) }).map(drop)
+}
+
 /// Runs the steps in a child of this process, up to the first that fails, of which it gives the number and the error;
 /// without a number it is the child itself that could not be had. For changes to the task that cannot be taken back.
 ///

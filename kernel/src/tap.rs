@@ -1,6 +1,5 @@
-//! TAP devices that outlive their maker: creation through /dev/net/tun, the only way to have one, and reading back.
-//!
-//! Nothing here reads or writes frames, and no TUN device (packets without Ethernet) is made.
+//! TAP devices that outlive their maker, and TUN devices that do not: creation through /dev/net/tun, the only way to have
+//! one, and reading back. Nothing here reads or writes frames or packets.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -75,6 +74,22 @@ pub fn add(ns: &Netns, tap: &Tap<'_>) -> Result<()> {
             _ => about(e.into()),
         },
     )
+}
+
+/// Creates a TUN device in the calling thread's namespace, down: what is routed to it is read from the file, a packet a
+/// time, and what is written to the file has come in on it. It goes when the last descriptor of the file is closed.
+/// Reading and writing do not block. `is_exists()` when the name is taken; `lacks()` as [`add`].
+pub fn open_tun(name: &str) -> Result<File> {
+    let create = || -> std::result::Result<File, Cause> {
+        let file = open()?;
+        sys::tun_create(&file, name).map_err(|e| match e.raw_os_error() {
+            Some(libc::EBUSY) => Cause::errno(libc::EEXIST),
+            _ => e.into(),
+        })?;
+        nix::fcntl::fcntl(&file, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK))?;
+        Ok(file)
+    };
+    create().map_err(|c| c.about(format!("create link {name:?}")))
 }
 
 /// Asks whether TAP devices can be created; nothing is. `lacks()` names what is missing when the kernel has none.

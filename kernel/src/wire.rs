@@ -31,6 +31,8 @@ pub(crate) mod ifla {
     pub(crate) const INFO_SLAVE_DATA: u16 = 5;
     pub(crate) const MACVLAN_BC_QUEUE_LEN: u16 = 7;
     pub(crate) const VLAN_PROTOCOL: u16 = 5;
+    pub(crate) const VXLAN_LOCAL: u16 = 4;
+    pub(crate) const VXLAN_PORT: u16 = 15;
     pub(crate) const AF_SPEC: u16 = 26;
     pub(crate) const BRIDGE_VLAN_INFO: u16 = 2;
     pub(crate) const BR_VLAN_PROTOCOL: u16 = 8;

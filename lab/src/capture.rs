@@ -4,14 +4,15 @@
 //! nothing is written to a file. How many frames the kernel had to drop is always told: a capture with holes proves
 //! nothing.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::AsFd;
-use std::sync::Arc;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
 use anyhow::{Context, Result, anyhow};
 use kernel::packet::{Instruction, PacketSocket};
-use kernel::{Rtnl, link};
+use kernel::{Netns, Rtnl, link};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -36,10 +37,29 @@ const NO_ARP: [Instruction; 4] = [
     Instruction { code: 0x06, yes: 0, no: 0, value: 0 },
     Instruction { code: 0x06, yes: 0, no: 0, value: u32::MAX },
 ];
+/// Drops everything.
+const NOTHING: [Instruction; 1] = [Instruction { code: 0x06, yes: 0, no: 0, value: 0 }];
 /// Sockets closed at once.
 const CLOSERS: usize = 64;
 /// The event that is no socket.
 const STOP: u64 = u64::MAX;
+
+/// Has the kernel stamp packets as they come, for as long as this process lives. The kernel begins only some time after
+/// the first socket has asked for it (`net_enable_timestamp` leaves it to a worker), and until then a packet's stamp is the
+/// time at which it is read: so the first capture of a lab would have no order between namespaces.
+///
+/// # Errors
+/// There is no packet socket to be had.
+pub fn keep_stamping() -> Result<()> {
+    static ASKS: OnceLock<PacketSocket> = OnceLock::new();
+    if ASKS.get().is_none() {
+        let own = Netns::open(Path::new("/proc/self/ns/net"))?;
+        let socket = PacketSocket::open_filtered(&own, &NOTHING).context("have packets stamped")?;
+        // Another thread may have been faster, which is as good.
+        let _ = ASKS.set(socket);
+    }
+    Ok(())
+}
 
 /// What a capture saw.
 #[derive(Debug, Default)]
@@ -121,6 +141,8 @@ struct Ear {
     role: Role,
     socket: PacketSocket,
     spots: HashMap<u32, Arc<Spot>>,
+    /// Links whose packets have no Ethernet header.
+    bare: HashSet<u32>,
 }
 
 impl Ear {
@@ -140,7 +162,8 @@ impl Ear {
             };
             (link.index, Arc::new(spot))
         });
-        Ok(Ear { space: space.name.clone(), role: space.role, spots: spots.collect(), socket })
+        let bare = links.iter().filter(|link| link.mac.is_none()).map(|link| link.index).collect();
+        Ok(Ear { space: space.name.clone(), role: space.role, spots: spots.collect(), bare, socket })
     }
 
     /// A link that was made after the capture began has a number only.
@@ -223,7 +246,8 @@ fn read(
     for _ in 0..most {
         let frame = ear.socket.recv(buffer).with_context(|| format!("capture in {}", ear.space))?;
         let Some(frame) = frame else { break };
-        let Some(packet) = Packet::decode(&buffer[..frame.len]) else { continue };
+        let decode = if ear.bare.contains(&frame.ifindex) { Packet::decode_bare } else { Packet::decode };
+        let Some(packet) = decode(&buffer[..frame.len]) else { continue };
         if wanted(&packet) {
             recording.sightings.push(Sighting {
                 at: ear.spot(frame.ifindex),

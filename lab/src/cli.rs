@@ -14,8 +14,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::exit::{self, Failure};
+use crate::modes::{self, Selected};
 use crate::output::{Color, Format};
-use crate::topology::Mode;
 use crate::{agent, capsule, kubectl, supervisor};
 
 pub(crate) use enter::{Surroundings, spawn_in};
@@ -92,13 +92,16 @@ struct UpArgs {
     /// How many pods on each node [default: 10].
     #[arg(long, env = "PODLAB_UP_PODS")]
     pods: Option<u32>,
-    /// How packets get from node to node [default: routed].
-    #[arg(long, env = "PODLAB_UP_MODE")]
-    mode: Option<Mode>,
+    /// How many racks the nodes stand in, each a link with a router of its own [default: 1].
+    #[arg(long, env = "PODLAB_UP_RACKS")]
+    racks: Option<u32>,
+    // The modes are listed by themselves.
+    #[arg(long, env = "PODLAB_UP_MODE", value_name = "MODE[:OPTION]", help = modes::help())]
+    mode: Option<Selected>,
     /// A directory of CNI plugins; may be given again [default: the podnet beside podlab].
     #[arg(long, value_name = "DIR", env = "PODLAB_UP_CNI_BIN", value_delimiter = ':')]
     cni_bin: Option<Vec<PathBuf>>,
-    /// The network configuration of each node; ${NODE} and ${POD_CIDR} in it are replaced.
+    /// The network configuration of each node; ${NODE}, ${POD_CIDR}, ${FIRST_POD} and ${LAST_POD} in it are replaced.
     #[arg(long, value_name = "FILE", env = "PODLAB_UP_CNI_CONF")]
     cni_conf: Option<PathBuf>,
     /// Masquerade at each node's bridge, as many tutorials do; `verify` fails such a cluster.
@@ -218,6 +221,7 @@ pub fn main(args: Vec<OsString>) -> u8 {
     let words: Vec<&str> = args.iter().skip(1).take(2).filter_map(|arg| arg.to_str()).collect();
     match words.as_slice() {
         [agent::AGENT] => return agent::run(),
+        [modes::PROCESS, name] => return modes::run(name),
         [capsule::INIT, ..] => return capsule::init(&args[2..]),
         // kubectl's options are its own, those of the same names of ours included.
         [KUBECTL, ..] => return kubectl::main(&args[2..]),

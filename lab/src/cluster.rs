@@ -13,13 +13,14 @@ use ipnetwork::Ipv4Network;
 use kernel::Netns;
 
 use crate::labels::Labels;
+use crate::modes::Selected;
 use crate::objects::Objects;
 use crate::probe::Sidecar;
 
 /// What a namespace stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// The switch and router between the nodes and the world outside.
+    /// A router between the nodes and the world outside, with or without a switch.
     Fabric,
     /// A machine of the cluster.
     Node,
@@ -47,7 +48,9 @@ pub struct Space {
 pub struct Node {
     /// Its namespace.
     pub space: Space,
-    /// Its address on the fabric.
+    /// Its rack, an index into [`Cluster::racks`]; 0 where there is one rack only.
+    pub rack: usize,
+    /// Its address on its rack's link.
     pub address: Ipv4Addr,
     /// The prefix that its pods get addresses from.
     pub pod_cidr: Ipv4Network,
@@ -131,8 +134,12 @@ pub struct Outside {
 pub struct Cluster {
     /// The lab's name.
     pub name: String,
-    /// The wires between the nodes.
+    /// How packets get from node to node.
+    pub mode: Selected,
+    /// The router to the world outside; where there is one rack only, also the switch between the nodes.
     pub fabric: Space,
+    /// The racks, each a switch and a router; empty where there is one only.
+    pub racks: Vec<Space>,
     /// The world outside.
     pub outside: Outside,
     /// The nodes.
@@ -144,10 +151,11 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Every namespace: fabric, outside, nodes, pods.
+    /// Every namespace: fabric, outside, racks, nodes, pods.
     pub fn spaces(&self) -> impl Iterator<Item = &Space> {
         [&self.fabric, &self.outside.space]
             .into_iter()
+            .chain(&self.racks)
             .chain(self.nodes.iter().map(|node| &node.space))
             .chain(self.pods.iter().map(|pod| &pod.space))
     }

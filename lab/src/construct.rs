@@ -4,40 +4,28 @@
 //! the same time. What fails ends the supervisor, and with it everything that was made.
 
 use std::fs::File;
-use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, bail};
-use ipnetwork::{IpNetwork, Ipv4Network};
-use kernel::addr::{self, AddrOptions};
-use kernel::link::{self, Bridge, Change, Veth};
-use kernel::route::{self, Family, Route};
-use kernel::rule::{self, Rule};
-use kernel::{Netns, Rtnl, packet, sysctl};
+use anyhow::{Context, Result, anyhow};
+use kernel::link::{self, Change};
+use kernel::{Netns, Rtnl, sysctl};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::unistd::sethostname;
 
 use crate::agent::Agent;
 use crate::cluster::{Cluster, Node, Outside, Pod, Role, Space};
+use crate::modes::Ground;
 use crate::objects::Objects;
-use crate::plugins;
-use crate::topology::{FABRIC, OUTSIDE, Topology, mac};
+use crate::topology::{OUTSIDE, Topology, host};
+use crate::{capture, fabric, plugins};
 
 /// The interface of every pod.
 pub const IFNAME: &str = "eth0";
-/// The bridge of the fabric.
-const SWITCH: &str = "lan0";
-/// The fabric's link to the host outside.
-const WAN: &str = "wan0";
-/// The fabric's routes to pods, for packets from outside.
-pub(crate) const INGRESS_TABLE: u32 = 100;
-/// `FR_ACT_TO_TBL` of linux/fib_rules.h.
-const TO_TABLE: u8 = 1;
-/// How long a wire may take to carry frames.
-const WIRE_LIMIT: Duration = Duration::from_secs(5);
+/// Waiting for this long is told.
+const NOTABLE: Duration = Duration::from_millis(1);
 
 /// Tells a step and how long it took.
 pub type Progress<'a> = &'a mut dyn FnMut(&str, Duration);
@@ -47,6 +35,8 @@ pub type Progress<'a> = &'a mut dyn FnMut(&str, Duration);
 /// # Errors
 /// What failed, where; a plugin's failure comes with all that went into it and came out.
 pub fn construct(topology: &Topology, progress: Progress<'_>) -> Result<(Cluster, Vec<Agent>)> {
+    topology.mode.require()?;
+    capture::keep_stamping()?;
     let start = Instant::now();
     let fabric = space("fabric", Role::Fabric)?;
     let outside = space("outside", Role::Outside)?;
@@ -54,13 +44,22 @@ pub fn construct(topology: &Topology, progress: Progress<'_>) -> Result<(Cluster
         .map(|index| {
             Ok(Node {
                 space: space(&Topology::node_name(index), Role::Node)?,
-                address: Topology::node_address(index),
+                rack: topology.rack(index),
+                address: topology.node_address(index),
                 pod_cidr: topology.pod_cidr(index),
             })
         })
         .collect::<Result<_>>()?;
-    wire(&fabric, &outside, &nodes)?;
-    progress(&format!("{}, 1 outside host", count(nodes.len(), "node")), start.elapsed());
+    let racks: Vec<Space> = (0..if topology.racks > 1 { topology.racks as usize } else { 0 })
+        .map(|rack| space(&Topology::rack_name(rack), Role::Fabric))
+        .collect::<Result<_>>()?;
+    let ground = Ground { topology, fabric: &fabric, racks: &racks, nodes: &nodes };
+    fabric::wire(&ground, &outside)?;
+    let on = if racks.is_empty() { String::new() } else { format!(" in {}", count(racks.len(), "rack")) };
+    progress(&format!("{}{on}, 1 outside host", count(nodes.len(), "node")), start.elapsed());
+    let start = Instant::now();
+    topology.mode.prepare(&ground)?;
+    progress(&format!("mode {} on every node", topology.mode), start.elapsed());
 
     let start = Instant::now();
     let path = plugins::path(topology)?;
@@ -89,24 +88,20 @@ pub fn construct(topology: &Topology, progress: Progress<'_>) -> Result<(Cluster
     };
     progress(&format!("{} by CNI ADD ({from})", count(pods.len(), "pod")), start.elapsed());
 
+    let start = Instant::now();
+    topology.mode.settle(&ground)?;
+    if start.elapsed() > NOTABLE {
+        progress(&format!("mode {} has settled", topology.mode), start.elapsed());
+    }
+
     let outside =
         Outside { address: host(OUTSIDE, 9), containers, space: Space { uts: Some(uts), ..outside } };
-    let objects = Objects::of(topology.seed);
-    Ok((Cluster { name: topology.name.clone(), fabric, outside, nodes, pods, objects }, agents))
+    let (name, mode, objects) = (topology.name.clone(), topology.mode, Objects::of(topology.seed));
+    Ok((Cluster { name, mode, fabric, racks, outside, nodes, pods, objects }, agents))
 }
 
 fn count(number: usize, what: &str) -> String {
     if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
-}
-
-/// The address with that last number.
-fn host(net: Ipv4Network, last: u8) -> Ipv4Addr {
-    let [a, b, c, _] = net.ip().octets();
-    Ipv4Addr::new(a, b, c, last)
-}
-
-fn with_prefix(address: Ipv4Addr, net: Ipv4Network) -> Result<IpNetwork> {
-    Ok(IpNetwork::new(IpAddr::V4(address), net.prefix())?)
 }
 
 /// A new network and UTS namespace, named on /run/netns, with lo up.
@@ -164,105 +159,4 @@ pub(crate) fn enter(space: &Space) -> Result<()> {
             .with_context(|| format!("enter UTS namespace {}", space.name))?;
     }
     Ok(())
-}
-
-/// Fabric, nodes and outside: wires, addresses, routes, forwarding.
-fn wire(fabric: &Space, outside: &Space, nodes: &[Node]) -> Result<()> {
-    let mut rtnl = Rtnl::open_in(&fabric.netns)?;
-    let switch = Bridge { name: SWITCH, mac: Some(mac(0xfa, 1)), up: true, ..Bridge::default() };
-    link::add_bridge(&mut rtnl, &switch).context("fabric")?;
-    let lan = link::by_name(&mut rtnl, SWITCH)?.index;
-    let router = host(FABRIC, 1);
-    addr::add(&mut rtnl, lan, with_prefix(router, FABRIC)?, &AddrOptions::default()).context("fabric")?;
-
-    let wan = plug(&mut rtnl, WAN, None, (mac(0xfa, 2), mac(0x0f, 9)), outside)?;
-    addr::add(&mut rtnl, wan, with_prefix(host(OUTSIDE, 1), OUTSIDE)?, &AddrOptions::default())
-        .context("fabric")?;
-    attach(outside, host(OUTSIDE, 9), OUTSIDE, host(OUTSIDE, 1))?;
-
-    // The router knows the way to pods for those outside only. Between nodes it does not help: a node without
-    // its route to another's pods does not reach them, as on any LAN whose router knows nothing of pods.
-    let from_outside = Rule {
-        family: Family::V4,
-        priority: 100,
-        src: None,
-        dst: None,
-        iif: Some(WAN.to_owned()),
-        oif: None,
-        mark: None,
-        action: TO_TABLE,
-        table: INGRESS_TABLE,
-    };
-    rule::add(&mut rtnl, &from_outside).context("fabric")?;
-    let mut ports = vec![wan];
-    for (index, node) in nodes.iter().enumerate() {
-        let macs = (mac(0xfb, index + 1), mac(0x0e, index + 1));
-        ports.push(plug(&mut rtnl, &node.space.name, Some(lan), macs, &node.space)?);
-        let mut own = attach(&node.space, node.address, FABRIC, router)?;
-        for other in nodes.iter().filter(|other| other.address != node.address) {
-            add_route(&mut own, other.pod_cidr, other.address).with_context(|| node.space.name.clone())?;
-        }
-        let way_in = Route {
-            dst: Some(IpNetwork::V4(node.pod_cidr)),
-            gateway: Some(node.address.into()),
-            table: Some(INGRESS_TABLE),
-            ..Route::default()
-        };
-        route::add(&mut rtnl, &way_in).context("fabric")?;
-    }
-    for space in [fabric].into_iter().chain(nodes.iter().map(|node| &node.space)) {
-        space
-            .netns
-            .run(|| sysctl::ensure("net/ipv4/ip_forward", "1"))?
-            .with_context(|| format!("forwarding of {}", space.name))?;
-    }
-    for port in ports {
-        if !link::wait_oper_up(&mut rtnl, port, WIRE_LIMIT)? {
-            bail!("wire {port} of the fabric carries no frames after {} s", WIRE_LIMIT.as_secs());
-        }
-    }
-    Ok(())
-}
-
-/// A wire from the fabric, where its end is `name`, to `space`, where it is eth0. Segmentation stays off on
-/// both ends, so that a capture shows the packets that a real wire would carry.
-fn plug(
-    rtnl: &mut Rtnl,
-    name: &str,
-    master: Option<u32>,
-    (near, far): (kernel::Mac, kernel::Mac),
-    space: &Space,
-) -> Result<u32> {
-    let what = || format!("wire from the fabric to {}", space.name);
-    let veth = Veth {
-        name,
-        peer: IFNAME,
-        mac: Some(near),
-        peer_mac: Some(far),
-        mtu: 0,
-        master,
-        up: true,
-        peer_netns: Some(space.netns.as_fd()),
-    };
-    link::add_veth(rtnl, &veth).with_context(what)?;
-    Ok(link::by_name(rtnl, name).with_context(what)?.index)
-}
-
-/// eth0 of `space` gets its address and its default route.
-fn attach(space: &Space, address: Ipv4Addr, net: Ipv4Network, gateway: Ipv4Addr) -> Result<Rtnl> {
-    let configure = || -> Result<Rtnl> {
-        let mut rtnl = Rtnl::open_in(&space.netns)?;
-        let eth0 = link::by_name(&mut rtnl, IFNAME)?.index;
-        addr::add(&mut rtnl, eth0, with_prefix(address, net)?, &AddrOptions::default())?;
-        link::set(&mut rtnl, eth0, &Change { up: Some(true), ..Change::default() })?;
-        route::add(&mut rtnl, &Route { gateway: Some(gateway.into()), ..Route::default() })?;
-        space.netns.run(|| packet::ethtool_offloads(IFNAME, false))??;
-        Ok(rtnl)
-    };
-    configure().with_context(|| format!("eth0 of {}", space.name))
-}
-
-fn add_route(rtnl: &mut Rtnl, to: Ipv4Network, via: Ipv4Addr) -> Result<()> {
-    let route = Route { dst: Some(IpNetwork::V4(to)), gateway: Some(via.into()), ..Route::default() };
-    Ok(route::add(rtnl, &route)?)
 }

@@ -13,13 +13,13 @@ use nix::sched::{CloneFlags, unshare};
 use serde::Serialize;
 
 use crate::construct::in_thread;
-use crate::services;
+use crate::{modes, services};
 
 /// One feature: whether it is there, and what it is for.
 #[derive(Debug, Clone, Serialize)]
 pub struct Finding {
     /// Its name.
-    pub feature: &'static str,
+    pub feature: String,
     /// What needs it.
     pub purpose: &'static str,
     /// Without it there is no lab.
@@ -54,16 +54,20 @@ const FEATURES: [(&str, &str, bool, Probe); 11] = [
 
 /// Tries every feature.
 pub fn examine() -> Vec<Finding> {
-    FEATURES
-        .iter()
-        .map(|(feature, purpose, needed, probe)| Finding {
-            feature,
-            purpose,
-            needed: *needed,
-            // On a thread of its own, which may change its namespaces and is then gone.
-            problem: in_thread(probe).err().map(|err| format!("{err:#}")),
-        })
-        .collect()
+    let features = FEATURES.iter().map(|(feature, purpose, needed, probe)| Finding {
+        feature: (*feature).to_owned(),
+        purpose,
+        needed: *needed,
+        // On a thread of its own, which may change its namespaces and is then gone.
+        problem: in_thread(probe).err().map(|err| format!("{err:#}")),
+    });
+    let modes = modes::examine().map(|(name, purpose, problem)| Finding {
+        feature: format!("mode {name}"),
+        purpose,
+        needed: false,
+        problem,
+    });
+    features.chain(modes).collect()
 }
 
 fn root() -> Result<()> {

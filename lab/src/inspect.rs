@@ -56,7 +56,15 @@ fn whole(lab: &Lab) -> Value {
     let nodes: Vec<Value> = cluster
         .nodes
         .iter()
-        .map(|node| json!({ "name": node.space.name, "address": node.address, "podCIDR": node.pod_cidr.to_string() }))
+        .map(|node| {
+            let rack = cluster.racks.get(node.rack).map(|rack| rack.name.as_str());
+            json!({
+                "name": node.space.name,
+                "rack": rack,
+                "address": node.address,
+                "podCIDR": node.pod_cidr.to_string(),
+            })
+        })
         .collect();
     let pods: Vec<Value> = cluster
         .pods
@@ -140,7 +148,7 @@ fn kernel_state(space: &Space) -> anyhow::Result<Map<String, Value>> {
         .collect();
     let fdb: Vec<Value> = neigh::fdb(&mut rtnl)?
         .iter()
-        .map(|entry| json!({ "mac": entry.mac.to_string(), "dev": name(entry.index) }))
+        .map(|entry| json!({ "mac": entry.mac.to_string(), "dev": name(entry.index), "dst": entry.dst }))
         .collect();
     let mut state = Map::new();
     state.insert("interfaces".into(), interfaces.into());

@@ -1,8 +1,8 @@
 //! One captured frame, decoded into the fields that verdicts and traces look at.
 //!
 //! Only what the lab's own probes are made of is understood: Ethernet, ARP, IPv4 and IPv6, and in those TCP, UDP and
-//! ICMP. Checksums are not verified (offload leaves them unfinished), fragments are not put together, and no tunnel is
-//! looked into.
+//! ICMP; and the frame inside a tunnel's datagram, see [`crate::encap`]. Checksums are not verified (offload leaves them
+//! unfinished), and fragments are not put together.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -14,6 +14,8 @@ use etherparse::{
 };
 use kernel::Mac;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use crate::encap::{self, Outer};
 
 /// What stands before a nonce in every probe's payload, so that it can be found there.
 pub const MARK: &str = "podlab/";
@@ -78,7 +80,7 @@ impl<'de> Deserialize<'de> for Nonce {
     }
 }
 
-/// A decoded frame.
+/// A decoded frame; of a frame that was packed into another, the one inside.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Packet {
     /// The Ethernet source address; all zeros on loopback.
@@ -87,6 +89,8 @@ pub struct Packet {
     pub target_mac: Mac,
     /// What the frame carries.
     pub content: Content,
+    /// What was around the frame.
+    pub outer: Option<Outer>,
 }
 
 /// What a frame carries.
@@ -229,25 +233,24 @@ impl Packet {
     pub fn decode(frame: &[u8]) -> Option<Packet> {
         let sliced = LaxSlicedPacket::from_ethernet(frame).ok()?;
         let Some(LinkSlice::Ethernet2(link)) = &sliced.link else { return None };
-        let ip = |source: IpAddr, target: IpAddr, ttl, id, carried: &LaxIpPayloadSlice<'_>| {
-            let (transport, payload) = transport(&sliced, carried);
-            Content::Ip(Ip { source, target, ttl, id, transport, payload: payload.to_vec() })
+        let content = content(&sliced, link.ether_type().0);
+        let whole = Packet {
+            source_mac: Mac(link.source()),
+            target_mac: Mac(link.destination()),
+            content,
+            outer: None,
         };
-        let content = match &sliced.net {
-            Some(LaxNetSlice::Arp(arp)) => arp_content(arp),
-            Some(LaxNetSlice::Ipv4(v4)) => {
-                let h = v4.header();
-                let (source, target) = (h.source_addr().into(), h.destination_addr().into());
-                ip(source, target, h.ttl(), Some(h.identification()), v4.payload())
-            }
-            Some(LaxNetSlice::Ipv6(v6)) => {
-                let h = v6.header();
-                let (source, target) = (h.source_addr().into(), h.destination_addr().into());
-                ip(source, target, h.hop_limit(), None, v6.payload())
-            }
-            None => Content::Other(link.ether_type().0),
-        };
-        Some(Packet { source_mac: Mac(link.source()), target_mac: Mac(link.destination()), content })
+        let inside = whole.ip().and_then(|ip| encap::unpack(ip, frame.len()));
+        let inside =
+            inside.and_then(|(outer, inner)| Some(Packet { outer: Some(outer), ..Packet::decode(inner)? }));
+        Some(inside.unwrap_or(whole))
+    }
+
+    /// Decodes a packet of a link without Ethernet (TUN, WireGuard); its MACs are zeros. None for what is no IP packet.
+    pub fn decode_bare(packet: &[u8]) -> Option<Packet> {
+        let sliced = LaxSlicedPacket::from_ip(packet).ok()?;
+        let content = content(&sliced, 0);
+        Some(Packet { source_mac: Mac([0; 6]), target_mac: Mac([0; 6]), content, outer: None })
     }
 
     /// The IP packet inside, if it is one.
@@ -269,6 +272,28 @@ impl Packet {
     /// The nonce in the payload, if there is one.
     pub fn nonce(&self) -> Option<Nonce> {
         Nonce::find(&self.ip()?.payload)
+    }
+}
+
+/// What is above the link layer, of this EtherType.
+fn content(sliced: &LaxSlicedPacket<'_>, ether_type: u16) -> Content {
+    let ip = |source: IpAddr, target: IpAddr, ttl, id, carried: &LaxIpPayloadSlice<'_>| {
+        let (transport, payload) = transport(sliced, carried);
+        Content::Ip(Ip { source, target, ttl, id, transport, payload: payload.to_vec() })
+    };
+    match &sliced.net {
+        Some(LaxNetSlice::Arp(arp)) => arp_content(arp),
+        Some(LaxNetSlice::Ipv4(v4)) => {
+            let h = v4.header();
+            let (source, target) = (h.source_addr().into(), h.destination_addr().into());
+            ip(source, target, h.ttl(), Some(h.identification()), v4.payload())
+        }
+        Some(LaxNetSlice::Ipv6(v6)) => {
+            let h = v6.header();
+            let (source, target) = (h.source_addr().into(), h.destination_addr().into());
+            ip(source, target, h.hop_limit(), None, v6.payload())
+        }
+        None => Content::Other(ether_type),
     }
 }
 

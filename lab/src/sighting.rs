@@ -245,6 +245,7 @@ pub(crate) mod tests {
                     }),
                     payload: payload.into(),
                 }),
+                outer: None,
             },
         }
     }

@@ -196,8 +196,12 @@ pub fn unknown(cluster: &Cluster, name: &str) -> Failure {
         [only] => format!(", {}", only.space.name),
         [first, .., last] => format!(", {} to {}", first.space.name, last.space.name),
     };
+    let racks = match cluster.racks.len() {
+        0 => String::new(),
+        count => format!(", rack1 to rack{count}"),
+    };
     Failure::usage(format!(
-        "lab {:?} has no node or pod {name:?} · there are: fabric, outside, node1 to node{}{pods}",
+        "lab {:?} has no node or pod {name:?} · there are: fabric, outside{racks}, node1 to node{}{pods}",
         cluster.name,
         cluster.nodes.len()
     ))

@@ -10,13 +10,16 @@ use kernel::Mac;
 use serde::{Deserialize, Serialize};
 
 use crate::exit::Failure;
+use crate::modes::Selected;
 
 /// The name that a topology file's `schema` must have.
 pub const SCHEMA: &str = "podlab.topology/1";
-/// Addresses of the wire between the nodes: .1 is the router, node n is .(10 + n).
+/// Addresses of the wire between the nodes of a lab with one rack: .1 is the router, node n is .(10 + n).
 pub const FABRIC: Ipv4Network = prefix(Ipv4Addr::new(192, 0, 2, 0), 24);
 /// The world outside (RFC 5737, TEST-NET-3): .1 is the router, .9 the host.
 pub const OUTSIDE: Ipv4Network = prefix(Ipv4Addr::new(203, 0, 113, 0), 24);
+/// Most racks: their wires to the fabric share a /24 of /30s.
+const MOST_RACKS: u32 = 60;
 
 /// Ports of a Linux bridge (BR_MAX_PORTS, net/bridge/br_private.h, less port 0).
 const PORTS: u32 = 1023;
@@ -28,26 +31,6 @@ pub(crate) const fn prefix(ip: Ipv4Addr, length: u8) -> Ipv4Network {
     match Ipv4Network::new_checked(ip, length) {
         Some(net) => net,
         None => panic!("a prefix"),
-    }
-}
-
-/// How packets get from node to node.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Mode {
-    /// Each node has a route to every other node's PodCIDR.
-    #[default]
-    Routed,
-}
-
-impl std::str::FromStr for Mode {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "routed" => Ok(Self::Routed),
-            other => Err(format!("no mode {other:?}; there is: routed")),
-        }
     }
 }
 
@@ -63,8 +46,10 @@ pub struct Written {
     pub nodes: Option<u32>,
     /// How many pods on each node.
     pub pods: Option<u32>,
-    /// How packets get from node to node.
-    pub mode: Option<Mode>,
+    /// How many racks the nodes stand in, each a link with a router of its own.
+    pub racks: Option<u32>,
+    /// How packets get from node to node: `NAME` or `NAME:OPTION`.
+    pub mode: Option<Selected>,
     /// Where the CNI plugins are.
     pub cni_bin: Option<Vec<PathBuf>>,
     /// The network configuration of each node, a file.
@@ -84,11 +69,13 @@ pub struct Topology {
     pub nodes: u32,
     /// How many pods on each node, 0 to 1023.
     pub pods: u32,
+    /// How many racks the nodes stand in, 1 to as many as nodes, at most 60.
+    pub racks: u32,
     /// How packets get from node to node.
-    pub mode: Mode,
+    pub mode: Selected,
     /// Where the CNI plugins are; empty: the podnet beside podlab.
     pub cni_bin: Vec<PathBuf>,
-    /// The network configuration, with `${NODE}` and `${POD_CIDR}` still in it.
+    /// The network configuration, with `${NODE}`, `${POD_CIDR}`, `${FIRST_POD}` and `${LAST_POD}` still in it.
     pub cni_conf: String,
     /// What the names of pods made by controllers follow from; none: they are those of the seed document.
     pub seed: Option<u64>,
@@ -118,6 +105,7 @@ impl Written {
             name: other.name.or(self.name),
             nodes: other.nodes.or(self.nodes),
             pods: other.pods.or(self.pods),
+            racks: other.racks.or(self.racks),
             mode: other.mode.or(self.mode),
             cni_bin: other.cni_bin.or(self.cni_bin),
             cni_conf: other.cni_conf.or(self.cni_conf),
@@ -149,6 +137,8 @@ impl Written {
             _ if pods <= SMALL => within("nodes", nodes, 1, 200)?,
             _ => within("nodes (with more than 250 pods on each, a PodCIDR is a /21)", nodes, 1, 31)?,
         };
+        let racks = within("racks", self.racks.unwrap_or(1), 1, nodes.min(MOST_RACKS))?;
+        let mode = self.mode.unwrap_or_default();
         let cni_conf = match (&self.cni_conf, self.ip_masq.unwrap_or(false)) {
             (Some(_), true) => {
                 return Err(Failure::usage(
@@ -157,7 +147,7 @@ impl Written {
             }
             (Some(path), false) => std::fs::read_to_string(path)
                 .map_err(|err| Failure::usage(format!("network configuration {}: {err}", path.display())))?,
-            (None, masq) => built_in(masq),
+            (None, masq) => mode.network(masq)?,
         };
         for dir in self.cni_bin.iter().flatten() {
             if !dir.is_dir() {
@@ -172,40 +162,17 @@ impl Written {
             name,
             nodes,
             pods,
-            mode: self.mode.unwrap_or_default(),
+            racks,
+            mode,
             cni_bin: self.cni_bin.unwrap_or_default(),
             cni_conf,
             seed: self.seed,
         };
+        mode.check(&topology)?;
         cni::runtime::Network::parse(topology.network(0).as_bytes())
             .map_err(|err| Failure::usage(format!("network configuration: {err}")))?;
         Ok(topology)
     }
-}
-
-/// The network that each node has unless told otherwise: a bridge with a default gateway.
-fn built_in(masq: bool) -> String {
-    let masq = if masq { "\n      \"ipMasq\": true," } else { "" };
-    format!(
-        r#"{{
-  "cniVersion": "1.0.0",
-  "name": "podlab",
-  "plugins": [
-    {{
-      "type": "bridge",
-      "bridge": "cni0",
-      "isDefaultGateway": true,
-      "hairpinMode": true,{masq}
-      "ipam": {{
-        "type": "host-local",
-        "dataDir": "/run/podlab/ipam/${{NODE}}",
-        "ranges": [[{{ "subnet": "${{POD_CIDR}}" }}]]
-      }}
-    }}
-  ]
-}}
-"#
-    )
 }
 
 impl Topology {
@@ -214,10 +181,31 @@ impl Topology {
         format!("node{}", index + 1)
     }
 
-    /// The address of node `index` on the fabric.
-    pub fn node_address(index: usize) -> Ipv4Addr {
-        let [a, b, c, _] = FABRIC.ip().octets();
-        Ipv4Addr::new(a, b, c, 11 + index as u8)
+    /// The name of rack `rack` (from 0).
+    pub fn rack_name(rack: usize) -> String {
+        format!("rack{}", rack + 1)
+    }
+
+    /// The rack that node `index` stands in: neighbours share one, and no rack has two nodes more than another.
+    pub fn rack(&self, index: usize) -> usize {
+        index * self.racks as usize / self.nodes as usize
+    }
+
+    /// The addresses of a rack's link: .1 is the router, node n is .(10 + n).
+    pub fn rack_net(&self, rack: usize) -> Ipv4Network {
+        // RFC 2544's addresses, which are nobody's, for what is between routers and more than one link.
+        if self.racks == 1 { FABRIC } else { prefix(Ipv4Addr::new(198, 18, rack as u8 + 1, 0), 24) }
+    }
+
+    /// The two addresses of the wire between the fabric and a rack: the fabric's, the rack's.
+    pub fn rack_uplink(rack: usize) -> (Ipv4Network, Ipv4Network) {
+        let end = |last: usize| prefix(Ipv4Addr::new(198, 18, 0, (4 * rack + last) as u8), 30);
+        (end(1), end(2))
+    }
+
+    /// The address of node `index` on its rack's link.
+    pub fn node_address(&self, index: usize) -> Ipv4Addr {
+        host(self.rack_net(self.rack(index)), 11 + index as u8)
     }
 
     /// The PodCIDR of node `index`: a /24, or a /21 where a node has more pods than that has room for.
@@ -241,10 +229,20 @@ impl Topology {
 
     /// The network configuration of node `index`.
     pub fn network(&self, index: usize) -> String {
+        let first = u32::from(self.pod_cidr(index).network());
+        let pods = |number: u32| Ipv4Addr::from(first + number);
         self.cni_conf
             .replace("${NODE}", &Self::node_name(index))
             .replace("${POD_CIDR}", &self.pod_cidr(index).to_string())
+            .replace("${FIRST_POD}", &pods(2).to_string())
+            .replace("${LAST_POD}", &pods(self.pod_cidr(index).size() - 2).to_string())
     }
+}
+
+/// The address of a /24 with that last number.
+pub fn host(net: Ipv4Network, last: u8) -> Ipv4Addr {
+    let [a, b, c, _] = net.ip().octets();
+    Ipv4Addr::new(a, b, c, last)
 }
 
 /// The MAC of a wire's end: `02:`, what it belongs to, which one.
@@ -262,11 +260,25 @@ mod tests {
         let topology = Written::parse("{}", "-").unwrap().resolve().unwrap();
         assert_eq!((topology.name.as_str(), topology.nodes, topology.pods), ("demo", 3, 10));
         assert_eq!(topology.pod_name(1, 0), "kubia-11");
-        assert_eq!(Topology::node_address(2).to_string(), "192.0.2.13");
+        assert_eq!(topology.node_address(2).to_string(), "192.0.2.13");
         assert_eq!(topology.pod_cidr(2).to_string(), "10.244.3.0/24");
         assert!(topology.network(1).contains("\"subnet\": \"10.244.2.0/24\""));
         assert!(topology.network(1).contains("/run/podlab/ipam/node2"));
         assert!(!topology.network(1).contains("ipMasq"));
+    }
+
+    #[test]
+    fn racks_share_the_nodes_evenly_and_have_a_link_each() {
+        let topology = Written::parse(r#"{"nodes":5,"racks":2}"#, "-").unwrap().resolve().unwrap();
+        let racks: Vec<usize> = (0..5).map(|node| topology.rack(node)).collect();
+        assert_eq!(racks, [0, 0, 0, 1, 1]);
+        assert_eq!(topology.node_address(0).to_string(), "198.18.1.11");
+        assert_eq!(topology.node_address(4).to_string(), "198.18.2.15");
+        let (above, own) = Topology::rack_uplink(1);
+        assert_eq!(
+            (above.to_string().as_str(), own.to_string().as_str()),
+            ("198.18.0.5/30", "198.18.0.6/30")
+        );
     }
 
     #[test]
@@ -279,6 +291,8 @@ mod tests {
                 "pods on a node (a Linux bridge has 1023 ports): 1024 is not from 0 to 1023",
             ),
             (r#"{"pods":251,"nodes":32}"#, "32 is not from 1 to 31"),
+            (r#"{"racks":0}"#, "racks: 0 is not from 1 to 3"),
+            (r#"{"racks":4}"#, "racks: 4 is not from 1 to 3"),
             (r#"{"name":"a/b"}"#, "lab name \"a/b\""),
             (r#"{"name":""}"#, "lab name \"\""),
             (r#"{"cniBin":["/nowhere"]}"#, "plugin directory /nowhere is not there"),
@@ -298,7 +312,7 @@ mod tests {
             ("{\n  \"node\": 3\n}", "unknown field `node`"),
             ("{\n  \"node\": 3\n}", "line 2"),
             (r#"{"schema":"podlab.topology/9"}"#, "this podlab reads"),
-            (r#"{"mode":"teleport"}"#, "unknown variant `teleport`"),
+            (r#"{"mode":"teleport"}"#, "no mode \"teleport\""),
             ("nodes: 3", "topology x"),
         ] {
             assert!(Written::parse(text, "x").unwrap_err().text.contains(words), "{text}");

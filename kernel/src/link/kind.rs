@@ -1,14 +1,15 @@
-//! Links of one piece: macvlan, ipvlan, vlan, dummy, VRF. What they are, creation straight into another namespace,
+//! Links of one piece: macvlan, ipvlan, vlan, dummy, VRF, VXLAN. What they are, creation straight into another namespace,
 //! reading back, and whether the running kernel has them at all.
 //!
 //! A link that stands on another finds it by its index in the socket's namespace, wherever it is created itself.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::link::{
-    InfoData, InfoIpVlan, InfoKind, InfoMacVlan, InfoVlan, InfoVrf, IpVlanMode, LinkAttribute, LinkFlags,
-    LinkInfo, LinkMessage, MacVlanMode, VlanProtocol as WireProtocol,
+    InfoData, InfoIpVlan, InfoKind, InfoMacVlan, InfoVlan, InfoVrf, InfoVxlan, IpVlanMode, LinkAttribute,
+    LinkFlags, LinkInfo, LinkMessage, MacVlanMode, VlanProtocol as WireProtocol,
 };
 
 use super::{about_create, build};
@@ -45,6 +46,16 @@ pub enum LinkKind {
     Vrf {
         /// The table, not 0.
         table: u32,
+    },
+    /// A wire in UDP datagrams (RFC 7348, CONFIG_VXLAN), whose forwarding database is filled by hand: it learns
+    /// nothing and floods nothing.
+    Vxlan {
+        /// The network's number (VNI), below 2²⁴.
+        vni: u32,
+        /// The address that datagrams are sent from.
+        local: Ipv4Addr,
+        /// The UDP port that datagrams are sent to and received on; the standard has 4789, Linux' old default is 8472.
+        port: u16,
     },
 }
 
@@ -125,6 +136,7 @@ impl LinkKind {
             LinkKind::Vlan { .. } => ("vlan", "CONFIG_VLAN_8021Q"),
             LinkKind::Dummy => ("dummy", "CONFIG_DUMMY"),
             LinkKind::Vrf { .. } => ("vrf", "CONFIG_NET_VRF"),
+            LinkKind::Vxlan { .. } => ("vxlan", "CONFIG_VXLAN"),
         }
     }
 
@@ -144,6 +156,15 @@ impl LinkKind {
             }
             LinkKind::Dummy => (InfoKind::Dummy, None),
             LinkKind::Vrf { table } => (InfoKind::Vrf, Some(InfoData::Vrf(vec![InfoVrf::TableId(table)]))),
+            LinkKind::Vxlan { vni, local, port } => {
+                let data = vec![
+                    InfoVxlan::Id(vni),
+                    InfoVxlan::Local(local),
+                    InfoVxlan::Learning(false),
+                    InfoVxlan::Port(port),
+                ];
+                (InfoKind::Vxlan, Some(InfoData::Vxlan(data)))
+            }
         };
         let mut info = vec![LinkInfo::Kind(kind)];
         info.extend(data.map(LinkInfo::Data));
@@ -257,11 +278,14 @@ fn message(link: &NewLink<'_>) -> LinkMessage {
 /// Reads IFLA_INFO_DATA of a link of this kind; None for a kind or mode that is not one of ours.
 pub(super) fn read(kind: &str, data: Option<&[u8]>) -> std::result::Result<Option<LinkKind>, Cause> {
     let (mut first, mut queue, mut protocol) = (None, None, None);
+    let (mut local, mut port) = (None, None);
     wire::attributes(data.unwrap_or(&[]), |number, value| match (kind, number) {
-        // IFLA_MACVLAN_MODE, IFLA_IPVLAN_MODE, IFLA_VLAN_ID, IFLA_VRF_TABLE
+        // IFLA_MACVLAN_MODE, IFLA_IPVLAN_MODE, IFLA_VLAN_ID, IFLA_VRF_TABLE, IFLA_VXLAN_ID
         (_, 1) => first = wire::to_u32(value).or_else(|| wire::to_u16(value).map(u32::from)),
         ("macvlan", ifla::MACVLAN_BC_QUEUE_LEN) => queue = wire::to_u32(value),
         ("vlan", ifla::VLAN_PROTOCOL) => protocol = wire::to_u16(value).map(u16::from_be),
+        ("vxlan", ifla::VXLAN_LOCAL) => local = wire::to_ip(value),
+        ("vxlan", ifla::VXLAN_PORT) => port = wire::to_u16(value).map(u16::from_be),
         _ => {}
     })?;
     Ok(match (kind, first) {
@@ -290,6 +314,10 @@ pub(super) fn read(kind: &str, data: Option<&[u8]>) -> std::result::Result<Optio
         }
         ("dummy", _) => Some(LinkKind::Dummy),
         ("vrf", Some(table)) => Some(LinkKind::Vrf { table }),
+        ("vxlan", Some(vni)) => match (local, port) {
+            (Some(IpAddr::V4(local)), Some(port)) => Some(LinkKind::Vxlan { vni, local, port }),
+            _ => None,
+        },
         _ => None,
     })
 }
@@ -406,6 +434,19 @@ mod tests {
         expected.extend(info("vrf", &data));
         assert_eq!(bytes(&message(&NewLink::new("p0", kind))), expected);
         assert_eq!(read("vrf", Some(&data)), Ok(Some(kind)));
+    }
+
+    #[test]
+    fn vxlan_has_its_port_in_network_order_and_learns_nothing() {
+        let kind = LinkKind::Vxlan { vni: 1, local: Ipv4Addr::new(192, 0, 2, 11), port: 8472 };
+        // IFLA_VXLAN_ID, IFLA_VXLAN_LOCAL, IFLA_VXLAN_LEARNING, IFLA_VXLAN_PORT
+        let mut data = vec![8, 0, 1, 0, 1, 0, 0, 0, 8, 0, 4, 0, 192, 0, 2, 11];
+        data.extend([5, 0, 7, 0, 0, 0, 0, 0, 6, 0, 15, 0, 0x21, 0x18, 0, 0]);
+        let mut expected = head(0);
+        expected.extend(info("vxlan", &data));
+        assert_eq!(bytes(&message(&NewLink::new("p0", kind))), expected);
+        assert_eq!(read("vxlan", Some(&data)), Ok(Some(kind)));
+        assert_eq!(read("vxlan", Some(&data[..8])), Ok(None), "without an address of its own");
     }
 
     #[test]

@@ -64,7 +64,7 @@ pub struct Link {
     pub group: u32,
     /// The text that an administrator or program attached to the link (IFLA_IFALIAS).
     pub alias: Option<String>,
-    /// Of a macvlan, ipvlan, vlan, dummy or VRF: its properties. None too for a mode that [`LinkKind`] does not know.
+    /// Of a macvlan, ipvlan, vlan, dummy, VRF or VXLAN: its properties. None too for a mode that [`LinkKind`] does not know.
     pub data: Option<LinkKind>,
     /// Of a TUN or TAP device: its properties.
     pub tun: Option<Tun>,

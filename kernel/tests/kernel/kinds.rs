@@ -1,9 +1,10 @@
 //! Links of one piece. Of those kinds that the running kernel lacks, only that it is told so.
 
+use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 
 use kernel::link::{self, IpvlanMode, LinkKind, MacvlanMode, NewLink, VlanProtocol};
-use kernel::{Error, Mac, Netns, Rtnl};
+use kernel::{Error, Mac, Netns, Rtnl, neigh};
 
 use crate::{in_netns, pair};
 
@@ -71,6 +72,28 @@ fn taken_name_and_missing_parent_are_recognised() {
         assert!(e.is_exists(), "{e}");
         let e = link::add(rtnl, &NewLink { parent: Some(77), ..NewLink::new("m", MACVLAN) }).unwrap_err();
         assert!(e.is_not_found() && e.lacks().is_none(), "{e}");
+    });
+}
+
+#[test]
+fn vxlan_forwards_as_it_is_told_and_neighbours_stay() {
+    in_netns(|rtnl, _| {
+        let kind = LinkKind::Vxlan { vni: 7, local: Ipv4Addr::new(192, 0, 2, 11), port: 8472 };
+        link::add(rtnl, &NewLink { mac: Some(MAC), mtu: 1450, up: true, ..NewLink::new("vx", kind) })
+            .unwrap();
+        let made = link::by_name(rtnl, "vx").unwrap();
+        assert_eq!((made.data, made.mac, made.mtu), (Some(kind), Some(MAC), 1450));
+        let (peer, base, node) = (Mac([2, 0, 0, 0, 0, 0x0c]), [10, 244, 2, 0].into(), [192, 0, 2, 12].into());
+        neigh::add_permanent(rtnl, made.index, base, peer).unwrap();
+        neigh::add_fdb(rtnl, made.index, peer, node).unwrap();
+        let neighbours = neigh::list(rtnl).unwrap();
+        let found = neighbours.iter().find(|n| n.addr == base).unwrap();
+        assert_eq!((found.index, found.mac, found.state_word()), (made.index, Some(peer), "permanent"));
+        let entries = neigh::fdb(rtnl).unwrap();
+        let found = entries.iter().find(|entry| entry.mac == peer).unwrap();
+        assert_eq!((found.index, found.dst, found.state), (made.index, Some(node), libc::NUD_PERMANENT));
+        assert!(neigh::add_permanent(rtnl, made.index, base, peer).unwrap_err().is_exists());
+        assert!(neigh::add_fdb(rtnl, made.index, peer, node).unwrap_err().is_exists());
     });
 }
 

@@ -61,3 +61,38 @@ fn a_label_that_cannot_be_had_makes_no_device() {
         assert!(link::by_name(rtnl, "tap0").unwrap_err().is_not_found());
     });
 }
+
+#[test]
+fn tun_is_there_as_long_as_its_file_and_takes_packets_both_ways() {
+    use std::io::{Read, Write};
+    in_netns(|rtnl, _| {
+        let mut file = tap::open_tun("tun0").unwrap();
+        let made = link::by_name(rtnl, "tun0").unwrap();
+        assert_eq!((made.tun.map(|tun| (tun.tap, tun.persist)), made.mac), (Some((false, false)), None));
+        assert!(tap::open_tun("tun0").unwrap_err().is_exists());
+        kernel::addr::add(rtnl, made.index, crate::net("10.7.0.1/24"), &kernel::addr::AddrOptions::default())
+            .unwrap();
+        crate::up(rtnl, made.index);
+        let socket = std::net::UdpSocket::bind("10.7.0.1:9").unwrap();
+        socket.send_to(b"out", "10.7.0.2:9").unwrap();
+        let mut buffer = [0; 2048];
+        // The kernel may have something of its own to say first (IPv6).
+        let packet = loop {
+            let n = file.read(&mut buffer).unwrap();
+            if buffer[0] >> 4 == 4 {
+                break buffer[..n].to_vec();
+            }
+        };
+        assert_eq!((packet.len(), &packet[28..]), (31, &b"out"[..]));
+        let mut back = packet;
+        (back[12..16]).copy_from_slice(&[10, 7, 0, 2]);
+        (back[16..20]).copy_from_slice(&[10, 7, 0, 1]);
+        // Without a checksum of UDP; that of IPv4 is the same for swapped addresses.
+        back[26..28].copy_from_slice(&[0, 0]);
+        file.write_all(&back).unwrap();
+        let (n, from) = socket.recv_from(&mut buffer).unwrap();
+        assert_eq!((&buffer[..n], from.to_string().as_str()), (&b"out"[..], "10.7.0.2:9"));
+        drop(file);
+        assert!(link::by_name(rtnl, "tun0").unwrap_err().is_not_found());
+    });
+}

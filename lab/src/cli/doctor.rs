@@ -23,7 +23,7 @@ pub(super) fn doctor(style: Style) -> Result<u8, Failure> {
                         (Some(_), false) => "no",
                     };
                     let note = finding.problem.as_deref().unwrap_or(finding.purpose);
-                    vec![finding.feature.to_owned(), state.to_owned(), note.to_owned()]
+                    vec![finding.feature.clone(), state.to_owned(), note.to_owned()]
                 })
                 .collect();
             output::print(&output::table(&["FEATURE", "HERE", "WHAT FOR, OR WHAT IS LOST"], &rows))?;

@@ -13,7 +13,7 @@ const PARTS: [(&str, &[&str]); 6] = [
     ("routes", &["dst", "gateway", "dev", "src", "metric", "table"]),
     ("rules", &["priority", "from", "to", "table"]),
     ("neigh", &["address", "dev", "mac", "state"]),
-    ("fdb", &["mac", "dev"]),
+    ("fdb", &["mac", "dev", "dst"]),
     ("events", &["ms", "node", "what"]),
 ];
 
@@ -46,8 +46,10 @@ fn tables(document: &Value, part: Option<&str>) -> String {
             }
         }
     }
-    let lab: [(&str, &[&str]); 2] =
-        [("nodes", &["name", "address", "podCIDR"]), ("pods", &["name", "node", "addresses", "netns"])];
+    let lab: [(&str, &[&str]); 2] = [
+        ("nodes", &["name", "rack", "address", "podCIDR"]),
+        ("pods", &["name", "node", "addresses", "netns"]),
+    ];
     for (name, columns) in lab.iter().chain(&PARTS) {
         let asked = part.is_none_or(|part| part == *name);
         let Some(rows) = document[*name].as_array().filter(|_| asked) else { continue };

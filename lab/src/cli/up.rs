@@ -25,6 +25,7 @@ pub(super) fn up(args: UpArgs, style: Style) -> Result<u8, Failure> {
         name: args.name,
         nodes: args.nodes,
         pods: args.pods,
+        racks: args.racks,
         mode: args.mode,
         cni_bin: args.cni_bin,
         cni_conf: args.cni_conf,
@@ -90,14 +91,14 @@ fn describe(topology: &Topology, style: Style) -> Result<u8, Failure> {
                 .map(|node| {
                     json!({
                         "name": Topology::node_name(node),
-                        "address": Topology::node_address(node),
+                        "address": topology.node_address(node),
                         "podCIDR": topology.pod_cidr(node).to_string(),
                         "network": topology.network(node),
                     })
                 })
                 .collect();
             let document = json!({
-                "schema": SCHEMA, "name": topology.name, "mode": topology.mode, "pods": topology.pods, "nodes": nodes,
+                "schema": SCHEMA, "name": topology.name, "mode": topology.mode, "racks": topology.racks, "pods": topology.pods, "nodes": nodes,
             });
             output::print_json(&document)?;
         }
@@ -106,7 +107,7 @@ fn describe(topology: &Topology, style: Style) -> Result<u8, Failure> {
                 .map(|node| {
                     vec![
                         Topology::node_name(node),
-                        Topology::node_address(node).to_string(),
+                        topology.node_address(node).to_string(),
                         topology.pod_cidr(node).to_string(),
                         topology.pods.to_string(),
                     ]

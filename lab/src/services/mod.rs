@@ -21,7 +21,7 @@ use kernel::route::{self, Family, Route};
 use kernel::{Nfnl, Rtnl, sysctl};
 
 use crate::cluster::{Cluster, Node};
-use crate::construct::INGRESS_TABLE;
+use crate::fabric::INGRESS_TABLE;
 use crate::labels::Labels;
 use dns::SharedZone;
 use model::{Backed, Endpoint, Service, ServicePort, ServiceType, TrafficPolicy, Transport};

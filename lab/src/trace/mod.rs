@@ -18,7 +18,7 @@ use crate::exit::{FAILED, Failure, OK};
 use crate::packet::{Arp, Content, Packet, Transport};
 use crate::probe::{ProbeOutcome, ProbeRequest, Protocol, Word};
 use crate::sighting::{Direction, Flow, Flows, Sighting, one_transmission};
-use crate::verdict::{Ruling, Way};
+use crate::verdict::{OnWire, Ruling, Seals, Way};
 use crate::verify::NonceMaker;
 
 pub use render::render_trace;
@@ -98,6 +98,8 @@ pub struct Trace {
     pub arp: Vec<ArpPoint>,
     /// ICMP errors meanwhile: who refused what.
     pub errors: Vec<String>,
+    /// Encrypted packets that left nodes meanwhile; what is in them cannot be told.
+    pub encrypted: Vec<OnWire>,
     /// Frames that the capture lost.
     pub drops: u64,
 }
@@ -155,6 +157,7 @@ pub fn run(cluster: &Cluster, options: &TraceOptions) -> Result<Trace> {
         walks,
         arp: recording.sightings.iter().filter_map(arp_point).collect(),
         errors: recording.sightings.iter().filter_map(icmp_error).collect(),
+        encrypted: Seals::of(&recording.sightings).sent(),
         drops,
     })
 }

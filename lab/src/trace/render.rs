@@ -30,6 +30,9 @@ pub fn render_trace(trace: &Trace, style: Style) -> String {
     for error in &trace.errors {
         let _ = writeln!(out, "{error}");
     }
+    for seen in &trace.encrypted {
+        let _ = writeln!(out, "between nodes: {} ({} packets)", seen.looks, seen.packets);
+    }
     let _ = writeln!(out, "verdict: {}", trace.verdict);
     style.text(&out)
 }
@@ -133,6 +136,7 @@ mod tests {
             walks,
             arp: Vec::new(),
             errors: Vec::new(),
+            encrypted: Vec::new(),
             drops: 0,
         }
     }

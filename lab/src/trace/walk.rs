@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::Role;
+use crate::encap::Outer;
 use crate::probe::{ProbeOutcome, Word};
 use crate::sighting::{Direction, Sighting};
 use crate::verdict::{Ruling, Way};
@@ -16,7 +17,7 @@ use super::why::Tables;
 /// A field that is not what it was at the hop before.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Change {
-    /// `TTL`, `MAC`, `SRC`, `DST`, `SPORT`, `DPORT`, `ID` or `PAYLOAD`.
+    /// `OUTER`, `TTL`, `MAC`, `SRC`, `DST`, `SPORT`, `DPORT`, `ID` or `PAYLOAD`.
     pub field: String,
     /// Before.
     pub from: String,
@@ -54,6 +55,9 @@ pub struct Hop {
     pub source_mac: String,
     /// Destination MAC.
     pub target_mac: String,
+    /// What was around the packet; all else here is of the packet inside.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outer: Option<Outer>,
     /// What changed since the hop before.
     pub changed: Vec<Change>,
     /// Why the packet is here, or where it goes next.
@@ -99,6 +103,7 @@ impl Walk {
                 id: ip.id,
                 source_mac: s.packet.source_mac.to_string(),
                 target_mac: s.packet.target_mac.to_string(),
+                outer: s.packet.outer,
                 changed: before.map(|before| changes(before, s)).unwrap_or_default(),
                 why: tables.why(sightings, i),
             })
@@ -124,6 +129,8 @@ fn changes(before: &Sighting, after: &Sighting) -> Vec<Change> {
             all.push(Change { field: field.into(), from, to });
         }
     };
+    let outer = |s: &Sighting| s.packet.outer.map_or_else(|| "nothing".to_owned(), |outer| outer.to_string());
+    note("OUTER", outer(before), outer(after));
     note("TTL", a.ttl.to_string(), b.ttl.to_string());
     let macs = |s: &Sighting| format!("{} > {}", s.packet.source_mac, s.packet.target_mac);
     note("MAC", macs(before), macs(after));

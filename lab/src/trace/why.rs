@@ -11,6 +11,7 @@ use kernel::route::{self, Family, KIND_UNICAST, Route, TABLE_LOCAL, TABLE_MAIN};
 use kernel::{Rtnl, link};
 
 use crate::cluster::Cluster;
+use crate::encap::Outer;
 use crate::sighting::{Direction, Flow, Sighting};
 
 /// `RTN_LOCAL`: the address is this host's.
@@ -54,6 +55,9 @@ impl Tables {
     /// Why the walk's sighting `i` is there or where it goes from there.
     pub(super) fn why(&self, walk: &[&Sighting], i: usize) -> String {
         let s = walk[i];
+        if let Some(outer) = &s.packet.outer {
+            return self.packed(s, outer, walk.get(i + 1).copied());
+        }
         let next = walk.get(i + 1).filter(|next| next.at.space == s.at.space);
         match (s.direction, &s.at.port_of) {
             (Direction::Out, Some(bridge)) => format!("bridge {bridge}"),
@@ -71,13 +75,37 @@ impl Tables {
         }
     }
 
+    /// Of a packet in another: what it is in, and where that goes.
+    fn packed(&self, s: &Sighting, outer: &Outer, next: Option<&Sighting>) -> String {
+        let target = outer.target.ip();
+        let unpacked = next.filter(|next| next.at.space == s.at.space && next.packet.outer.is_none());
+        let why = match (s.direction, &s.at.port_of, unpacked) {
+            (Direction::In, _, Some(next)) => format!("unpacked by {}", next.at.interface),
+            (_, Some(bridge), _) => format!("bridge {bridge}"),
+            (Direction::Out, None, _) => self.route_to(s, target),
+            (Direction::In, None, _) if self.is_local(s, target) => {
+                "its own address: nobody unpacks it".into()
+            }
+            (Direction::In, None, _) => "not its address: forwarded".into(),
+        };
+        format!("in {outer}: {why}")
+    }
+
+    fn is_local(&self, s: &Sighting, target: IpAddr) -> bool {
+        self.spaces.get(&s.at.space).is_some_and(|table| table.is_local(target))
+    }
+
     /// The route that a packet going out took.
     fn route(&self, s: &Sighting) -> String {
-        let (Some(table), Some(ip)) = (self.spaces.get(&s.at.space), s.ip()) else { return String::new() };
-        match table.lookup(ip.target) {
+        s.ip().map(|ip| self.route_to(s, ip.target)).unwrap_or_default()
+    }
+
+    fn route_to(&self, s: &Sighting, target: IpAddr) -> String {
+        let Some(table) = self.spaces.get(&s.at.space) else { return String::new() };
+        match table.lookup(target) {
             Some(route) => table.words(route),
-            None if table.is_local(ip.target) => "its own address".into(),
-            None => format!("no route to {} in the main table", ip.target),
+            None if table.is_local(target) => "its own address".into(),
+            None => format!("no route to {target} in the main table"),
         }
     }
 
@@ -178,6 +206,25 @@ mod tests {
         assert_eq!(tables.why(&[&bridge, &at("node1/eth0 out")], 0), "not its address: forwarded");
         let flooded = Sighting { is_overheard: true, ..at("kubia-9/eth0 in") };
         assert_eq!(tables.why(&[&flooded], 0), "for another MAC: ignored");
+    }
+
+    #[test]
+    fn packed_packet_follows_the_route_of_what_it_is_in() {
+        let tables = node1();
+        let outer = |from: &str, to: &str| {
+            Some(Outer { vni: 1, source: from.parse().unwrap(), target: to.parse().unwrap(), overhead: 50 })
+        };
+        let at = |place: &str| seen(place, 1, "10.244.1.2:40000", "10.244.2.2:8080", 63, "");
+        let mut out = at("node1/eth0 out");
+        out.packet.outer = outer("192.0.2.11:50000", "192.0.2.12:8472");
+        let text = "in VXLAN 1 192.0.2.11 > 192.0.2.12:8472: default via 192.0.2.1";
+        assert_eq!(tables.why(&[&out], 0), text);
+        let mut back = at("node1/eth0 in");
+        back.packet.outer = outer("192.0.2.12:50000", "10.244.1.1:8472");
+        let text = "in VXLAN 1 192.0.2.12 > 10.244.1.1:8472: unpacked by vx0";
+        assert_eq!(tables.why(&[&back, &at("node1/vx0 in")], 0), text);
+        let text = "in VXLAN 1 192.0.2.12 > 10.244.1.1:8472: its own address: nobody unpacks it";
+        assert_eq!(tables.why(&[&back], 0), text);
     }
 
     #[test]

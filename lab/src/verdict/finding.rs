@@ -51,6 +51,13 @@ pub enum Finding {
         /// The others.
         missing: Vec<String>,
     },
+    /// ERROR: the packet arrived, but no encrypted one was seen that could have carried it.
+    NotSealed {
+        /// Which walk.
+        way: Way,
+        /// Where none was seen at the time.
+        missing: Vec<String>,
+    },
     /// ERROR: the server's log does not mention the request.
     NotLogged {
         /// Whose log.
@@ -148,6 +155,17 @@ pub enum Finding {
         expected: u8,
         /// What it is.
         found: u8,
+    },
+    /// FAIL: between nodes the packet does not look as the mode says.
+    WireDiffers {
+        /// Which walk.
+        way: Way,
+        /// Where it was first seen.
+        at: String,
+        /// How it should look.
+        expected: String,
+        /// How it does.
+        found: String,
     },
     /// FAIL: on a path without a router, a MAC address is not the pod's own.
     MacRewritten {
@@ -264,6 +282,7 @@ impl Finding {
             Finding::NoPacket { .. }
                 | Finding::CaptureDropped { .. }
                 | Finding::TooFewPoints { .. }
+                | Finding::NotSealed { .. }
                 | Finding::NotLogged { .. }
                 | Finding::NotProbed { .. }
         )
@@ -279,6 +298,9 @@ impl fmt::Display for Finding {
             Finding::CaptureDropped { frames } => write!(f, "the capture lost {frames} frames"),
             Finding::TooFewPoints { way, seen, needed, missing } => {
                 write!(f, "{way} seen at {seen} of {needed} points, not at {}", missing.join(", "))
+            }
+            Finding::NotSealed { way, missing } => {
+                write!(f, "no encrypted packet for the {way} was seen at {}", missing.join(", "))
             }
             Finding::NotLogged { server } => write!(f, "{server} did not log the request"),
             Finding::NotProbed { reason } => write!(f, "not probed: {reason}"),
@@ -305,6 +327,9 @@ impl fmt::Display for Finding {
             }
             Finding::TtlWrong { way, at, expected, found } => {
                 write!(f, "the TTL of the {way} is {found} at {at}, not {expected}")
+            }
+            Finding::WireDiffers { way, at, expected, found } => {
+                write!(f, "the {way} is {found} at {at}, not {expected}")
             }
             Finding::MacRewritten { way, at, expected, found } => {
                 write!(f, "the {way} has MAC addresses {found} at {at}, not {expected}")

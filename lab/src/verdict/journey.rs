@@ -20,6 +20,52 @@ pub enum Interface {
     Any,
 }
 
+/// What must be around a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Look {
+    /// Nothing.
+    #[default]
+    Plain,
+    /// A VXLAN datagram from one node to another.
+    Vxlan {
+        /// The network's number.
+        vni: u32,
+        /// The UDP port.
+        port: u16,
+        /// The packing node's address.
+        from: IpAddr,
+        /// The unpacking node's address.
+        to: IpAddr,
+    },
+    /// Encryption: the packet itself must not be seen at all.
+    Sealed,
+}
+
+impl Look {
+    /// The sighting is as it must be.
+    pub fn fits(&self, s: &Sighting) -> bool {
+        match (*self, s.packet.outer) {
+            (Look::Plain, None) => true,
+            (Look::Vxlan { vni, port, from, to }, Some(outer)) => {
+                (outer.vni, outer.source.ip(), outer.target) == (vni, from, SocketAddr::new(to, port))
+            }
+            _ => false,
+        }
+    }
+}
+
+impl fmt::Display for Look {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Look::Plain => f.write_str("plain"),
+            Look::Vxlan { vni, port, from, to } => {
+                write!(f, "in VXLAN {vni} {from} > {}", SocketAddr::new(*to, *port))
+            }
+            Look::Sealed => f.write_str("encrypted"),
+        }
+    }
+}
+
 /// A part of a path: interfaces of one namespace between which nothing is routed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stage {
@@ -35,12 +81,22 @@ pub struct Stage {
     pub is_required: bool,
     /// Beyond the node's uplink, where egress may carry the node's address.
     pub is_outer: bool,
+    /// What must be around the packet here.
+    pub look: Look,
 }
 
 impl Stage {
     /// A stage where a packet may be seen, on its way through any interface of `space`, in any direction.
     pub fn at(space: &str, interface: Interface, hops: u8) -> Stage {
-        Stage { space: space.into(), interface, direction: None, hops, is_required: false, is_outer: false }
+        Stage {
+            space: space.into(),
+            interface,
+            direction: None,
+            hops,
+            is_required: false,
+            is_outer: false,
+            look: Look::Plain,
+        }
     }
 
     /// The packet must be seen here, in this direction.
@@ -53,6 +109,12 @@ impl Stage {
     #[must_use]
     pub fn outer(self) -> Stage {
         Stage { is_outer: true, ..self }
+    }
+
+    /// The packet must look like this here.
+    #[must_use]
+    pub fn looks(self, look: Look) -> Stage {
+        Stage { look, ..self }
     }
 
     fn has(&self, s: &Sighting) -> bool {
@@ -112,4 +174,6 @@ pub struct Journey {
     pub macs: Option<(Mac, Mac)>,
     /// The address that the source may be rewritten to on outer stages: egress.
     pub may_become: Option<IpAddr>,
+    /// Between these two, name and address of each, packets are encrypted: the client's node, the server's.
+    pub sealed: Option<[(String, IpAddr); 2]>,
 }

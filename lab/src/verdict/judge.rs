@@ -10,8 +10,9 @@ use crate::probe::{ProbeOutcome, Word};
 use crate::sighting::{Direction, Flow, Sighting, one_transmission};
 
 use super::finding::{Finding, Way};
-use super::journey::{Journey, Path, Stage};
+use super::journey::{Journey, Look, Path, Stage};
 use super::report::Ruling;
+use super::seals::{self, Seals};
 
 /// What is known of one probe.
 #[derive(Debug, Clone)]
@@ -24,6 +25,8 @@ pub struct Evidence<'a> {
     pub visit: Option<Visit>,
     /// Frames that the capture lost in the namespaces of the path.
     pub drops: u64,
+    /// The encrypted packets between nodes.
+    pub seals: &'a Seals,
 }
 
 /// A verdict without its subject.
@@ -96,6 +99,14 @@ pub fn judge(journey: &Journey, evidence: &Evidence<'_>) -> Judgement {
         points(way, path, sightings, &mut findings);
         unchanged(way, path, sightings, &mut findings);
         macs(way, journey, path, sightings, &mut findings);
+        looks(way, path, sightings, &mut findings);
+    }
+    // The handshake is a packet of the pods like any other.
+    looks(Way::Request, &journey.there, &evidence.flow.knock, &mut findings);
+    looks(Way::Reply, &journey.back, &evidence.flow.welcome, &mut findings);
+    if let Some([near, far]) = &journey.sealed {
+        findings.extend(seals::judge(Way::Request, (near, far), &request, evidence.seals));
+        findings.extend(seals::judge(Way::Reply, (far, near), &reply, evidence.seals));
     }
     logged(evidence.visit, &journey.server_name, tuples.outside.ip(), &mut findings);
     Judgement::of(findings, || praise(journey, translated, &request, &reply))
@@ -216,6 +227,23 @@ fn macs(way: Way, journey: &Journey, path: &Path, sightings: &[&Sighting], findi
     }
 }
 
+/// What is around the packet at each stage is what must be.
+fn looks(way: Way, path: &Path, sightings: &[&Sighting], findings: &mut Vec<Finding>) {
+    if findings.iter().any(|f| matches!(f, Finding::WireDiffers { way: told, .. } if *told == way)) {
+        return;
+    }
+    let wrong = on_path(path, sightings).find(|(stage, s, _)| !stage.look.fits(s));
+    if let Some((stage, s, _)) = wrong {
+        let found = s.packet.outer.map_or_else(|| Look::Plain.to_string(), |outer| format!("in {outer}"));
+        findings.push(Finding::WireDiffers {
+            way,
+            at: s.to_string(),
+            expected: stage.look.to_string(),
+            found,
+        });
+    }
+}
+
 pub(super) fn logged(visit: Option<Visit>, server: &str, expected: IpAddr, findings: &mut Vec<Finding>) {
     match visit {
         None => findings.push(Finding::NotLogged { server: server.into() }),
@@ -268,8 +296,14 @@ fn praise(
             )
         }
         (None, None) => {
+            let packed = request.iter().find_map(|s| s.packet.outer);
+            let packed = match (packed, &journey.sealed) {
+                (Some(outer), _) => format!(", in {outer} on the wire"),
+                (None, Some(_)) => ", encrypted on the wire".to_owned(),
+                (None, None) => String::new(),
+            };
             format!(
-                "tuple and payload kept at {points} of {points} points ({sightings} sightings), TTL {ttls}"
+                "tuple and payload kept at {points} of {points} points ({sightings} sightings), TTL {ttls}{packed}"
             )
         }
     }

@@ -8,16 +8,20 @@ mod finding;
 mod journey;
 mod judge;
 mod report;
+mod seals;
 mod service;
 mod table;
 
 pub use finding::{Finding, Way};
-pub use journey::{Interface, Journey, Path, Stage};
+pub use journey::{Interface, Journey, Look, Path, Stage};
 pub use judge::{Evidence, Judgement, Localhost, judge, judge_localhost};
-pub use report::{CheckReport, Point, Report, Ruling, SCHEMA, Verdict};
+pub use report::{CheckReport, OnWire, Point, Report, Ruling, SCHEMA, Verdict};
+pub use seals::Seals;
 pub use service::{Backend, Promise, Serving, Sharing, backend_of, judge_service, judge_share};
 pub use table::{Style, render_table};
 
+#[cfg(test)]
+mod look_tests;
 #[cfg(test)]
 mod report_tests;
 #[cfg(test)]

@@ -8,6 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
+use crate::encap::Outer;
 use crate::probe::ProbeOutcome;
 use crate::sighting::{Direction, Sighting};
 
@@ -64,6 +65,9 @@ pub struct Point {
     pub payload_len: usize,
     /// FNV-1a of the payload, 64 bits in hexadecimal.
     pub payload_digest: String,
+    /// What was around the packet; all else here is of the packet inside.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outer: Option<Outer>,
 }
 
 impl Point {
@@ -82,6 +86,7 @@ impl Point {
             target_mac: s.packet.target_mac.to_string(),
             payload_len: ip.payload.len(),
             payload_digest: format!("{:016x}", digest(&ip.payload)),
+            outer: s.packet.outer,
         })
     }
 }
@@ -146,6 +151,15 @@ impl CheckReport {
     }
 }
 
+/// What packets of pods look like between nodes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OnWire {
+    /// In words.
+    pub looks: String,
+    /// How many packets were seen to look so where they left a node.
+    pub packets: usize,
+}
+
 /// A verification of a lab.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Report {
@@ -153,6 +167,12 @@ pub struct Report {
     pub schema: String,
     /// The lab's name.
     pub lab: String,
+    /// The lab's mode, with its option.
+    pub mode: String,
+    /// What was on the wire between nodes, from the packets of the pods; empty when none were looked at.
+    pub wire: Vec<OnWire>,
+    /// What a person must know of the mode and no check says.
+    pub notes: Vec<String>,
     /// From the first probe to the last verdict.
     pub seconds: f64,
     /// Ordered pairs of pods that were probed.

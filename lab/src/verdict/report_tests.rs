@@ -21,6 +21,9 @@ fn report_of(rulings: &[Ruling]) -> Report {
     };
     let failed = rulings.iter().filter(|r| **r != Ruling::Pass).count();
     Report {
+        mode: "vxlan".into(),
+        wire: vec![OnWire { looks: "VXLAN".into(), packets: 16 }],
+        notes: vec!["a node does not reach its own pods".into()],
         schema: SCHEMA.into(),
         lab: "demo".into(),
         seconds: 1.5,
@@ -46,6 +49,8 @@ fn table_ends_with_one_plain_line() {
         table,
         "CHECK                    COUNT  RESULT  EVIDENCE\n\
          pod to pod across nodes      2  PASS    TTL 64→63→62\n\
+         on the wire between nodes: VXLAN (16 packets)\n\
+         mode vxlan: a node does not reach its own pods\n\
          2 ordered pod pairs in 1.50 s, 100 frames captured, 0 lost\n\
          2 passed, 0 failed\n"
     );

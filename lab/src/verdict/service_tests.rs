@@ -77,8 +77,10 @@ impl Case {
             ..Flow::default()
         };
         let visit = Some(Visit { remote: self.logged.parse().unwrap(), port: 1 });
-        let judgement =
-            judge_service(&self.serving, &Evidence { outcome: &self.outcome, flow, visit, drops: 0 });
+        let judgement = judge_service(
+            &self.serving,
+            &Evidence { outcome: &self.outcome, flow, visit, drops: 0, seals: &Seals::default() },
+        );
         (judgement.ruling(), judgement.evidence)
     }
 

@@ -50,6 +50,17 @@ pub fn render_table(report: &Report, style: Style) -> String {
     for check in report.checks.iter().filter(|c| c.ruling() != Ruling::Pass) {
         failures(check, style, &mut out);
     }
+    for seen in &report.wire {
+        let _ = writeln!(
+            out,
+            "on the wire between nodes: {} ({} packets)",
+            style.text(&seen.looks),
+            seen.packets
+        );
+    }
+    for note in &report.notes {
+        let _ = writeln!(out, "mode {}: {}", report.mode, style.text(note));
+    }
     let pairs = match report.seed {
         Some(seed) => {
             format!("{} of {} ordered pod pairs (sample, seed {seed})", report.pairs, report.possible_pairs)

@@ -57,22 +57,24 @@ fn journey() -> Journey {
         back: path(("kubia-3", "node2"), ("kubia-1", "node1")),
         macs: None,
         may_become: None,
+        sealed: None,
     }
 }
 
 /// All that is known of one probe, to be spoilt by a test.
-struct Case {
-    journey: Journey,
+pub(super) struct Case {
+    pub(super) journey: Journey,
     outcome: ProbeOutcome,
-    knock: Vec<Sighting>,
+    pub(super) knock: Vec<Sighting>,
     welcome: Vec<Sighting>,
-    request: Vec<Sighting>,
-    reply: Vec<Sighting>,
+    pub(super) request: Vec<Sighting>,
+    pub(super) reply: Vec<Sighting>,
     visit: Option<Visit>,
     drops: u64,
+    pub(super) seals: Seals,
 }
 
-fn good() -> Case {
+pub(super) fn good() -> Case {
     let request =
         WALK.iter().zip(1..).map(|(&(at, ttl), t)| seen(at, t, CLIENT, SERVER, ttl, "GET")).collect();
     let turned = |at: &str| match at.strip_suffix(" in") {
@@ -100,24 +102,31 @@ fn good() -> Case {
         reply: reply.collect(),
         visit: Some(Visit { remote: [10, 244, 1, 2].into(), port: 40000 }),
         drops: 0,
+        seals: Seals::default(),
     }
 }
 
 impl Case {
-    fn judged(&self) -> (Ruling, Vec<Finding>, String) {
+    pub(super) fn judged(&self) -> (Ruling, Vec<Finding>, String) {
         let flow = Flow {
             knock: self.knock.iter().collect(),
             welcome: self.welcome.iter().collect(),
             request: self.request.iter().collect(),
             reply: self.reply.iter().collect(),
         };
-        let evidence = Evidence { outcome: &self.outcome, flow, visit: self.visit, drops: self.drops };
+        let evidence = Evidence {
+            outcome: &self.outcome,
+            flow,
+            visit: self.visit,
+            drops: self.drops,
+            seals: &self.seals,
+        };
         let judgement = judge(&self.journey, &evidence);
         (judgement.ruling(), judgement.findings, judgement.evidence)
     }
 
     /// The only finding, which makes the verdict `ruling`.
-    fn finding(&self, ruling: Ruling) -> String {
+    pub(super) fn finding(&self, ruling: Ruling) -> String {
         let (found, findings, evidence) = self.judged();
         assert_eq!((found, findings.len()), (ruling, 1), "{evidence}");
         evidence
@@ -436,7 +445,8 @@ fn on_localhost(edit: impl FnOnce(&mut Case, &mut Localhost)) -> (Ruling, String
         reply: case.reply.iter().collect(),
         ..Flow::default()
     };
-    let evidence = Evidence { outcome: &case.outcome, flow, visit: case.visit, drops: case.drops };
+    let evidence =
+        Evidence { outcome: &case.outcome, flow, visit: case.visit, drops: case.drops, seals: &case.seals };
     let judgement = judge_localhost(&expected, &evidence);
     (judgement.ruling(), judgement.evidence)
 }

@@ -2,17 +2,26 @@
 
 use super::scene::{Scene, task};
 use super::{Check, Plan, Task, paths};
+use crate::modes::Wire;
+use crate::verdict::Journey;
 
 pub(super) const CHECK: Check =
     Check { name: "cross-node", title: "pod to pod across nodes, no NAT", plan: Plan::Probes(plan) };
 
 fn plan<'c>(scene: &Scene<'c>) -> Vec<Task<'c>> {
-    let fabric = &scene.cluster.fabric;
     let pairs = scene.pairs().filter(|(a, b)| a.pod.node != b.pod.node);
     let tasks = pairs.map(|(a, b)| {
-        let there = paths::across((a.pod, a.node), fabric, (b.pod, b.node));
-        let back = paths::across((b.pod, b.node), fabric, (a.pod, a.node));
-        task((a.end(), a.address()), (b.end(), b.address()), (there, back), |journey| journey)
+        let there = paths::across(scene.cluster, (a.pod, a.node), (b.pod, b.node));
+        let back = paths::across(scene.cluster, (b.pod, b.node), (a.pod, a.node));
+        let is_sealed = matches!(scene.cluster.mode.wire(a.node, b.node), Wire::Sealed(_));
+        // Where no node is a router, a switch is all that is between two pods.
+        let is_switched = scene.cluster.mode.on_lan() && a.node.rack == b.node.rack;
+        task((a.end(), a.address()), (b.end(), b.address()), (there, back), |journey| Journey {
+            macs: a.mac.zip(b.mac).filter(|_| is_switched),
+            sealed: is_sealed
+                .then(|| [a, b].map(|end| (end.node.space.name.clone(), end.node.address.into()))),
+            ..journey
+        })
     });
     tasks.collect()
 }

@@ -8,13 +8,13 @@ use crate::verdict::Journey;
 pub(super) const CHECK: Check = Check { name: "egress", title: "pod to outside", plan: Plan::Probes(plan) };
 
 fn plan<'c>(scene: &Scene<'c>) -> Vec<Task<'c>> {
-    let (fabric, outside) = (&scene.cluster.fabric, &scene.cluster.outside);
+    let outside = &scene.cluster.outside;
     let tasks = scene.sampled().map(|pod| {
-        let there = paths::out((pod.pod, pod.node), fabric, outside);
-        let back = paths::into(outside, fabric, (pod.pod, pod.node));
+        let there = paths::out(scene.cluster, (pod.pod, pod.node));
+        let back = paths::into(scene.cluster, (pod.pod, pod.node));
         let server = (scene.outside(), Ok(outside.address.into()));
         task((pod.end(), pod.address()), server, (there, back), |journey| Journey {
-            may_become: Some(pod.node.address.into()),
+            may_become: (!scene.cluster.mode.on_lan()).then_some(pod.node.address.into()),
             ..journey
         })
     });

@@ -8,10 +8,10 @@ pub(super) const CHECK: Check =
     Check { name: "ingress", title: "outside to pod, by route", plan: Plan::Probes(plan) };
 
 fn plan<'c>(scene: &Scene<'c>) -> Vec<Task<'c>> {
-    let (fabric, outside) = (&scene.cluster.fabric, &scene.cluster.outside);
+    let outside = &scene.cluster.outside;
     let tasks = scene.sampled().map(|pod| {
-        let there = paths::into(outside, fabric, (pod.pod, pod.node));
-        let back = paths::out((pod.pod, pod.node), fabric, outside);
+        let there = paths::into(scene.cluster, (pod.pod, pod.node));
+        let back = paths::out(scene.cluster, (pod.pod, pod.node));
         let client = (scene.outside(), Ok(outside.address.into()));
         task(client, (pod.end(), pod.address()), (there, back), |journey| journey)
     });

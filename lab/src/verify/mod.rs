@@ -16,6 +16,7 @@ mod sample;
 mod scene;
 mod services;
 mod unique_address;
+mod wire;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -32,7 +33,7 @@ use crate::probe::Sidecar;
 use crate::sighting::{Flow, Flows, Sighting};
 use crate::verdict::{
     CheckReport, Evidence, Finding, Journey, Judgement, Localhost, Point, Promise, Report, Ruling, SCHEMA,
-    Serving, Sharing, Verdict, backend_of, judge, judge_localhost, judge_service, judge_share,
+    Seals, Serving, Sharing, Verdict, backend_of, judge, judge_localhost, judge_service, judge_share,
 };
 use prober::Prober;
 pub(crate) use probing::NonceMaker;
@@ -40,7 +41,7 @@ use probing::Probed;
 pub use sample::Sample;
 use scene::{Scene, Wanted};
 
-pub use paths::UPLINK;
+pub use crate::fabric::UPLINK;
 
 /// What to verify.
 #[derive(Debug, Clone, Default)]
@@ -186,9 +187,10 @@ pub fn run(
 
     let start = Instant::now();
     let flows = Flows::of(&probed.recording.sightings);
+    let seals = Seals::of(&probed.recording.sightings);
     let mut reports = Vec::new();
     for (check, span) in checks.iter().zip(spans) {
-        let one = |i: usize| verdict(&tasks[i], i, &probed, &flows);
+        let one = |i: usize| verdict(&tasks[i], i, &probed, (&flows, &seals));
         let verdicts = match (check.plan, span) {
             (Plan::State(state), _) => state(&scene),
             (_, Span::Each(span)) => span.map(one).collect(),
@@ -206,7 +208,7 @@ pub fn run(
     let report = Report {
         possible_pairs: scene.possible,
         seed: options.sample.map(|sample| sample.seed),
-        ..report(cluster, reports, &probed, began.elapsed())
+        ..report(cluster, reports, (&probed, &seals), began.elapsed())
     };
     progress(&format!("{} verdicts", report.passed + report.failed), start.elapsed());
     Ok(report)
@@ -219,7 +221,12 @@ fn append<'c>(tasks: &mut Vec<Task<'c>>, more: Vec<Task<'c>>) -> Range<usize> {
     start..tasks.len()
 }
 
-fn report(cluster: &Cluster, checks: Vec<CheckReport>, probed: &Probed, took: Duration) -> Report {
+fn report(
+    cluster: &Cluster,
+    checks: Vec<CheckReport>,
+    (probed, seals): (&Probed, &Seals),
+    took: Duration,
+) -> Report {
     let sum = |count: fn(&CheckReport) -> usize| checks.iter().map(count).sum::<usize>();
     let passed = sum(|c| c.count(Ruling::Pass));
     let between_pods =
@@ -227,6 +234,9 @@ fn report(cluster: &Cluster, checks: Vec<CheckReport>, probed: &Probed, took: Du
     Report {
         schema: SCHEMA.into(),
         lab: cluster.name.clone(),
+        mode: cluster.mode.to_string(),
+        wire: wire::seen(cluster, &checks, seals),
+        notes: cluster.mode.notes().iter().map(ToString::to_string).collect(),
         seconds: took.as_secs_f64(),
         pairs: checks.iter().filter(between_pods).map(|c| c.verdicts.len()).sum(),
         possible_pairs: 0,
@@ -276,7 +286,7 @@ fn nodes_named(cluster: &Cluster, names: &[String]) -> Result<Vec<usize>> {
 }
 
 /// Judges the task with number `i`.
-fn verdict(task: &Task<'_>, i: usize, probed: &Probed, flows: &Flows<'_>) -> Verdict {
+fn verdict(task: &Task<'_>, i: usize, probed: &Probed, (flows, seals): (&Flows<'_>, &Seals)) -> Verdict {
     let outcome = match (&task.aim, &probed.outcomes[i]) {
         (Aim::Impossible(reason), _) | (_, Err(reason)) => {
             let finding = Finding::NotProbed { reason: reason.clone() };
@@ -298,15 +308,15 @@ fn verdict(task: &Task<'_>, i: usize, probed: &Probed, flows: &Flows<'_>) -> Ver
     let judgement = match &task.aim {
         Aim::Journey(journey) => {
             let drops = drops_on(journey, &probed.recording.drops);
-            judge(journey, &Evidence { outcome, flow, visit, drops })
+            judge(journey, &Evidence { outcome, flow, visit, drops, seals })
         }
         Aim::Localhost(expected, _) => {
             let drops = probed.recording.drops.get(task.client.name).copied().unwrap_or(0);
-            judge_localhost(expected, &Evidence { outcome, flow, visit, drops })
+            judge_localhost(expected, &Evidence { outcome, flow, visit, drops, seals })
         }
         Aim::Service(serving) => {
             let drops = probed.recording.drops.values().sum();
-            judge_service(serving, &Evidence { outcome, flow, visit, drops })
+            judge_service(serving, &Evidence { outcome, flow, visit, drops, seals })
         }
         Aim::Impossible(reason) => Judgement::only(Finding::NotProbed { reason: reason.clone() }),
     };

@@ -1,4 +1,5 @@
-//! The paths of routed mode: which interfaces a packet passes, and after how many routers.
+//! The paths that packets take: which interfaces a packet passes, and after how many routers. From the cluster and what
+//! its mode says; nothing is looked up.
 //!
 //! ```text
 //!  pod eth0 ─ veth [cni0] node eth0 ─ [lan0] fabric [lan0] ─ node eth0 [cni0] veth ─ eth0 pod
@@ -6,16 +7,14 @@
 //!  pod eth0 ─ veth [cni0] node eth0 ─ [lan0] fabric wan0 ─ eth0 outside
 //!   0 hops          0       1              1         2      2
 //! ```
-//! What a node has inside (a bridge, nothing) is the plugin's affair and left open.
+//! Racks are routers in between; a tunnel passes them without its inner TTL falling; pods on their node's wire have one
+//! router less. What a node has inside (a bridge, nothing) is the plugin's affair and left open.
 
-use crate::cluster::{Node, Outside, Pod, Space};
+use crate::cluster::{Cluster, Node, Pod};
+use crate::fabric::{RACK_UPLINK, UPLINK, WAN};
+use crate::modes::{Siblings, Tunnel, Wire};
 use crate::sighting::Direction::{In, Out};
-use crate::verdict::{Interface, Path, Stage};
-
-/// The link of a node, and of the host outside, to the fabric.
-pub const UPLINK: &str = "eth0";
-/// The fabric's link to the host outside.
-const WAN: &str = "wan0";
+use crate::verdict::{Interface, Look, Path, Stage};
 
 /// How a verdict names two ends.
 pub(super) fn subject(from: &str, to: &str) -> String {
@@ -42,50 +41,109 @@ fn inside(node: &Node, hops: u8) -> Stage {
     Stage::at(&node.space.name, is_not(UPLINK), hops)
 }
 
-/// From one pod to another on the same node's bridge.
-pub(super) fn on_node(from: &Pod, node: &Node, to: &Pod) -> Path {
-    let bridge = || Stage::at(&node.space.name, Interface::Any, 0);
-    Path(vec![
-        pod(from, 0).required(Out),
-        bridge().required(In),
-        bridge().required(Out),
-        pod(to, 0).required(In),
-    ])
+/// From one pod to another on the same node.
+pub(super) fn on_node(cluster: &Cluster, from: &Pod, node: &Node, to: &Pod) -> Path {
+    let through = |hops| Stage::at(&node.space.name, Interface::Any, hops);
+    let (between, hops) = match cluster.mode.siblings() {
+        Siblings::Switched => (vec![through(0).required(In), through(0).required(Out)], 0),
+        Siblings::Routed => (vec![through(0).required(In), through(1).required(Out)], 1),
+        Siblings::Direct => (vec![Stage::at(&node.space.name, is(UPLINK), 0).required(In)], 0),
+    };
+    let ends = (pod(from, 0).required(Out), pod(to, hops).required(In));
+    Path([ends.0].into_iter().chain(between).chain([ends.1]).collect())
+}
+
+/// How many routers the node itself is to its pods.
+fn node_step(cluster: &Cluster) -> u8 {
+    u8::from(!cluster.mode.on_lan())
+}
+
+/// The rack's switch and router, from its nodes' side.
+fn switch(cluster: &Cluster, node: &Node, hops: u8) -> Stage {
+    match cluster.racks.get(node.rack) {
+        Some(rack) => Stage::at(&rack.name, is_not(RACK_UPLINK), hops).outer(),
+        None => Stage::at(&cluster.fabric.name, is_not(WAN), hops).outer(),
+    }
+}
+
+/// Between a rack and the fabric.
+fn trunk(cluster: &Cluster, node: &Node, hops: u8) -> Vec<Stage> {
+    let rack = cluster.racks.get(node.rack);
+    rack.map(|rack| {
+        vec![
+            Stage::at(&rack.name, is(RACK_UPLINK), hops).outer(),
+            Stage::at(&cluster.fabric.name, is(&rack.name), hops).outer(),
+        ]
+    })
+    .unwrap_or_default()
 }
 
 /// From a pod on one node to a pod on another.
-pub(super) fn across((from, near): (&Pod, &Node), fabric: &Space, (to, far): (&Pod, &Node)) -> Path {
-    Path(vec![
-        pod(from, 0).required(Out),
-        inside(near, 0),
-        uplink(near, 1).required(Out),
-        Stage::at(&fabric.name, Interface::Any, 1).outer(),
-        uplink(far, 1).required(In),
-        inside(far, 2),
-        pod(to, 2).required(In),
-    ])
+pub(super) fn across(cluster: &Cluster, (from, near): (&Pod, &Node), (to, far): (&Pod, &Node)) -> Path {
+    let (look, step, device) = match cluster.mode.wire(near, far) {
+        Wire::Plain => (Look::Plain, 1, None),
+        Wire::Tunnel(Tunnel { device, vni, port }) => {
+            (Look::Vxlan { vni, port, from: near.address.into(), to: far.address.into() }, 0, Some(device))
+        }
+        Wire::Sealed(device) => (Look::Sealed, 0, Some(device)),
+    };
+    // What is encrypted is not seen on the wire; the nodes' own links show it before and after.
+    let wire = |stage: Stage, direction| if look == Look::Sealed { stage } else { stage.required(direction) };
+    let start = node_step(cluster);
+    let mut stages = vec![pod(from, 0).required(Out)];
+    stages.extend(device.map(|name| Stage::at(&near.space.name, is(name), start).required(Out)));
+    stages.push(inside(near, 0));
+    stages.push(wire(uplink(near, start), Out).looks(look));
+    let mut hops = start;
+    stages.push(switch(cluster, near, hops).looks(look));
+    if near.rack != far.rack {
+        for (node, hops) in [(near, start + step), (far, start + 2 * step)] {
+            let mut trunk = trunk(cluster, node, hops);
+            if node.address == far.address {
+                trunk.reverse();
+            }
+            stages.extend(trunk.into_iter().map(|stage| stage.looks(look)));
+        }
+        hops = start + 3 * step;
+        stages.push(switch(cluster, far, hops).looks(look));
+    }
+    stages.push(wire(uplink(far, hops), In).looks(look));
+    stages.extend(device.map(|name| Stage::at(&far.space.name, is(name), hops).required(In)));
+    hops += start;
+    stages.push(inside(far, hops));
+    stages.push(pod(to, hops).required(In));
+    Path(stages)
 }
 
 /// From a pod to the host outside.
-pub(super) fn out((from, node): (&Pod, &Node), fabric: &Space, outside: &Outside) -> Path {
-    Path(vec![
-        pod(from, 0).required(Out),
-        inside(node, 0),
-        uplink(node, 1).required(Out),
-        Stage::at(&fabric.name, is_not(WAN), 1).outer(),
-        Stage::at(&fabric.name, is(WAN), 2).required(Out).outer(),
-        Stage::at(&outside.space.name, is(UPLINK), 2).required(In).outer(),
-    ])
+pub(super) fn out(cluster: &Cluster, (from, node): (&Pod, &Node)) -> Path {
+    let (fabric, outside) = (&cluster.fabric, &cluster.outside);
+    let mut hops = node_step(cluster);
+    let mut stages = vec![pod(from, 0).required(Out), inside(node, 0), uplink(node, hops).required(Out)];
+    stages.push(switch(cluster, node, hops));
+    let trunk = trunk(cluster, node, hops + 1);
+    hops += 1 + u8::from(!trunk.is_empty());
+    stages.extend(trunk);
+    stages.push(Stage::at(&fabric.name, is(WAN), hops).required(Out).outer());
+    stages.push(Stage::at(&outside.space.name, is(UPLINK), hops).required(In).outer());
+    Path(stages)
 }
 
 /// From the host outside to a pod.
-pub(super) fn into(outside: &Outside, fabric: &Space, (to, node): (&Pod, &Node)) -> Path {
-    Path(vec![
+pub(super) fn into(cluster: &Cluster, (to, node): (&Pod, &Node)) -> Path {
+    let (fabric, outside) = (&cluster.fabric, &cluster.outside);
+    let mut stages = vec![
         Stage::at(&outside.space.name, is(UPLINK), 0).required(Out).outer(),
         Stage::at(&fabric.name, is(WAN), 0).required(In).outer(),
-        Stage::at(&fabric.name, is_not(WAN), 1).outer(),
-        uplink(node, 1).required(In),
-        inside(node, 2),
-        pod(to, 2).required(In),
-    ])
+    ];
+    let mut hops = 1;
+    let trunk = trunk(cluster, node, hops);
+    hops += u8::from(!trunk.is_empty());
+    stages.extend(trunk.into_iter().rev());
+    stages.push(switch(cluster, node, hops));
+    stages.push(uplink(node, hops).required(In));
+    hops += node_step(cluster);
+    stages.push(inside(node, hops));
+    stages.push(pod(to, hops).required(In));
+    Path(stages)
 }

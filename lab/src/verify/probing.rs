@@ -15,6 +15,7 @@ use anyhow::{Context, Result};
 use super::{End, Task};
 use crate::capture::{Capture, Recording};
 use crate::cluster::{Cluster, Role};
+use crate::encap::Seal;
 use crate::kubia::{self, Visit};
 use crate::packet::{Nonce, Packet};
 use crate::probe::{ProbeOutcome, ProbeRequest, Protocol};
@@ -50,8 +51,11 @@ impl NonceMaker {
         Nonce(u128::from(self.run) << 64 | number as u128)
     }
 
-    /// The packet belongs to a probe of this run, or begins a connection.
+    /// The packet belongs to a probe of this run, begins a connection, or cannot be read.
     pub(crate) fn is_ours(self, packet: &Packet) -> bool {
+        if packet.ip().is_some_and(|ip| Seal::of(ip).is_some()) {
+            return true;
+        }
         let begins = packet.tcp().is_some_and(|tcp| tcp.is_syn);
         begins || packet.nonce().is_some_and(|n| (n.0 >> 64) as u64 == self.run)
     }

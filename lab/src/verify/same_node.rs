@@ -1,20 +1,22 @@
-//! Need 3, on one node: every pod reaches every other one over the bridge, which is a switch: no router, so the TTL
-//! and both MAC addresses stay what the pods made them.
+//! Need 3, on one node: every pod reaches every other one. Over a bridge, which is a switch, or directly there is no
+//! router, so the TTL and both MAC addresses stay what the pods made them; where the node routes, the TTL falls by one.
 
 use super::scene::{Scene, task};
 use super::{Check, Plan, Task, paths};
+use crate::modes::Siblings;
 use crate::verdict::Journey;
 
 pub(super) const CHECK: Check =
     Check { name: "same-node", title: "pod to pod on one node", plan: Plan::Probes(plan) };
 
 fn plan<'c>(scene: &Scene<'c>) -> Vec<Task<'c>> {
+    let is_routed = scene.cluster.mode.siblings() == Siblings::Routed;
     let pairs = scene.pairs().filter(|(a, b)| a.pod.node == b.pod.node);
     let tasks = pairs.map(|(a, b)| {
-        let there = paths::on_node(a.pod, a.node, b.pod);
-        let back = paths::on_node(b.pod, a.node, a.pod);
+        let there = paths::on_node(scene.cluster, a.pod, a.node, b.pod);
+        let back = paths::on_node(scene.cluster, b.pod, a.node, a.pod);
         task((a.end(), a.address()), (b.end(), b.address()), (there, back), |journey| Journey {
-            macs: a.mac.zip(b.mac),
+            macs: a.mac.zip(b.mac).filter(|_| !is_routed),
             ..journey
         })
     });

@@ -182,6 +182,7 @@ pub(super) fn task<'c>(
             back,
             macs: None,
             may_become: None,
+            sealed: None,
         })
     };
     let aim = match journey() {

@@ -17,6 +17,7 @@ use nix::fcntl::OFlag;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::{getpid, gettid, pipe2};
 use podlab::cluster::{Cluster, Containers, Node, Outside, Pod, PodMeta, Role, Space};
+use podlab::modes::Selected;
 use podlab::objects::Objects;
 use podlab::probe::{Sidecar, serve_sidecar};
 use podlab::{kubia, verdict, verify};
@@ -67,11 +68,13 @@ pub(crate) fn cluster(nodes: usize, pods_per_node: usize) -> Cluster {
             });
         }
         let pod_cidr = Ipv4Network::new(Ipv4Addr::new(10, 244, n as u8, 0), 24).unwrap();
-        all_nodes.push(Node { space: node, address, pod_cidr });
+        all_nodes.push(Node { space: node, rack: 0, address, pod_cidr });
     }
     Cluster {
         name: "bed".into(),
+        mode: Selected::default(),
         fabric,
+        racks: Vec::new(),
         outside: Outside {
             address: Ipv4Addr::new(203, 0, 113, 9),
             containers: containers(&outside),

@@ -5,6 +5,7 @@ mod cleanliness;
 mod command_line;
 mod document;
 mod kubectl;
+mod modes;
 mod scale;
 mod services;
 mod verdicts;

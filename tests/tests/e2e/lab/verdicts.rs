@@ -8,10 +8,10 @@ use serde_json::Value;
 use super::{Lab, podlab, text};
 
 /// Two nodes with two pods each: 4 pairs on one node, 8 across.
-const SMALL: [&str; 4] = ["--nodes", "2", "--pods", "2"];
+pub(super) const SMALL: [&str; 4] = ["--nodes", "2", "--pods", "2"];
 
 /// The verdicts of a check.
-fn verdicts<'r>(report: &'r Value, check: &str) -> Result<&'r Vec<Value>> {
+pub(super) fn verdicts<'r>(report: &'r Value, check: &str) -> Result<&'r Vec<Value>> {
     let checks = report["checks"].as_array().context("no checks")?;
     let found =
         checks.iter().find(|entry| entry["name"] == check).with_context(|| format!("no check {check}"))?;
@@ -19,7 +19,7 @@ fn verdicts<'r>(report: &'r Value, check: &str) -> Result<&'r Vec<Value>> {
 }
 
 /// Check, ruling and number of verdicts, in the report's order.
-fn rulings(report: &Value) -> Vec<(String, String, usize)> {
+pub(super) fn rulings(report: &Value) -> Vec<(String, String, usize)> {
     let mut all: Vec<(String, String, usize)> = Vec::new();
     for check in report["checks"].as_array().into_iter().flatten() {
         for verdict in check["verdicts"].as_array().into_iter().flatten() {
@@ -35,7 +35,7 @@ fn rulings(report: &Value) -> Vec<(String, String, usize)> {
 }
 
 /// What a 2 × 2 cluster that does as it should comes to.
-fn all_pass() -> Vec<(String, String, usize)> {
+pub(super) fn all_pass() -> Vec<(String, String, usize)> {
     [
         ("unique-address", 4),
         ("container-localhost", 4),
@@ -48,7 +48,7 @@ fn all_pass() -> Vec<(String, String, usize)> {
     .to_vec()
 }
 
-fn kinds(verdict: &Value) -> Vec<&str> {
+pub(super) fn kinds(verdict: &Value) -> Vec<&str> {
     verdict["findings"]
         .as_array()
         .into_iter()
