@@ -269,7 +269,12 @@ mod tests {
 
     #[test]
     fn racks_share_the_nodes_evenly_and_have_a_link_each() {
-        let topology = Written::parse(r#"{"nodes":5,"racks":2}"#, "-").unwrap().resolve().unwrap();
+        let topology =
+            Written::parse(r#"{"nodes":5,"racks":2,"mode":"vxlan:direct"}"#, "-").unwrap().resolve().unwrap();
+        assert_eq!(
+            (topology.mode.to_string().as_str(), topology.pod_cidr(4).to_string().as_str()),
+            ("vxlan:direct", "10.244.5.0/24")
+        );
         let racks: Vec<usize> = (0..5).map(|node| topology.rack(node)).collect();
         assert_eq!(racks, [0, 0, 0, 1, 1]);
         assert_eq!(topology.node_address(0).to_string(), "198.18.1.11");

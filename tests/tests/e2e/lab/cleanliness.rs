@@ -62,6 +62,23 @@ fn the_machine_is_the_same_before_during_and_after_a_lab() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn the_machine_is_the_same_while_labs_of_every_mode_are_up() -> Result<()> {
+    let before = fingerprint()?;
+    let small = ["--nodes", "2", "--pods", "1"];
+    let labs = ["vxlan", "bgp", "mesh", "macvlan", "ptp"]
+        .map(|mode| Lab::up(&format!("same-{mode}"), &[&["--mode", mode][..], &small].concat()));
+    for lab in &labs {
+        let lab = lab.as_ref().map_err(|err| anyhow::anyhow!("{err:#}"))?;
+        ensure!(lab.verify(&["cross-node"])?.0 == 0, "{} does not pass", lab.name);
+    }
+    let during = fingerprint()?;
+    drop(labs);
+    assert_eq!(difference(&before, &during), None, "while the labs were up");
+    assert_eq!(difference(&before, &fingerprint()?), None, "after they were down");
+    Ok(())
+}
+
 /// A number below `most`, new each time.
 fn random(state: &mut u64, most: u64) -> u64 {
     *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);

@@ -443,6 +443,32 @@ fn in_namespace(namespace: &str) -> Vec<String> {
 }
 
 #[test]
+fn masquerade_fails_the_no_nat_verdict_in_other_modes_too() -> Result<()> {
+    for mode in ["vxlan", "bgp", "ptp"] {
+        let mut options = SMALL.to_vec();
+        options.push("--ip-masq");
+        let lab = up(&format!("masq-{mode}"), mode, &options)?;
+        let (code, report) = lab.verify(&["cross-node"])?;
+        assert_eq!(code, 1, "{mode}");
+        for verdict in verdicts(&report, "cross-node")? {
+            assert_eq!(
+                (&verdict["ruling"], &verdict["outcome"]["word"]),
+                (&"FAIL".into(), &"OK".into()),
+                "{mode}"
+            );
+            ensure!(kinds(verdict).contains(&"source-rewritten"), "{mode}: {verdict}");
+        }
+    }
+    let refused = podlab(&["up", "--mode", "macvlan", "--ip-masq"])?;
+    ensure!(
+        refused.status.code() == Some(2) && text(&refused).contains("has no ipMasq"),
+        "{}",
+        text(&refused)
+    );
+    Ok(())
+}
+
+#[test]
 fn the_help_lists_every_mode_and_an_unknown_one_is_refused_by_them() -> Result<()> {
     let help = text(&podlab(&["up", "--help"])?);
     let refused = text(&podlab(&["up", "--mode", "teleport"])?);
