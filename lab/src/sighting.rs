@@ -124,12 +124,15 @@ impl Flow<'_> {
 
 /// What identifies a connection attempt: the namespace of the client, its port, and the target.
 type Caller<'a> = (&'a str, u16, SocketAddr);
+/// TCP's first sequence number; and of a packet on `lo` the namespace, which it does not leave. The number follows from
+/// addresses, ports and a clock of 64 ns, so two pods that call their own localhost at once may have the same.
+type Number<'a> = (u32, Option<&'a str>);
 
 /// Finds the flow of a probe among many sightings.
 #[derive(Debug, Default)]
 pub struct Flows<'a> {
     by_nonce: HashMap<Nonce, Flow<'a>>,
-    by_number: HashMap<u32, Flow<'a>>,
+    by_number: HashMap<Number<'a>, Flow<'a>>,
     numbers: HashMap<Caller<'a>, u32>,
 }
 
@@ -139,19 +142,20 @@ impl<'a> Flows<'a> {
         let mut flows = Flows::default();
         for s in sightings {
             let Some(ip) = s.ip() else { continue };
+            let within = (s.at.interface == "lo").then_some(s.at.space.as_str());
             if let Some(nonce) = Nonce::find(&ip.payload) {
                 let flow = flows.by_nonce.entry(nonce).or_default();
                 if ip.is_answer() { flow.reply.push(s) } else { flow.request.push(s) }
             }
             match s.packet.tcp() {
                 Some(&Tcp { is_syn: true, is_ack: false, source, seq, .. }) => {
-                    flows.by_number.entry(seq).or_default().knock.push(s);
+                    flows.by_number.entry((seq, within)).or_default().knock.push(s);
                     if s.direction == Direction::Out {
                         flows.numbers.insert((&s.at.space, source, ip.to()), seq);
                     }
                 }
                 Some(&Tcp { is_syn: true, is_ack: true, ack, .. }) => {
-                    flows.by_number.entry(ack.wrapping_sub(1)).or_default().welcome.push(s);
+                    flows.by_number.entry((ack.wrapping_sub(1), within)).or_default().welcome.push(s);
                 }
                 _ => {}
             }
@@ -163,9 +167,13 @@ impl<'a> Flows<'a> {
     pub fn get(&self, nonce: Nonce, client: &str, port: Option<u16>, target: SocketAddr) -> Flow<'a> {
         let mut flow = self.by_nonce.get(&nonce).cloned().unwrap_or_default();
         let number = port.and_then(|port| self.numbers.get(&(client, port, target)));
-        if let Some(start) = number.and_then(|n| self.by_number.get(n)) {
-            (flow.knock, flow.welcome) = (start.knock.clone(), start.welcome.clone());
+        let starts = number.into_iter().flat_map(|n| [(*n, Some(client)), (*n, None)]);
+        for start in starts.filter_map(|number| self.by_number.get(&number)) {
+            flow.knock.extend(&start.knock);
+            flow.welcome.extend(&start.welcome);
         }
+        flow.knock.sort_by_key(|s| (s.stamp_ns, s.rank()));
+        flow.welcome.sort_by_key(|s| (s.stamp_ns, s.rank()));
         flow
     }
 }
@@ -314,6 +322,25 @@ pub(crate) mod tests {
         assert_eq!(flow.reply, [&list[5]]);
         assert!(flows.get(Nonce(1), "kubia-2", Some(40000), server).is_empty());
         assert!(flows.get(nonce, "kubia-1", None, server).knock.is_empty());
+    }
+
+    #[test]
+    fn the_same_number_on_the_localhost_of_two_pods_is_two_connections() {
+        let syn = |at: &str, stamp| {
+            let mut s = seen(at, stamp, "127.0.0.1:40000", "127.0.0.1:8080", 64, "");
+            (tcp_mut(&mut s).is_syn, tcp_mut(&mut s).is_ack, tcp_mut(&mut s).seq) = (true, false, 7);
+            s
+        };
+        let list = [
+            syn("kubia-1/lo out", 1),
+            syn("kubia-2/lo out", 2),
+            syn("kubia-1/lo in", 3),
+            syn("kubia-1/eth0 out", 4),
+        ];
+        let flows = Flows::of(&list);
+        let knock = |pod| flows.get(Nonce(1), pod, Some(40000), "127.0.0.1:8080".parse().unwrap()).knock;
+        assert_eq!(knock("kubia-1"), [&list[0], &list[2], &list[3]], "what leaves lo is still found");
+        assert_eq!(knock("kubia-2")[0], &list[1]);
     }
 
     #[test]
