@@ -9,7 +9,7 @@ import sys
 from pyroute2.netlink import nla_slot
 from pyroute2.netlink.rtnl.marshal import MarshalRtnl
 
-FLAGS = {0x1: "request", 0x4: "ack", 0x200: "excl", 0x400: "create"}
+FLAGS = {0x1: "request", 0x4: "ack", 0x8: "echo", 0x200: "excl", 0x400: "create"}
 OPENED = re.compile(r"socket\(AF_NETLINK, [A-Z_|]+, NETLINK_ROUTE\) = (\d+)$")
 CLOSED = re.compile(r"close\((\d+)\)")
 CALL = re.compile(r"(?:sendto|sendmsg|write)\((\d+), ")

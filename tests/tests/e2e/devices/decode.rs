@@ -107,8 +107,9 @@ fn bridge_and_veth_are_asked_for_as_meant() -> Result<()> {
     let messages = sent::decode(&[log])?.remove(0);
     let made: Vec<_> = messages.iter().filter(|message| message["type"] == NEWLINK).collect();
     let [bridge, veth] = made[..] else { anyhow::bail!("not two links: {messages:#?}") };
-    for message in [bridge, veth] {
-        assert_eq!(message["nlm"], "request ack excl create");
+    // The kernel is asked to show the veth that it made.
+    for (message, flags) in [(bridge, "request ack excl create"), (veth, "request ack echo excl create")] {
+        assert_eq!(message["nlm"], flags);
         assert_eq!(
             (&message["flags"], &message["change"]),
             (&json!(1), &json!(1)),
