@@ -61,7 +61,8 @@ def decoded(log):
                 continue
             message = MarshalRtnl.msg_map[kind](one)
             message.decode()
-            flags = [name for bit, name in FLAGS.items() if bits & bit] + [hex(bits & ~0x605)] * bool(bits & ~0x605)
+            rest = bits & ~sum(FLAGS)
+            flags = [name for bit, name in FLAGS.items() if bits & bit] + [hex(rest)] * bool(rest)
             messages.append({"type": kind, "nlm": " ".join(flags), **plain(message)})
     return messages
 
