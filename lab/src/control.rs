@@ -8,6 +8,7 @@ use std::io::{BufRead, BufReader, IoSlice, IoSliceMut, Write};
 use std::os::fd::AsRawFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+use std::time::{Duration, Instant};
 
 use nix::cmsg_space;
 use nix::sys::socket::{
@@ -224,11 +225,16 @@ impl Client {
             .map_err(|err| Failure::new(exit::FAILED, format!("namespaces of the lab: {err}")))
     }
 
-    /// Waits until the supervisor closes the connection, which it does when it ends.
-    pub fn wait_for_end(mut self) {
+    /// Waits until the supervisor closes the connection, which it does when it ends, and until the lab's name is free: init
+    /// holds it a moment longer, and longest ten seconds.
+    pub fn wait_for_end(mut self, name: &str) {
         let mut rest = String::new();
         while self.reader.read_line(&mut rest).is_ok_and(|bytes| bytes > 0) {
             rest.clear();
+        }
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while running().iter().any(|up| up == name) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(2));
         }
     }
 }

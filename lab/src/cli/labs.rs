@@ -55,7 +55,7 @@ pub(super) fn down(args: &DownArgs, style: Style) -> Result<u8, Failure> {
         let mut client = Client::connect(name)?;
         let request = Request::Down { graceful: args.graceful };
         let answer = client.ask(&request, &mut |text, ms| steps.done(text, ms))?;
-        client.wait_for_end();
+        client.wait_for_end(name);
         steps.done(&ending(name, &answer), start.elapsed().as_millis() as u64);
         ended.push(answer);
     }

@@ -39,6 +39,17 @@ fn a_dry_run_prints_the_plan_and_makes_nothing() -> Result<()> {
     Ok(())
 }
 
+/// `down` returns when the name is free, whatever init still has to end.
+#[test]
+fn a_lab_that_is_down_can_be_brought_up_again_at_once() -> Result<()> {
+    for _ in 0..8 {
+        let lab = Lab::up("again", &["--nodes", "2", "--pods", "10"])?;
+        let down = lab.podlab("down", &[])?;
+        ensure!(down.status.success(), "{}", text(&down));
+    }
+    Ok(())
+}
+
 #[test]
 fn exec_returns_the_commands_own_exit_code() -> Result<()> {
     let lab = Lab::up("exec", &["--nodes", "1", "--pods", "1"])?;
