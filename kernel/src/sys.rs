@@ -355,7 +355,8 @@ pub(crate) fn detach(keep: &[BorrowedFd<'_>], step: &dyn Fn()) -> Result<OwnedFd
     let child = check(unsafe { libc::fork() })?;
     if child == 0 {
         let mut from = 0;
-        for fd in kept {
+        // By reference: to free the list here would take the allocator's lock.
+        for &fd in &kept {
             if fd > from {
                 close_range(from, fd - 1);
             }

@@ -19,9 +19,11 @@ pub mod result;
 pub mod rootless;
 pub mod sealed;
 pub mod sent;
+pub mod workers;
 pub mod world;
 
 pub use facts::Facts;
 pub use plugins::Side;
 pub use process::Outcome;
+pub use workers::workers;
 pub use world::World;

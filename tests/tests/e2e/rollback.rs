@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use podnet_tests::facts::Facts;
 use podnet_tests::process::Stdout;
 use podnet_tests::world::NETWORK;
-use podnet_tests::{Outcome, Side, World};
+use podnet_tests::{Outcome, Side, World, workers};
 
 const DUAL: &str = r#"{"isDefaultGateway":true,"hairpinMode":true,"mtu":1400,"ipam":{"type":"host-local","dataDir":"@DATA@",
     "ranges":[[{"subnet":"10.1.2.0/24"}],[{"subnet":"2001:db8:1::/64"}]],"routes":[{"dst":"192.168.0.0/16"}]}}"#;
@@ -243,12 +243,7 @@ pub(super) fn inject_into(
             unchanged(&world, &before).with_context(what)?;
         }
     };
-    std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..3).map(|_| scope.spawn(worker)).collect();
-        workers
-            .into_iter()
-            .try_for_each(|w| w.join().unwrap_or_else(|_| Err(anyhow::anyhow!("a worker panicked"))))
-    })?;
+    workers(3, worker)?;
     Ok(failed.into_inner())
 }
 

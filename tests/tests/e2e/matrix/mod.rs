@@ -27,7 +27,7 @@ use crate::chained::attach;
 use anyhow::{Context, Result};
 use podnet_tests::difference::{Differences, Place};
 use podnet_tests::facts::{Change, Facts};
-use podnet_tests::{Side, World, result};
+use podnet_tests::{Side, World, result, workers};
 use serde_json::Value;
 
 /// The versions that Debian's 1.1.1 and we both speak.
@@ -233,12 +233,7 @@ fn compare(
         }
         Ok(())
     };
-    std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..4).map(|_| scope.spawn(worker)).collect();
-        workers
-            .into_iter()
-            .try_for_each(|w| w.join().unwrap_or_else(|_| Err(anyhow::anyhow!("a worker panicked"))))
-    })?;
+    workers(4, worker)?;
     Ok(report.into_inner().unwrap_or_else(|e| e.into_inner()))
 }
 

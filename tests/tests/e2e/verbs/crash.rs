@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use podnet_tests::counts::SystemCall;
 use podnet_tests::world::{Call, NETWORK};
-use podnet_tests::{Side, World};
+use podnet_tests::{Side, World, workers};
 use serde_json::Value;
 
 use super::{DUAL, bridge};
@@ -127,12 +127,7 @@ impl<'a> Scene<'a> {
             }
             Ok(())
         };
-        std::thread::scope(|scope| {
-            let workers: Vec<_> = (0..3).map(|_| scope.spawn(worker)).collect();
-            workers
-                .into_iter()
-                .try_for_each(|w| w.join().unwrap_or_else(|_| Err(anyhow::anyhow!("a worker panicked"))))
-        })?;
+        workers(3, worker)?;
         println!("{verb} of {} was killed at {} system calls", self.plugin, moments.len());
         Ok(())
     }
