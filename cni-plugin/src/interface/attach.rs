@@ -21,10 +21,8 @@ const SETTLE: Duration = Duration::from_secs(5);
 /// What `configure` does besides the result's addresses and routes.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Options {
-    /// Announce addresses by gratuitous ARP when the link comes up.
-    pub(crate) arp_notify: bool,
-    /// Not this time: the caller announces them, by [`announce`].
-    pub(crate) announced_later: bool,
+    /// Who announces the addresses by gratuitous ARP.
+    pub(crate) announce: Announce,
     /// Run IPv6 duplicate address detection and wait for its end.
     pub(crate) detect_duplicates: bool,
     /// Other hosts share the link's LAN: duplicate address detection runs beside the pod, which uses its
@@ -33,6 +31,19 @@ pub(crate) struct Options {
     pub(crate) shared_lan: bool,
     /// The link leads to a router and to no one else (see [`gateway_routes`]).
     pub(crate) routed: bool,
+}
+
+/// How the addresses of the pod's link are announced by gratuitous ARP, now and whenever the link comes up again (the
+/// sysctl `arp_notify`).
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Announce {
+    /// Not at all.
+    #[default]
+    No,
+    /// By the kernel, when the link comes up.
+    WhenUp,
+    /// By the caller, who calls [`announce`]; by the kernel only later.
+    ByCaller,
 }
 
 /// What becomes of IPv6 duplicate address detection.
@@ -129,16 +140,17 @@ pub(crate) fn configure(
         batch.addr_add(index, *address, &options);
         what.push(format!("add address {address} to {ifname:?}"));
     }
-    let up = (Change { up: Some(true), ..Change::default() }, "set up");
-    let notify = (Change { arp_notify: Some(true), ..Change::default() }, "set arp_notify of");
-    let in_order = match (options.arp_notify, options.announced_later) {
-        (false, _) => vec![up],
-        (true, false) => vec![notify, up],
-        (true, true) => vec![up, notify],
+    let notify = |batch: &mut Batch, what: &mut Vec<String>| {
+        batch.link_set(index, &Change { arp_notify: Some(true), ..Change::default() });
+        what.push(format!("set arp_notify of {ifname:?}"));
     };
-    for (change, change_what) in in_order {
-        batch.link_set(index, &change);
-        what.push(format!("{change_what} {ifname:?}"));
+    if options.announce == Announce::WhenUp {
+        notify(&mut batch, &mut what);
+    }
+    batch.link_set(index, &Change { up: Some(true), ..Change::default() });
+    what.push(format!("set {ifname:?} up"));
+    if options.announce == Announce::ByCaller {
+        notify(&mut batch, &mut what);
     }
     let wait = dad == Dad::Wait && result.ips.iter().any(|ip| matches!(ip.gateway, Some(IpAddr::V6(_))));
     if wait {

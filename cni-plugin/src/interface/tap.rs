@@ -11,7 +11,7 @@ use kernel::tap::Tap as Device;
 use kernel::{Mac, Rtnl, tap};
 use serde::Deserialize;
 
-use super::attach::{self, Options, failed};
+use super::attach::{self, Announce, Options, failed};
 use super::dns::WrittenDns;
 use super::{mac, one_link};
 use crate::ipam::Ipam;
@@ -152,7 +152,7 @@ impl Plugin for Tap {
                 .map_err(failed(format!("set {ifname:?} up")))?;
         } else {
             // No duplicate address detection: a tap carries nothing until a program attaches, so it would not end.
-            let options = Options { arp_notify: true, ..Options::default() };
+            let options = Options { announce: Announce::WhenUp, ..Options::default() };
             attach::configure(&netns, &mut pod, (ifname, link.index), &result, options)?;
         }
         result.interfaces = vec![Interface {

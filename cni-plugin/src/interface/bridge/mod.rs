@@ -18,7 +18,7 @@ use ipnetwork::IpNetwork;
 use kernel::link::{self, Change};
 use kernel::{Family, Mac, Rtnl};
 
-use super::attach::{self, Options, failed};
+use super::attach::{self, Announce, Options, failed};
 use super::delete;
 use super::forwarding::NodeLock;
 use super::veth::{self, Ends};
@@ -73,8 +73,7 @@ impl Plugin for Bridge {
         }
         if config.ipam.is_some() {
             let options = Options {
-                arp_notify: true,
-                announced_later: true,
+                announce: Announce::ByCaller,
                 detect_duplicates: config.enable_dad,
                 ..Options::default()
             };

@@ -19,7 +19,7 @@ use cni::{Call, CniResult, Error, Interface, Undo, code};
 use kernel::Rtnl;
 use kernel::link::{self, Change, Link};
 
-use super::attach::{self, Options, failed};
+use super::attach::{self, Announce, Options, failed};
 use super::one_link;
 use crate::ipam::Ipam;
 use config::{Device, HostDeviceConfig};
@@ -65,7 +65,7 @@ impl Plugin for HostDevice {
                     .map_err(failed(format!("set {ifname:?} up")))?;
             }
             Some(link) => {
-                let options = Options { arp_notify: true, shared_lan: true, ..Options::default() };
+                let options = Options { announce: Announce::WhenUp, shared_lan: true, ..Options::default() };
                 attach::configure(&netns, &mut pod, (ifname, link.index), &result, options)?;
             }
             None => {}

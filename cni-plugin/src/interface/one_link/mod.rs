@@ -11,7 +11,7 @@ use cni::{Call, CniResult, Dns, Error, Interface, Undo};
 use kernel::link::{self, Change, Link, LinkKind, NewLink};
 use kernel::{Mac, Netns, Rtnl};
 
-use super::attach::{self, Options, failed};
+use super::attach::{self, Announce, Options, failed};
 use super::delete;
 use super::veth;
 use crate::ipam::Ipam;
@@ -81,7 +81,8 @@ pub(crate) fn add(call: &Call, config: OneLink, undo: &mut Undo) -> Result<CniRe
             .map_err(failed(format!("set {ifname:?} up")))?;
     } else {
         let shared_lan = config.parent.is_some();
-        let options = Options { arp_notify: shared_lan, shared_lan, ..Options::default() };
+        let announce = if shared_lan { Announce::WhenUp } else { Announce::No };
+        let options = Options { announce, shared_lan, ..Options::default() };
         attach::configure(&netns, &mut pod, (ifname, link.index), &result, options)?;
     }
     result.interfaces = vec![Interface {
