@@ -154,6 +154,21 @@ impl Error {
     }
 }
 
+/// Repeats a system call as long as a signal interrupts it. A receive with a time limit (SO_RCVTIMEO) is never
+/// restarted by the kernel, not even where no handler ran (signal(7), "Interruption of system calls"); each further try
+/// has the whole limit.
+///
+/// # Errors
+/// Those of the call, without EINTR.
+pub fn uninterrupted<T>(mut call: impl FnMut() -> std::io::Result<T>) -> std::io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -197,5 +212,17 @@ mod tests {
         let e = Cause::NotNetns { magic: 0xef53 }.about("unknown FS magic on \"/etc/passwd\"");
         assert!(e.is_not_netns() && !e.is_not_found());
         assert_eq!(e.to_string(), "unknown FS magic on \"/etc/passwd\": ef53");
+    }
+
+    #[test]
+    fn only_an_interrupted_call_is_repeated() {
+        let answers = |errors: &[i32]| {
+            let mut left = errors.iter();
+            let outcome =
+                uninterrupted(|| left.next().map_or(Ok(()), |&e| Err(std::io::Error::from_raw_os_error(e))));
+            (outcome.map_err(|e| e.raw_os_error()), left.len())
+        };
+        assert_eq!(answers(&[libc::EINTR, libc::EINTR]), (Ok(()), 0));
+        assert_eq!(answers(&[libc::EINTR, libc::EAGAIN, libc::EINTR]), (Err(Some(libc::EAGAIN)), 1));
     }
 }

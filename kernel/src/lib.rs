@@ -32,7 +32,7 @@ pub mod tc;
 mod wire;
 
 pub use batch::Batch;
-pub use error::{Error, Result};
+pub use error::{Error, Result, uninterrupted};
 pub use ipnetwork::IpNetwork;
 pub use mac::{Mac, ParseMacError};
 pub use netns::Netns;

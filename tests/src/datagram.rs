@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use kernel::netns::Netns;
+use kernel::{Netns, uninterrupted};
 
 /// How long a datagram may be on its way; the first one waits for ARP or neighbour discovery.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -21,13 +21,8 @@ pub fn source_seen(sender: &Netns, receiver: &Netns, to: IpAddr) -> Result<IpAdd
     let here = sender.run(bind(any))?.context("make a socket")?;
     here.send_to(b"podnet", there.local_addr()?).with_context(|| format!("send to {to}"))?;
     let mut buffer = [0; 16];
-    let (length, from) = loop {
-        match there.recv_from(&mut buffer) {
-            // A process that was stopped meanwhile, by a shell or a debugger, goes on waiting.
-            Err(err) if err.kind() == std::io::ErrorKind::Interrupted => {}
-            received => break received.with_context(|| format!("wait for it at {to}"))?,
-        }
-    };
+    let (length, from) =
+        uninterrupted(|| there.recv_from(&mut buffer)).with_context(|| format!("wait for it at {to}"))?;
     ensure!(&buffer[..length] == b"podnet", "another datagram came to {to} from {from}");
     Ok(from.ip())
 }

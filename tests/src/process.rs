@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use kernel::netns::Netns;
+use kernel::{Netns, uninterrupted};
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::pipe2;
@@ -206,7 +206,7 @@ pub fn finish(mut child: Child, started: Instant) -> Result<Outcome> {
 fn read_some(stream: Option<&mut impl Read>, into: &mut Vec<u8>) -> Result<bool> {
     let Some(stream) = stream else { return Ok(false) };
     let mut buffer = [0; 8192];
-    let n = stream.read(&mut buffer).context("read the plugin's output")?;
+    let n = uninterrupted(|| stream.read(&mut buffer)).context("read the plugin's output")?;
     into.extend_from_slice(&buffer[..n]);
     Ok(n > 0)
 }

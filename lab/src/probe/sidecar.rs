@@ -12,6 +12,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use kernel::uninterrupted;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
@@ -199,7 +200,7 @@ fn tcp(probe: &ProbeRequest, deadline: Instant, seen: &mut Seen) -> io::Result<(
     loop {
         limited.get_ref().set_read_timeout(Some(left(deadline)?))?;
         let mut part = [0; 2048];
-        match limited.read(&mut part)? {
+        match uninterrupted(|| limited.read(&mut part))? {
             0 => break,
             n => answer.extend_from_slice(&part[..n]),
         }
@@ -243,7 +244,7 @@ fn udp(probe: &ProbeRequest, deadline: Instant, seen: &mut Seen) -> io::Result<(
     let mut answer = [0; 2048];
     loop {
         socket.set_read_timeout(Some(left(deadline)?))?;
-        let n = socket.recv(&mut answer)?;
+        let n = uninterrupted(|| socket.recv(&mut answer))?;
         if Nonce::find(&answer[..n]) == Some(probe.nonce) {
             let text = String::from_utf8_lossy(&answer[..n]);
             seen.remote = text.lines().nth(2).and_then(|line| line.parse().ok());

@@ -48,7 +48,7 @@ fn masquerade(node: &Node, pod: &Netns) -> Result<Option<String>> {
     while began.elapsed() < LIMIT {
         // Until the route is of use the kernel may refuse.
         let _ = client.send_to(b"x", (OUTSIDE, 9));
-        match server.recv_from(&mut [0; 8]) {
+        match kernel::uninterrupted(|| server.recv_from(&mut [0; 8])) {
             Ok((_, from)) if from.ip() == NEAR => return Ok(None),
             Ok((_, from)) => return Ok(Some(format!("a datagram came from {}", from.ip()))),
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}

@@ -41,7 +41,8 @@ pub(super) fn measure(way: &Way<'_>) -> Result<f64> {
     // Neighbours are found before the clock starts.
     sender.send_to(b"hello", to)?;
     receiver.set_read_timeout(Some(Duration::from_secs(20)))?;
-    receiver.recv_from(&mut [0; 16]).with_context(|| format!("nothing arrives at {to}"))?;
+    kernel::uninterrupted(|| receiver.recv_from(&mut [0; 16]))
+        .with_context(|| format!("nothing arrives at {to}"))?;
 
     let capture = PacketSocket::open_in(way.to.0)?;
     send(&sender, to)?;

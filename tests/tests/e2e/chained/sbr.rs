@@ -70,7 +70,7 @@ fn answers_by(world: &World, to: SocketAddr) -> Result<String> {
     let capture = PacketSocket::open_in(&world.host)?;
     sender.send_to(b"which way?", to)?;
     let mut buffer = [0; 256];
-    let (length, from) = pod.recv_from(&mut buffer).context("the question")?;
+    let (length, from) = kernel::uninterrupted(|| pod.recv_from(&mut buffer)).context("the question")?;
     let answer = b"this way!!";
     ensure!(&buffer[..length] == b"which way?");
     pod.send_to(answer, from)?;

@@ -105,5 +105,5 @@ pub(super) fn reaches(from: &Netns, to: &Netns, address: &str) -> Result<bool> {
         return Ok(false);
     }
     let mut buffer = [0; 16];
-    Ok(receiver.recv(&mut buffer).is_ok_and(|n| &buffer[..n] == b"hello"))
+    Ok(kernel::uninterrupted(|| receiver.recv(&mut buffer)).is_ok_and(|n| &buffer[..n] == b"hello"))
 }

@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use kernel::netns::Netns;
+use kernel::{Netns, uninterrupted};
 use nix::sys::socket::{Shutdown, shutdown};
 
 /// How long something may take that is expected to happen.
@@ -122,7 +122,7 @@ impl Flow {
         let mut buffer = [0; 128];
         while began.elapsed() < PATIENCE {
             self.send(&question);
-            while let Ok(n) = self.socket.recv(&mut buffer) {
+            while let Ok(n) = uninterrupted(|| self.socket.recv(&mut buffer)) {
                 let text = String::from_utf8_lossy(&buffer[..n]).into_owned();
                 if let Some((asked, answer)) = text.split_once(' ')
                     && asked == question
@@ -166,7 +166,8 @@ impl Door {
         let mut reached = false;
         let mut buffer = [0; 64];
         loop {
-            let n = self.socket.recv(&mut buffer).context("the datagram that is never filtered")?;
+            let n = uninterrupted(|| self.socket.recv(&mut buffer))
+                .context("the datagram that is never filtered")?;
             match &buffer[..n] {
                 b"guest" => reached = true,
                 b"last" => return Ok(reached),
@@ -183,10 +184,10 @@ impl Door {
         let mut heard = false;
         while !heard && began.elapsed() < PATIENCE {
             self.knock(from, at, "warm")?;
-            heard = self.socket.recv(&mut buffer).is_ok();
+            heard = uninterrupted(|| self.socket.recv(&mut buffer)).is_ok();
         }
         // One that was late is none of the next question.
-        while self.socket.recv(&mut buffer).is_ok() {}
+        while uninterrupted(|| self.socket.recv(&mut buffer)).is_ok() {}
         self.socket.set_read_timeout(Some(PATIENCE))?;
         ensure!(heard, "nothing arrives at {at} before there is a policy");
         Ok(())

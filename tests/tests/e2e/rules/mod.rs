@@ -74,7 +74,8 @@ fn socket(netns: &Netns, address: &str) -> Result<UdpSocket> {
 fn source_seen(from: &UdpSocket, to: &UdpSocket, at: SocketAddr) -> Result<String> {
     from.send_to(b"probe", at)?;
     let mut buffer = [0; 16];
-    let (_, source) = to.recv_from(&mut buffer).with_context(|| format!("nothing came to {at}"))?;
+    let (_, source) = kernel::uninterrupted(|| to.recv_from(&mut buffer))
+        .with_context(|| format!("nothing came to {at}"))?;
     Ok(source.ip().to_string())
 }
 

@@ -41,7 +41,8 @@ fn hear(socket: &UdpSocket, last: &str) -> Result<Vec<String>> {
     let mut words = Vec::new();
     let mut buffer = [0; 64];
     loop {
-        let (len, _) = socket.recv_from(&mut buffer).with_context(|| format!("after {words:?}"))?;
+        let (len, _) = kernel::uninterrupted(|| socket.recv_from(&mut buffer))
+            .with_context(|| format!("after {words:?}"))?;
         words.push(String::from_utf8_lossy(&buffer[..len]).into_owned());
         if words.last().is_some_and(|word| word == last) {
             return Ok(words);
