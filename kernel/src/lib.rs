@@ -18,6 +18,7 @@ pub mod inherit;
 pub mod link;
 mod mac;
 pub mod neigh;
+pub mod netconf;
 pub mod netns;
 mod nfnl;
 pub mod nft;

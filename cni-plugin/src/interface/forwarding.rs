@@ -7,7 +7,7 @@ use std::fs::File;
 
 use cni::{Error, Undo};
 use kernel::link::{self, Link};
-use kernel::{Rtnl, sysctl};
+use kernel::{Family, Rtnl, netconf, sysctl};
 use nix::fcntl::{Flock, FlockArg};
 
 use super::attach::failed;
@@ -44,21 +44,28 @@ impl NodeLock {
     }
 }
 
+/// What is looked at.
+const READ: &str = "read whether the node forwards";
+
 /// The sysctl that lets the node forward packets of a family.
 fn key(v6: bool) -> &'static str {
     if v6 { "net/ipv6/conf/all/forwarding" } else { "net/ipv4/ip_forward" }
+}
+
+fn family(v6: bool) -> Family {
+    if v6 { Family::V6 } else { Family::V4 }
 }
 
 /// Lets the node forward packets of a family; nothing is written when it does. `own` is the index of this
 /// attachment's link on the node.
 ///
 /// # Errors
-/// The sysctl cannot be read or written.
-pub(crate) fn enable(v6: bool, own: u32, undo: &mut Undo) -> Result<(), Error> {
-    let what = failed(format!("enable forwarding ({})", key(v6)));
-    if sysctl::read(key(v6)).map_err(&what)? == "1" {
+/// The kernel does not tell, or the sysctl cannot be written.
+pub(crate) fn enable(rtnl: &mut Rtnl, v6: bool, own: u32, undo: &mut Undo) -> Result<(), Error> {
+    if netconf::forwarding(rtnl, family(v6)).map_err(failed(READ))? {
         return Ok(());
     }
+    let what = failed(format!("enable forwarding ({})", key(v6)));
     let before = forwarding_interfaces(if v6 { "ipv6" } else { "ipv4" });
     undo.push("disable forwarding", move || {
         let back = || {
@@ -73,11 +80,11 @@ pub(crate) fn enable(v6: bool, own: u32, undo: &mut Undo) -> Result<(), Error> {
 /// CHECK: the node forwards packets of a family.
 ///
 /// # Errors
-/// It does not, or the sysctl cannot be read.
-pub(crate) fn check(v6: bool) -> Result<(), Error> {
-    match sysctl::read(key(v6)).map_err(failed("read whether the node forwards"))?.as_str() {
-        "1" => Ok(()),
-        value => Err(Error::internal(format!("the node does not forward: {} is {value}", key(v6)))),
+/// It does not, or the kernel does not tell.
+pub(crate) fn check(rtnl: &mut Rtnl, v6: bool) -> Result<(), Error> {
+    match netconf::forwarding(rtnl, family(v6)).map_err(failed(READ))? {
+        true => Ok(()),
+        false => Err(Error::internal(format!("the node does not forward: {} is 0", key(v6)))),
     }
 }
 

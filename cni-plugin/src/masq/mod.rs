@@ -82,7 +82,6 @@ pub(crate) fn wanted(ip_masq: bool, backend: Option<&str>) -> Result<bool, Error
 }
 
 /// Masquerades what the addresses in `ips` (each with its subnet's prefix length) send beyond their subnet.
-/// Rules that this attachment has left from before are replaced in the same step.
 ///
 /// # Errors
 /// What the kernel lacks or refuses.

@@ -2,7 +2,7 @@
 //! multicast alone and goes on to a chain with one rule for each address.
 //!
 //! Unlike the reference's, ADD leaves a base chain alone that is as it should be (what it deletes or changes makes
-//! the process wait), and whoever removes the last rule removes chains and table, if nothing else is in them.
+//! the process wait) and does not read the other attachments' rules, so that their number costs nothing, and whoever removes the last rule removes chains and table, if nothing else is in them.
 
 use ipnetwork::IpNetwork;
 use kernel::nft::{
@@ -18,22 +18,31 @@ const POSTROUTING: &str = "postrouting";
 const CHECKS: &str = "masq_checks";
 const HOOK: Hook<'static> = Hook::new(ChainKind::Nat, Point::Postrouting, priority::SRCNAT);
 
-/// Adds the rules of an attachment in place of those it has.
+/// Adds the rules of an attachment.
 pub(super) fn add(nfnl: &mut Nfnl, owner: &Owner, ips: &[IpNetwork]) -> Result<()> {
-    let (mark, comment) = (owner.mark(), owner.comment());
-    nfnl.transact(|nfnl, batch| {
-        // Chains that are there are not added again: that counts as a change of them, and makes the end wait.
-        if !nft::rules(nfnl, TABLE, POSTROUTING)?.iter().any(is_way_in) {
-            put_chains(batch);
-        }
-        for (handle, userdata) in nft::handles(nfnl, TABLE, CHECKS)? {
-            if userdata.text().is_some_and(|text| text.starts_with(&mark)) {
-                batch.delete_rule(TABLE, CHECKS, handle);
-            }
-        }
+    let comment = owner.comment();
+    let put = |batch: &mut Batch| {
         for ip in ips {
             batch.append(TABLE, CHECKS, &masquerade(*ip).comment(&comment));
         }
+    };
+    let has_way_in = |nfnl: &mut Nfnl| Ok(nft::rules(nfnl, TABLE, POSTROUTING)?.iter().any(is_way_in));
+    // Rules put behind those that are there depend on nothing but the chain, so no turn is taken. Should somebody take
+    // the chain away meanwhile, with the last of its rules, the kernel refuses.
+    if has_way_in(nfnl)? {
+        let mut batch = Batch::new();
+        put(&mut batch);
+        match nfnl.commit(batch) {
+            Err(err) if err.is_not_found() => {}
+            done => return done,
+        }
+    }
+    nfnl.transact(|nfnl, batch| {
+        // Chains that are there are not added again: that counts as a change of them, and makes the end wait.
+        if !has_way_in(nfnl)? {
+            put_chains(batch);
+        }
+        put(batch);
         Ok(())
     })
 }

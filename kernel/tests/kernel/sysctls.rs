@@ -1,7 +1,7 @@
 //! Sysctls and device offloads of the calling thread's namespace.
 
 use kernel::ethtool::{self, Offload};
-use kernel::{Netns, packet, sysctl};
+use kernel::{Family, Netns, Rtnl, netconf, packet, sysctl};
 
 use crate::{in_netns, pair};
 
@@ -15,6 +15,19 @@ fn ensure_writes_only_what_differs() {
         assert!(sysctl::ensure(FORWARD, "1").unwrap());
         assert!(!sysctl::ensure(FORWARD, "1").unwrap());
         assert_eq!(sysctl::read(FORWARD).unwrap(), "1");
+    });
+}
+
+#[test]
+fn netconf_tells_what_the_sysctls_of_forwarding_say() {
+    in_netns(|_, _| {
+        let mut rtnl = Rtnl::open().unwrap();
+        for (family, path) in [(Family::V4, FORWARD), (Family::V6, "net/ipv6/conf/all/forwarding")] {
+            for value in ["0", "1", "0"] {
+                sysctl::write(path, value).unwrap();
+                assert_eq!(netconf::forwarding(&mut rtnl, family).unwrap(), value == "1", "{path}");
+            }
+        }
     });
 }
 

@@ -6,6 +6,9 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::session::CASES;
 
+/// A file system in memory (shm_overview(7)).
+const MEMORY: &str = "/dev/shm";
+
 /// What `--help` prints.
 pub(crate) const USAGE: &str = "\
 usage: scripts/bench [OPTION...]
@@ -24,7 +27,8 @@ usage: scripts/bench [OPTION...]
   --compare FILE         the goals' figures beside those of another run; exit code 1 when
                          one differs by more than 15 %
   --from FILE            show a run that was kept instead of measuring
-  --state DIR            where the plugins keep their files (the directory for temporary ones)
+  --state DIR            where the plugins keep their files (/dev/shm: on a disk, making a file takes
+                         longer the more were deleted shortly before)
 
 Exit codes: 0 all is well, 1 a result was wrong or two runs do not agree, 2 wrong use.
 ";
@@ -59,7 +63,7 @@ impl Options {
             markdown: false,
             compare: None,
             from: None,
-            state: std::env::temp_dir(),
+            state: Some(PathBuf::from(MEMORY)).filter(|dir| dir.is_dir()).unwrap_or_else(std::env::temp_dir),
         };
         while let Some(argument) = arguments.next() {
             let mut value = || arguments.next().with_context(|| format!("{argument}: no value"));

@@ -58,6 +58,7 @@ pub(crate) struct Session<'o> {
     pub(crate) floor: PathBuf,
     pub(crate) run: Run,
     directory: TempDir,
+    _installed: TempDir,
     nodes: usize,
 }
 
@@ -69,7 +70,9 @@ impl<'o> Session<'o> {
         setrlimit(Resource::RLIMIT_NOFILE, most, most).context("raise the limit of descriptors")?;
         let directory = TempDir::with_prefix_in("podnet-bench-", &options.state)
             .with_context(|| format!("make a directory in {}", options.state.display()))?;
-        let ours = directory.path().join("plugins");
+        // Programs are where Debian's are: on the disk.
+        let installed = TempDir::with_prefix("podnet-bench-").context("make a directory")?;
+        let ours = installed.path().join("plugins");
         let program = plugins::podnet()?;
         let status = Command::new(&program).arg("install").arg(&ours).output().context("start podnet")?;
         ensure!(status.status.success(), "podnet install: {}", String::from_utf8_lossy(&status.stderr));
@@ -80,6 +83,7 @@ impl<'o> Session<'o> {
         let policy = if machine::prefer(true) { "SCHED_RR, where one runs at a time" } else { "as usual" };
         machine::prefer(false);
         machine.push(("scheduling".into(), policy.into()));
+        machine.push(("the plugins' files in".into(), options.state.display().to_string()));
         let run = Run {
             schema: SCHEMA,
             machine,
@@ -87,7 +91,7 @@ impl<'o> Session<'o> {
             rows: Vec::new(),
             failures: Vec::new(),
         };
-        Ok(Session { options, peers, floor, run, directory, nodes: 0 })
+        Ok(Session { options, peers, floor, run, directory, _installed: installed, nodes: 0 })
     }
 
     /// Proves that faults are seen, then measures every case that was asked for.

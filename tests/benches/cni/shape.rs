@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::peer::Peer;
+use crate::peer::{Kind, Peer};
 
 /// The network's name.
 pub(crate) const NETWORK: &str = "net0";
@@ -40,15 +40,32 @@ pub(crate) struct Shape {
     pub(crate) masquerade: bool,
     /// Number of port mappings.
     pub(crate) ports: u16,
+    /// The node's port of the first mapping; the floor knows one only.
+    pub(crate) first_port: u16,
     pub(crate) bandwidth: bool,
 }
 
 /// An attachment of one link and one IPv4 address.
 pub(crate) const fn plain(link: Link) -> Shape {
-    Shape { link, v6: false, routes: true, masquerade: false, ports: 0, bandwidth: false }
+    Shape {
+        link,
+        v6: false,
+        routes: true,
+        masquerade: false,
+        ports: 0,
+        first_port: HOST_PORT,
+        bandwidth: false,
+    }
 }
 
 impl Shape {
+    /// The attachment that a node has before one is measured: of the same kind, with at most one port, of its own. The
+    /// floor's ports are elements of a map that is there anyway.
+    pub(crate) fn resident(self, kind: Kind) -> Self {
+        let ports = if kind == Kind::Floor { 0 } else { self.ports.min(1) };
+        Shape { ports, first_port: HOST_PORT - 1, ..self }
+    }
+
     /// The plugins that it takes.
     pub(crate) fn plugins(&self) -> Vec<&'static str> {
         let mut plugins = match self.link {
@@ -106,8 +123,7 @@ impl Shape {
         }
         let mut all = vec![first];
         if self.ports > 0 {
-            let mapping =
-                |i: u16| json!({"hostPort": HOST_PORT + i, "containerPort": POD_PORT + i, "protocol": "tcp"});
+            let mapping = |i: u16| json!({"hostPort": self.first_port + i, "containerPort": POD_PORT + i, "protocol": "tcp"});
             all.push(json!({
                 "cniVersion": "1.0.0", "name": NETWORK, "type": "portmap", "snat": true,
                 "capabilities": {"portMappings": true},

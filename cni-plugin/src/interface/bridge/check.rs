@@ -59,7 +59,7 @@ pub(super) fn check(call: &Call, config: &BridgeConfig, mut pod: Rtnl) -> Result
         let native = config.vlans.as_ref().and_then(|vlans| vlans.native);
         let on = native.map(|id| vlan::find_gateway(&mut rtnl, &bridge, id)).transpose()?.unwrap_or(bridge);
         for gateway in previous.ips.iter().filter_map(|ip| ip.gateway) {
-            forwarding::check(gateway.is_ipv6())?;
+            forwarding::check(&mut rtnl, gateway.is_ipv6())?;
             if !node::has_address(&mut rtnl, &on, gateway)? {
                 return Err(Error::internal(format!("gateway {gateway} is not on {:?}", on.name)));
             }

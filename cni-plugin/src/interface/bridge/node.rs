@@ -192,7 +192,7 @@ pub(super) fn add_gateways(
             any = true;
         }
         if any {
-            forwarding::enable(v6, veth.index, undo)?;
+            forwarding::enable(rtnl, v6, veth.index, undo)?;
         }
     }
     Ok(())

@@ -40,7 +40,7 @@ pub(super) fn check(call: &Call, config: &PtpConfig, mut pod: Rtnl) -> Result<()
         }
     }
     check_routes(&mut rtnl, &node::routes(&own, end.index), "on the node")?;
-    families(&own).try_for_each(forwarding::check)?;
+    families(&own).try_for_each(|v6| forwarding::check(&mut rtnl, v6))?;
     if config.ip_masq {
         masq::check(call, &own.ips.iter().map(|ip| ip.address).collect::<Vec<_>>())?;
     }

@@ -74,7 +74,7 @@ impl Plugin for Ptp {
         }
         node::connect(&mut rtnl, call, &veth, &result)?;
         for v6 in families(&result) {
-            forwarding::enable(v6, veth.index, undo)?;
+            forwarding::enable(&mut rtnl, v6, veth.index, undo)?;
         }
         if config.ip_masq && !result.ips.is_empty() {
             let ips: Vec<IpNetwork> = result.ips.iter().map(|ip| ip.address).collect();
