@@ -5,6 +5,7 @@
 //! a program copies and closes all descriptors of the process that does it. The agent has few, and as it has one thread
 //! its pods' containers are forks of it. Here is the supervisor's end; `node` is the agent's.
 
+mod neighbours;
 mod node;
 
 use std::fs::File;

@@ -15,7 +15,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 use nix::unistd::sethostname;
 use serde_json::Value;
 
-use super::{Deleted, Made, News, Order, Processes};
+use super::{Deleted, Made, News, Order, Processes, neighbours};
 use crate::construct::{IFNAME, netns_path, publish, silence};
 use crate::containers::{self, Started};
 use crate::plugins::Plugins;
@@ -127,6 +127,9 @@ impl Agent {
         // All of them start while the next pods are made.
         for (name, ready) in waiting {
             containers::wait_until_ready(ready).with_context(|| format!("kubia of {name}"))?;
+        }
+        if topology.nodes * topology.pods >= neighbours::MANY {
+            neighbours::settle(&pods)?;
         }
         self.node = Some((plugins, pods));
         Ok(control::send(news, &News::Ready)?)

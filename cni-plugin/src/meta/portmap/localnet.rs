@@ -7,7 +7,8 @@
 use std::net::IpAddr;
 
 use cni::Error;
-use kernel::{Rtnl, link, route, sysctl};
+use kernel::{Rtnl, route, sysctl};
+use nix::net::if_::if_indextoname;
 
 use super::config::{HostIp, PortmapConfig};
 
@@ -25,7 +26,8 @@ pub(super) fn is_needed(config: &PortmapConfig) -> bool {
 pub(super) fn device(pod: IpAddr) -> Option<String> {
     let mut rtnl = Rtnl::open().ok()?;
     let index = route::lookup(&mut rtnl, pod).ok()?.oif?;
-    link::by_index(&mut rtnl, index).ok().map(|link| link.name)
+    // Of all that a link is, its name alone, for which the kernel takes no lock.
+    if_indextoname(index).ok()?.into_string().ok()
 }
 
 fn key(device: &str) -> String {

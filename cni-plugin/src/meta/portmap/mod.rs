@@ -58,13 +58,13 @@ impl Plugin for Portmap {
             });
             let device = if !v6 && localnet::is_needed(&config) { localnet::device(pod.ip()) } else { None };
             let by = (owner, call.env.container_id.as_str());
-            nfnl.transact(|nfnl, batch| {
+            let off = nfnl.transact(|nfnl, batch| {
                 let off = device.as_deref().filter(|device| localnet::is_off(device));
                 table::install(&Seen::read(nfnl, v6, |_| false)?, batch, by, &wanted, off);
-                Ok(())
-            })
-            .map_err(failed(format!("set up port mappings to {}", pod.ip())))?;
-            if let Some(device) = &device {
+                Ok(off.is_some())
+            });
+            let off = off.map_err(failed(format!("set up port mappings to {}", pod.ip())))?;
+            if let Some(device) = device.as_deref().filter(|_| off) {
                 localnet::switch_on(device)?;
             }
             flows::forget_former(&mut nfnl, &config.mappings, v6);
