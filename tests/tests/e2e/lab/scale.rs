@@ -61,6 +61,29 @@ fn eighty_pods_are_verified_by_sample_and_deleted_by_cni() -> Result<()> {
     Ok(())
 }
 
+/// How many permanent neighbours a place has.
+fn permanent(lab: &Lab, place: &str) -> Result<usize> {
+    Ok(lab.exec(place, &["ip", "neigh", "show", "nud", "permanent"])?.lines().count())
+}
+
+/// All namespaces of a machine share one table of 1024 neighbours that come and go.
+#[test]
+fn pods_and_nodes_know_each_other_for_good_where_there_are_many() -> Result<()> {
+    for (pods, expected) in [("127", [0, 0]), ("128", [128, 1])] {
+        let lab = Lab::up("neighbours", &["--nodes", "2", "--pods", pods])?;
+        assert_eq!(
+            [permanent(&lab, "node2")?, permanent(&lab, "kubia-200")?],
+            expected,
+            "{pods} pods a node"
+        );
+        if expected[0] > 0 {
+            let (code, report) = lab.verify(&["--sample", "40"])?;
+            ensure!(code == 0, "{report:#}");
+        }
+    }
+    Ok(())
+}
+
 /// A directory with a bridge that does what podnet's does, but DEL, for which it does `del`.
 fn plugins(dir: &Path, del: &str) -> Result<()> {
     let podnet = podnet_tests::plugins::podlab()?.with_file_name("podnet");
