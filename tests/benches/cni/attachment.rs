@@ -219,6 +219,7 @@ impl Attachment {
 fn rules(shape: &Shape, attachment: &Attachment) -> Option<String> {
     let ip = attachment.nets.first()?.ip();
     match shape.ports {
+        _ if shape.bandwidth => Some("bandwidth".into()),
         0 if shape.masquerade => Some(format!("masquerade={ip}")),
         0 => None,
         count => Some(format!("ports={count}@{ip}")),

@@ -59,11 +59,11 @@ pub(crate) const fn plain(link: Link) -> Shape {
 }
 
 impl Shape {
-    /// The attachment that a node has before one is measured: of the same kind, with at most one port, of its own. The
+    /// The attachment that a node has before one is measured: of the same kind, with at most one port, of its own, and no limit of its rate. The
     /// floor's ports are elements of a map that is there anyway.
     pub(crate) fn resident(self, kind: Kind) -> Self {
         let ports = if kind == Kind::Floor { 0 } else { self.ports.min(1) };
-        Shape { ports, first_port: HOST_PORT - 1, ..self }
+        Shape { ports, first_port: HOST_PORT - 1, bandwidth: false, ..self }
     }
 
     /// The plugins that it takes.

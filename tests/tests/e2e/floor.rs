@@ -116,6 +116,32 @@ fn ptp_macvlan_and_loopback_are_made_too() -> Result<()> {
 }
 
 #[test]
+fn a_rate_is_limited_both_ways() -> Result<()> {
+    let world = world()?;
+    done(&world, &["bridge", &world.netns(0), "eth0", "vf1", "cb0", GATEWAYS, ADDRESSES, "bandwidth"])?;
+    let tc = |arguments: &[&str]| -> Result<Value> {
+        let output = world.host.run(|| Command::new("tc").arg("-j").args(arguments).output())??;
+        serde_json::from_slice(&output.stdout).with_context(|| format!("{arguments:?}: {output:?}"))
+    };
+    for link in ["vf1", "if1"] {
+        let bucket = tc(&["qdisc", "show", "dev", link, "root"])?[0].clone();
+        assert_eq!(
+            (&bucket["kind"], &bucket["options"]["rate"]),
+            (&"tbf".into(), &12_500_000.into()),
+            "{bucket}"
+        );
+    }
+    let filters = tc(&["filter", "show", "dev", "vf1", "ingress"])?.to_string();
+    ensure!(
+        filters.contains(r#""mirred_action":"redirect""#) && filters.contains(r#""to_dev":"if1""#),
+        "{filters}"
+    );
+    done(&world, &["delete", "vf1", "bandwidth"])?;
+    assert_eq!(names(&ip(&world.host, "link show")?), ["lo", "cb0"]);
+    Ok(())
+}
+
+#[test]
 fn a_reservation_is_exclusive_and_its_owners() -> Result<()> {
     let world = world()?;
     let directory = world.dir().to_string_lossy().into_owned();

@@ -111,6 +111,17 @@ fn veth(host: &str, master: Option<u32>, pod: RawFd, ifname: &str, plan: &Plan) 
     messages
 }
 
+/// A link of a kind that takes no more than a name, up from the start.
+pub(crate) fn named_link(name: &str, kind: &str) -> Messages {
+    let mut messages = Messages::default();
+    messages.put(NEWLINK, CREATE, &link_header(0, true), |m| {
+        m.text(IFNAME, name);
+        one_queue(m);
+        m.nest(LINKINFO, |m| m.attribute(INFO_KIND, kind.as_bytes()));
+    });
+    messages
+}
+
 fn octets(ip: IpAddr) -> Vec<u8> {
     match ip {
         IpAddr::V4(ip) => ip.octets().to_vec(),

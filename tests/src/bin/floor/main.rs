@@ -16,13 +16,15 @@
 //! ```
 //!
 //! GATEWAYS and ADDRESSES are lists with commas, addresses with their prefix length. RULES is `masquerade=ADDRESS` or
-//! `ports=COUNT@ADDRESS`: elements of the set `pods` or the map `ports` in the table `ip floor`, which must be there.
+//! `ports=COUNT@ADDRESS`, elements of the set `pods` or the map `ports` in the table `ip floor`, which must be there; or
+//! `bandwidth`, 100 Mbit/s both ways.
 
 mod attach;
 mod message;
 mod remove;
 mod reservation;
 mod rules;
+mod shape;
 
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
@@ -46,8 +48,10 @@ fn run(words: &[&str]) -> Result<ExitCode> {
         ["loopback", netns, state] => attach::loopback(netns, state == "up")?,
         ["bridge", netns, ifname, host, bridge, gateways, addresses, ref rules @ ..] => {
             attach::bridge(netns, ifname, host, bridge, &attach::Plan::parse(gateways, addresses)?)?;
-            if let [rules] = rules {
-                rules::apply(rules, true)?;
+            match rules {
+                ["bandwidth"] => shape::add(host)?,
+                [rules] => rules::apply(rules, true)?,
+                _ => {}
             }
         }
         ["ptp", netns, ifname, host, gateways, addresses] => {
@@ -57,8 +61,10 @@ fn run(words: &[&str]) -> Result<ExitCode> {
             attach::macvlan(netns, ifname, parent, &attach::Plan::parse(gateways, addresses)?)?;
         }
         ["delete", host, ref rules @ ..] => {
-            if let [rules] = rules {
-                rules::apply(rules, false)?;
+            match rules {
+                ["bandwidth"] => shape::delete(host)?,
+                [rules] => rules::apply(rules, false)?,
+                _ => {}
             }
             remove::complete(host)?;
         }
