@@ -5,18 +5,25 @@
 
 use std::fs::OpenOptions;
 use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
 
 use crate::error::{Cause, Result};
 
+/// Where proc(5) is.
+const ROOT: &str = "/proc";
 /// The room that proc(5) makes for a value.
 const PAGE: usize = 4096;
 
-fn file(path: &str) -> std::result::Result<String, Cause> {
+fn file(path: &str) -> std::result::Result<PathBuf, Cause> {
+    below(Path::new(ROOT), path)
+}
+
+fn below(root: &Path, path: &str) -> std::result::Result<PathBuf, Cause> {
     // One path, one sysctl: nothing outside /proc/sys is reachable from here.
     if path.is_empty() || path.split('/').any(|part| matches!(part, "" | "." | "..")) {
         return Err(Cause::errno(libc::EINVAL));
     }
-    Ok(format!("/proc/sys/{path}"))
+    Ok(root.join("sys").join(path))
 }
 
 /// The value of the sysctl at `path`, for example `net/ipv4/ip_forward`, without the white space around it.
@@ -33,8 +40,15 @@ pub fn read(path: &str) -> Result<String> {
 
 /// Writes the sysctl at `path`, in a single write as proc(5) asks for.
 pub fn write(path: &str, value: &str) -> Result<()> {
+    write_by(Path::new(ROOT), path, value)
+}
+
+/// As [`write`](fn@write), by another mount of proc(5) than /proc. A mount remembers what was looked up in it, for each namespace
+/// anew, and its look-ups cost the more of that there is: who looks into many namespaces does so by a mount that it
+/// renews now and then.
+pub fn write_by(proc: &Path, path: &str, value: &str) -> Result<()> {
     let put = || -> std::result::Result<(), Cause> {
-        Ok(OpenOptions::new().write(true).open(file(path)?)?.write_all(value.as_bytes())?)
+        Ok(OpenOptions::new().write(true).open(below(proc, path)?)?.write_all(value.as_bytes())?)
     };
     put().map_err(|c| c.about(format!("write {value:?} to sysctl {path:?}")))
 }

@@ -108,7 +108,7 @@ fn count(number: usize, what: &str) -> String {
 fn space(name: &str, role: Role) -> Result<Space> {
     let netns = Netns::create().with_context(|| format!("namespace of {name}"))?;
     publish(name, &netns)?;
-    netns.run(silence)?.with_context(|| format!("sysctls of {name}"))?;
+    netns.run(|| silence(Path::new("/proc")))?.with_context(|| format!("sysctls of {name}"))?;
     let mut rtnl = Rtnl::open_in(&netns)?;
     let lo = link::by_name(&mut rtnl, "lo")?;
     link::set(&mut rtnl, lo.index, &Change { up: Some(true), ..Change::default() })?;
@@ -123,8 +123,9 @@ fn space(name: &str, role: Role) -> Result<Space> {
 
 /// Without IPv6 of its own accord, so that idle wires are quiet: one write, as `all` sets `default` too
 /// (addrconf_disable_ipv6, net/ipv6/addrconf.c), and a path below /proc/sys costs more the more namespaces there are.
-pub(crate) fn silence() -> kernel::Result<()> {
-    match sysctl::write("net/ipv6/conf/all/disable_ipv6", "1") {
+/// `proc` is where proc(5) is mounted.
+pub(crate) fn silence(proc: &Path) -> kernel::Result<()> {
+    match sysctl::write_by(proc, "net/ipv6/conf/all/disable_ipv6", "1") {
         Err(err) if err.is_not_found() => Ok(()),
         other => other,
     }

@@ -7,6 +7,7 @@
 
 mod neighbours;
 mod node;
+mod proc;
 
 use std::fs::File;
 use std::io::BufReader;
@@ -31,6 +32,10 @@ pub use node::run;
 
 /// The argument under which the binary is an agent.
 pub const AGENT: &str = "__agent";
+
+/// After so many pods an agent waits until their pipes have been taken: each process that it starts copies and closes
+/// what it still holds.
+const CHUNK: usize = 16;
 
 /// What an agent is told to do.
 #[derive(Debug, Serialize, Deserialize)]
@@ -154,7 +159,12 @@ impl Agent {
         let mut pods = Vec::new();
         loop {
             match self.news()? {
-                News::Pod(made) => pods.push(self.pod(index, made)?),
+                News::Pod(made) => {
+                    pods.push(self.pod(index, made)?);
+                    if pods.len() % CHUNK == 0 {
+                        self.order(&Order::Release)?;
+                    }
+                }
                 News::Ready => break,
                 other => bail!("an agent says {other:?} while it makes pods"),
             }

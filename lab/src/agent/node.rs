@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use kernel::link::{self, Change};
 use kernel::{Netns, Rtnl, packet};
 use nix::mount::{MntFlags, umount2};
@@ -15,7 +15,8 @@ use nix::sched::{CloneFlags, setns, unshare};
 use nix::unistd::sethostname;
 use serde_json::Value;
 
-use super::{Deleted, Made, News, Order, Processes, neighbours};
+use super::proc::Instance;
+use super::{CHUNK, Deleted, Made, News, Order, Processes, neighbours};
 use crate::construct::{IFNAME, netns_path, publish, silence};
 use crate::containers::{self, Started};
 use crate::plugins::Plugins;
@@ -29,9 +30,10 @@ pub fn run() -> u8 {
     let serve = || -> Result<()> {
         let mut news = UnixStream::from(std::io::stdin().as_fd().try_clone_to_owned()?);
         let mut orders = BufReader::new(news.try_clone()?);
-        let mut agent = Agent { home: View::own()?, pipes: Vec::new(), node: None };
+        let mut agent =
+            Agent { home: View::own()?, proc: Instance::default(), pipes: Vec::new(), node: None };
         while let Some(order) = control::receive(&mut orders)? {
-            if let Err(err) = agent.follow(order, &mut news) {
+            if let Err(err) = agent.follow(order, &mut news, &mut orders) {
                 control::send(&mut news, &News::Failed(format!("{err:#}")))?;
                 break;
             }
@@ -68,6 +70,8 @@ impl View {
 
 struct Agent {
     home: View,
+    /// By which the pods' sysctls are set.
+    proc: Instance,
     /// Pipes that the supervisor has not taken over yet.
     pipes: Vec<Started>,
     /// The node's plugins and pods, once there are any.
@@ -75,9 +79,14 @@ struct Agent {
 }
 
 impl Agent {
-    fn follow(&mut self, order: Order, news: &mut UnixStream) -> Result<()> {
+    fn follow(
+        &mut self,
+        order: Order,
+        news: &mut UnixStream,
+        orders: &mut BufReader<UnixStream>,
+    ) -> Result<()> {
         match order {
-            Order::Fill { topology, index, path } => self.fill(&topology, index, path, news),
+            Order::Fill { topology, index, path } => self.fill(&topology, index, path, (news, orders)),
             Order::Add { name } => self.add(&name, news),
             Order::Remove { name } => {
                 let troubles = self.remove(&name);
@@ -112,10 +121,17 @@ impl Agent {
         topology: &Topology,
         index: usize,
         path: Vec<PathBuf>,
-        news: &mut UnixStream,
+        (news, orders): (&mut UnixStream, &mut BufReader<UnixStream>),
     ) -> Result<()> {
         let plugins = Plugins::new(topology, index, path)?;
         let mut waiting: Vec<(String, Option<PipeReader>)> = Vec::new();
+        // All of them start while the next pods are made.
+        let await_all = |waiting: &mut Vec<(String, Option<PipeReader>)>| {
+            let mut each = waiting.drain(..);
+            each.try_for_each(|(name, ready)| {
+                containers::wait_until_ready(ready).with_context(|| format!("kubia of {name}"))
+            })
+        };
         let mut pods = Vec::new();
         for number in 0..topology.pods as usize {
             let name = topology.pod_name(index, number);
@@ -123,11 +139,16 @@ impl Agent {
             waiting.push((name.clone(), ready));
             pods.push((name, made.result.clone()));
             control::send(news, &News::Pod(made))?;
+            if pods.len() % CHUNK == 0 {
+                await_all(&mut waiting)?;
+                match control::receive(orders)?.context("the supervisor is gone")? {
+                    Order::Release => self.pipes.clear(),
+                    other => bail!("an order {other:?} while pods are made"),
+                }
+            }
         }
-        // All of them start while the next pods are made.
-        for (name, ready) in waiting {
-            containers::wait_until_ready(ready).with_context(|| format!("kubia of {name}"))?;
-        }
+        await_all(&mut waiting)?;
+        self.proc.end()?;
         if topology.nodes * topology.pods >= neighbours::MANY {
             neighbours::settle(&pods)?;
         }
@@ -203,11 +224,12 @@ impl Agent {
     }
 
     /// A pod's namespaces, named on /run/netns, with lo up as a runtime does it before the first plugin.
-    fn space(&self, name: &str) -> Result<View> {
+    fn space(&mut self, name: &str) -> Result<View> {
+        let proc = self.proc.path()?;
         unshare(NAMESPACES).context("new network and UTS namespaces")?;
         let make = || -> Result<View> {
             sethostname(name).context("set the host name")?;
-            silence()?;
+            silence(proc)?;
             let mut rtnl = Rtnl::open()?;
             // The kernel gives lo the first number of every namespace (LOOPBACK_IFINDEX, net/flow.h).
             link::set(&mut rtnl, 1, &Change { up: Some(true), ..Change::default() })?;
