@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use netlink_packet_core::{Emitable, NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_core::{Emitable, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourHeader, NeighbourMessage, NeighbourState,
@@ -20,6 +20,7 @@ mod nda {
     pub(super) const DST: u16 = 1;
     pub(super) const LLADDR: u16 = 2;
     pub(super) const VLAN: u16 = 5;
+    pub(super) const VNI: u16 = 7;
     pub(super) const MASTER: u16 = 9;
 }
 
@@ -66,6 +67,8 @@ pub struct FdbEntry {
     pub vlan: Option<u16>,
     /// Of a VXLAN: the address that frames for `mac` are sent to.
     pub dst: Option<IpAddr>,
+    /// Of a VXLAN: the network's number, where it is not the link's own.
+    pub vni: Option<u32>,
     /// `NUD_*`: permanent entries are local to the host, noarp ones are static, others are learned.
     pub state: u16,
 }
@@ -94,6 +97,7 @@ pub fn fdb(rtnl: &mut Rtnl) -> Result<Vec<FdbEntry>> {
             mac,
             vlan: a.vlan,
             dst: a.dst,
+            vni: a.vni,
             state: header.state.into(),
         }));
         Ok(())
@@ -107,6 +111,41 @@ pub fn add_permanent(rtnl: &mut Rtnl, index: u32, addr: IpAddr, mac: Mac) -> Res
     let m = permanent_message(index, addr, mac);
     rtnl.change(libc::RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_EXCL, &m)
         .map_err(|c| c.about(format!("add neighbour {addr} on link {index}")))
+}
+
+/// As [`add_permanent`], in the place of whatever entry there is for `addr`.
+pub fn replace_permanent(rtnl: &mut Rtnl, index: u32, addr: IpAddr, mac: Mac) -> Result<()> {
+    let m = permanent_message(index, addr, mac);
+    rtnl.change(libc::RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, &m)
+        .map_err(|c| c.about(format!("replace neighbour {addr} on link {index}")))
+}
+
+/// Deletes a neighbour of whatever kind; one that was learned is asked for again when it is needed. `is_not_found()`
+/// when there is none.
+pub fn delete(rtnl: &mut Rtnl, index: u32, addr: IpAddr) -> Result<()> {
+    let mut m = NeighbourMessage::default();
+    m.header.family = Family::of(addr).number();
+    m.header.ifindex = index;
+    m.attributes = vec![NeighbourAttribute::Destination(wire_address(addr))];
+    rtnl.change(libc::RTM_DELNEIGH, 0, &m)
+        .map_err(|c| c.about(format!("delete neighbour {addr} of link {index}")))
+}
+
+/// Deletes an entry from the forwarding database of the VXLAN with this index; `vni` is the network's number where it is
+/// not the link's own. `is_not_found()` when there is none.
+pub fn delete_fdb(rtnl: &mut Rtnl, index: u32, mac: Mac, dst: IpAddr, vni: Option<u32>) -> Result<()> {
+    let mut m = fdb_message(index, mac, dst);
+    m.attributes.extend(vni.map(NeighbourAttribute::Vni));
+    rtnl.change(libc::RTM_DELNEIGH, 0, &m)
+        .map_err(|c| c.about(format!("delete forwarding entry {mac} to {dst} of link {index}")))
+}
+
+/// As [`add_fdb`], in the network with the number `vni` instead of the link's own (NDA_VNI).
+pub fn add_fdb_in(rtnl: &mut Rtnl, index: u32, mac: Mac, dst: IpAddr, vni: u32) -> Result<()> {
+    let mut m = fdb_message(index, mac, dst);
+    m.attributes.push(NeighbourAttribute::Vni(vni));
+    rtnl.change(libc::RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_EXCL, &m)
+        .map_err(|c| c.about(format!("add forwarding entry {mac} to {dst}, VNI {vni}, of link {index}")))
 }
 
 /// Adds an entry to the forwarding database of the VXLAN with this index: frames for `mac` are sent to `dst`.
@@ -149,6 +188,7 @@ struct Attributes {
     dst: Option<IpAddr>,
     mac: Option<Mac>,
     vlan: Option<u16>,
+    vni: Option<u32>,
     master: Option<u32>,
 }
 
@@ -159,6 +199,7 @@ fn read(payload: &[u8]) -> std::result::Result<(NeighbourHeader, Attributes), Ca
         nda::DST => a.dst = wire::to_ip(value),
         nda::LLADDR => a.mac = wire::to_mac(value),
         nda::VLAN => a.vlan = value.try_into().ok().map(u16::from_ne_bytes),
+        nda::VNI => a.vni = wire::to_u32(value),
         nda::MASTER => a.master = wire::to_u32(value),
         _ => {}
     })?;

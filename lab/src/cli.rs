@@ -2,6 +2,7 @@
 
 mod doctor;
 mod enter;
+mod faults;
 mod inspect;
 mod labs;
 mod prove;
@@ -51,6 +52,16 @@ enum Verb {
     Verify(VerifyArgs),
     /// Follow one packet hop by hop.
     Trace(TraceArgs),
+    /// List what can be broken in a lab.
+    Faults(FaultsArgs),
+    /// Break something in a lab, so that somebody finds it.
+    #[command(
+        after_help = "podlab faults lists the faults, what they are aimed at and what is seen of them. \
+        The targets may be left out: the first of their kind. heal undoes a fault exactly."
+    )]
+    Break(BreakArgs),
+    /// Undo a fault, or all.
+    Heal(HealArgs),
     /// Run a command in a pod, node, fabric or outside.
     Exec(ExecArgs),
     /// Run a network-namespace script: `ip netns` sees the lab's nodes and pods, or an empty capsule.
@@ -74,7 +85,7 @@ struct KubectlArgs {
 #[derive(Debug, Args)]
 struct NameArg {
     /// The lab.
-    #[arg(short, long, default_value = "demo", env = "PODLAB_NAME")]
+    #[arg(short, long, visible_alias = "lab", default_value = "demo", env = "PODLAB_NAME")]
     name: String,
 }
 
@@ -165,6 +176,37 @@ struct TraceArgs {
 }
 
 #[derive(Debug, Args)]
+struct FaultsArgs {
+    #[command(flatten)]
+    lab: NameArg,
+    /// Those that are active in the lab instead.
+    #[arg(long)]
+    active: bool,
+}
+
+#[derive(Debug, Args)]
+struct BreakArgs {
+    #[command(flatten)]
+    lab: NameArg,
+    /// The fault, as `podlab faults` lists it; `FAULT:NUMBER` where it takes a number.
+    fault: String,
+    /// A node, two nodes, a pod, two pods or a service, as the fault needs [default: the first of their kind].
+    targets: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+struct HealArgs {
+    #[command(flatten)]
+    lab: NameArg,
+    /// The fault, or its number in the lab.
+    #[arg(required_unless_present = "all")]
+    fault: Option<String>,
+    /// All faults of the lab, the latest first.
+    #[arg(long, conflicts_with = "fault")]
+    all: bool,
+}
+
+#[derive(Debug, Args)]
 struct ExecArgs {
     #[command(flatten)]
     lab: NameArg,
@@ -193,7 +235,7 @@ struct InspectArgs {
     lab: NameArg,
     /// A pod, a node, fabric or outside [default: the lab].
     target: Option<String>,
-    /// One part only: interfaces, routes, rules, neigh, fdb or events.
+    /// One part only: interfaces, routes, rules, neigh, fdb, qdiscs, chains, sysctls or events.
     part: Option<String>,
 }
 
@@ -253,6 +295,9 @@ fn dispatch(verb: Verb, style: Style) -> Result<u8, Failure> {
         Verb::Ls => labs::ls(style),
         Verb::Verify(args) => prove::verify(args, style),
         Verb::Trace(args) => prove::trace(&args, style),
+        Verb::Faults(args) => faults::faults(&args, style),
+        Verb::Break(args) => faults::inject(args, style),
+        Verb::Heal(args) => faults::heal(args, style),
         Verb::Exec(args) => enter::exec(&args),
         Verb::Run(args) => enter::run(&args),
         Verb::Inspect(args) => inspect::inspect(&args, style),

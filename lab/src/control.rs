@@ -58,6 +58,20 @@ pub enum Request {
         /// `tcp`, `udp` or `icmp`.
         protocol: String,
     },
+    /// Break something.
+    Break {
+        /// The fault, with its number where it takes one.
+        fault: String,
+        /// What it is aimed at; empty means the default.
+        targets: Vec<String>,
+    },
+    /// Undo faults.
+    Heal {
+        /// A fault's name or number; none means all.
+        which: Option<String>,
+    },
+    /// The faults that are active.
+    Active,
     /// What `podlab kubectl` wants.
     Kubectl {
         /// The question or order.

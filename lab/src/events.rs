@@ -4,12 +4,15 @@
 //!
 //! Pods' own namespaces are not watched; `verify` looks at those.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt::Display;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
 use futures_util::StreamExt;
+use kernel::Rtnl;
+use kernel::route::{self, Family};
 use rtnetlink::packet_core::NetlinkPayload;
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage, State};
@@ -39,6 +42,8 @@ pub struct Change {
 #[derive(Debug, Default)]
 struct Known {
     changes: VecDeque<Change>,
+    /// The nodes' routes at the time when the lab was up; one that came later is nothing to miss.
+    routes: BTreeSet<String>,
     troubles: BTreeMap<String, String>,
 }
 
@@ -64,6 +69,10 @@ impl Events {
                 .netns
                 .run(|| new_multicast_connection(&groups))?
                 .with_context(|| format!("subscribe to changes of {}", node.space.name))?;
+            let routes = route::list(&mut Rtnl::open_in(&node.space.netns)?, Family::V4)?;
+            let there = routes.iter().filter_map(|route| Some((route.destination(), route.gateway?)));
+            let there = there.map(|(to, via)| format!("{} {}", node.space.name, words(to, via)));
+            events.known().routes.extend(there);
             tokio::spawn(connection);
             let (events, name) = (events.clone(), node.space.name.clone());
             tokio::spawn(async move {
@@ -124,7 +133,10 @@ impl Events {
             }
             RouteNetlinkMessage::DelRoute(route) => {
                 let Some(route) = route_words(route) else { return };
-                known.troubles.insert(format!("{node} {route}"), format!("{node} has lost {route}"));
+                let key = format!("{node} {route}");
+                if known.routes.contains(&key) {
+                    known.troubles.insert(key, format!("{node} has lost {route}"));
+                }
                 format!("{route} was deleted")
             }
             _ => return,
@@ -164,7 +176,12 @@ fn route_words(route: &RouteMessage) -> Option<String> {
             _ => {}
         }
     }
-    via.map(|via| format!("route {to}/{} via {via}", route.header.destination_prefix_length))
+    let to = format!("{to}/{}", route.header.destination_prefix_length);
+    via.map(|via| words(to, via))
+}
+
+fn words(to: impl Display, via: impl Display) -> String {
+    format!("route {to} via {via}")
 }
 
 #[cfg(test)]
@@ -205,6 +222,9 @@ mod tests {
             RouteAttribute::Destination(RouteAddress::Inet([10, 244, 2, 0].into())),
             RouteAttribute::Gateway(RouteAddress::Inet([192, 0, 2, 12].into())),
         ];
+        events.note("node1", &RouteNetlinkMessage::DelRoute(route.clone()));
+        assert!(events.troubles().is_empty(), "it was not there when the lab was up");
+        events.known().routes.insert("node1 route 10.244.2.0/24 via 192.0.2.12".to_owned());
         events.note("node1", &RouteNetlinkMessage::DelRoute(route.clone()));
         assert_eq!(events.troubles(), ["node1 has lost route 10.244.2.0/24 via 192.0.2.12"]);
         events.note("node1", &RouteNetlinkMessage::NewRoute(route));

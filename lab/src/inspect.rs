@@ -2,10 +2,13 @@
 //!
 //! Nothing is cached and nothing is judged.
 
+use std::hash::{Hash, Hasher};
+
 use kernel::route::Family;
-use kernel::{Rtnl, addr, link, neigh, route, rule};
+use kernel::{Nfnl, Rtnl, addr, link, neigh, nft, route, rule, sysctl, tc};
 use serde_json::{Map, Value, json};
 
+use crate::breaking;
 use crate::cluster::{Role, Space};
 use crate::construct::netns_path;
 use crate::exit::Failure;
@@ -88,6 +91,7 @@ fn whole(lab: &Lab) -> Value {
         "pods": pods,
         "events": lab.events.changes(None),
         "troubles": lab.events.troubles(),
+        "faults": breaking::count(lab),
     })
 }
 
@@ -148,13 +152,63 @@ fn kernel_state(space: &Space) -> anyhow::Result<Map<String, Value>> {
         .collect();
     let fdb: Vec<Value> = neigh::fdb(&mut rtnl)?
         .iter()
-        .map(|entry| json!({ "mac": entry.mac.to_string(), "dev": name(entry.index), "dst": entry.dst }))
+        .map(|entry| {
+            let (mac, dev) = (entry.mac.to_string(), name(entry.index));
+            json!({ "mac": mac, "dev": dev, "dst": entry.dst, "vni": entry.vni })
+        })
         .collect();
+    let mut qdiscs = Vec::new();
+    for link in &links {
+        let of_link = tc::qdiscs(&mut rtnl, link.index)?;
+        // noqueue is what a link has that has none.
+        let put_there = of_link.iter().filter(|qdisc| qdisc.handle != 0);
+        qdiscs.extend(put_there.map(|qdisc| match &qdisc.kind {
+            tc::Kind::Tbf(tbf) => json!({ "dev": link.name, "kind": "tbf", "rate": tbf.rate }),
+            other => json!({ "dev": link.name, "kind": other.name(), "rate": null }),
+        }));
+    }
     let mut state = Map::new();
     state.insert("interfaces".into(), interfaces.into());
     state.insert("routes".into(), routes.into());
     state.insert("rules".into(), rules.into());
     state.insert("neigh".into(), neighbours.into());
     state.insert("fdb".into(), fdb.into());
+    state.insert("qdiscs".into(), qdiscs.into());
+    state.insert("chains".into(), chains(space)?.into());
+    state.insert("sysctls".into(), space.netns.run(|| sysctls(links.iter().map(|link| &link.name)))??.into());
     Ok(state)
+}
+
+/// The chains of nf_tables, each with the number of its rules and a digest of what they do.
+fn chains(space: &Space) -> anyhow::Result<Vec<Value>> {
+    let mut nfnl = Nfnl::open_in(&space.netns)?;
+    let mut all = Vec::new();
+    for table in nft::tables(&mut nfnl, None)? {
+        for chain in nft::chains(&mut nfnl, table.table())? {
+            let rules = nft::rules(&mut nfnl, table.table(), &chain.name)?;
+            let mut digest = std::hash::DefaultHasher::new();
+            for expression in rules.iter().flat_map(|rule| &rule.expressions) {
+                // What a rule has counted is not what it does.
+                if !matches!(expression, nft::Expr::Counter { .. }) {
+                    format!("{expression:?}").hash(&mut digest);
+                }
+            }
+            all.push(json!({
+                "table": format!("{} {}", table.family.as_str(), table.name),
+                "chain": chain.name,
+                "rules": rules.len(),
+                "digest": format!("{:016x}", digest.finish()),
+            }));
+        }
+    }
+    Ok(all)
+}
+
+/// The sysctls that decide what becomes of packets.
+fn sysctls<'n>(links: impl Iterator<Item = &'n String>) -> kernel::Result<Vec<Value>> {
+    let of_links = links.map(|name| format!("net/ipv4/conf/{name}/rp_filter"));
+    let all = ["net/ipv4/ip_forward", "net/ipv4/conf/all/rp_filter"].map(str::to_owned).into_iter();
+    all.chain(of_links)
+        .map(|path| Ok(json!({ "name": path.replace('/', "."), "value": sysctl::read(&path)?.trim() })))
+        .collect()
 }

@@ -1,7 +1,8 @@
 //! kubia: the app in every pod. It says which host was hit and logs who came.
 //!
 //! An HTTP server and a UDP echo on one port, on one thread. It routes nothing, keeps no state and speaks no TLS; the
-//! name and the greeting are those of the seed document's own container.
+//! name and the greeting are those of the seed document's own container. SIGUSR1 has it listen on localhost only, as an
+//! app that was written on somebody's laptop, SIGUSR2 on all addresses again.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -16,6 +17,7 @@ use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Request, Response, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, UdpSocket};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::packet::Nonce;
 
@@ -37,22 +39,48 @@ pub fn serve(host: &str, log: impl Write + 'static, ready: impl FnOnce()) -> io:
     let log = Log(Rc::new(RefCell::new(log)));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     runtime.block_on(async {
-        let tcp = on_all_addresses(TcpListener::bind).await?;
-        let udp = on_all_addresses(UdpSocket::bind).await?;
-        ready();
-        let (web, echo) = tokio::join!(serve_http(tcp, host, log.clone()), serve_udp(udp, host, log));
-        web.and(echo)
+        let mut orders = (signal(SignalKind::user_defined1())?, signal(SignalKind::user_defined2())?);
+        let mut reach = Reach::All;
+        let mut ready = Some(ready);
+        loop {
+            let tcp = listen(reach, TcpListener::bind).await?;
+            let udp = listen(reach, UdpSocket::bind).await?;
+            if let Some(ready) = ready.take() {
+                ready();
+            }
+            let serve = async {
+                tokio::try_join!(serve_http(tcp, host, log.clone()), serve_udp(udp, host, log.clone()))
+            };
+            reach = tokio::select! {
+                ended = serve => return ended.map(|(never, _)| never),
+                _ = orders.0.recv() => Reach::Localhost,
+                _ = orders.1.recv() => Reach::All,
+            };
+        }
     })
 }
 
-/// Listens on the IPv6 wildcard, which takes IPv4 too, or on the IPv4 one where the kernel has no IPv6.
-async fn on_all_addresses<T, F: Future<Output = io::Result<T>>>(
+/// Who can reach kubia.
+#[derive(Debug, Clone, Copy)]
+enum Reach {
+    All,
+    Localhost,
+}
+
+/// Listens on the IPv6 wildcard, which takes IPv4 too, or on the IPv4 one where the kernel has no IPv6; or on IPv4's
+/// localhost alone.
+async fn listen<T, F: Future<Output = io::Result<T>>>(
+    reach: Reach,
     bind: impl Fn(SocketAddr) -> F,
 ) -> io::Result<T> {
-    match bind((Ipv6Addr::UNSPECIFIED, PORT).into()).await {
-        Ok(socket) => Ok(socket),
-        Err(_) => bind((Ipv4Addr::UNSPECIFIED, PORT).into()).await,
-    }
+    let address: IpAddr = match reach {
+        Reach::All => match bind((Ipv6Addr::UNSPECIFIED, PORT).into()).await {
+            Ok(socket) => return Ok(socket),
+            Err(_) => Ipv4Addr::UNSPECIFIED.into(),
+        },
+        Reach::Localhost => Ipv4Addr::LOCALHOST.into(),
+    };
+    bind((address, PORT).into()).await
 }
 
 async fn serve_http(listener: TcpListener, host: &str, log: Log) -> io::Result<Infallible> {

@@ -5,6 +5,7 @@
 //! calling CNI plugins as a runtime does; the library does not link any plugin.
 
 pub mod agent;
+pub mod breaking;
 pub mod capsule;
 pub mod capture;
 pub mod cli;
@@ -19,6 +20,7 @@ mod esp;
 pub mod events;
 pub mod exit;
 pub mod fabric;
+pub mod faults;
 pub mod inspect;
 pub mod kubectl;
 pub mod kubia;
@@ -31,6 +33,7 @@ pub mod plugins;
 pub mod probe;
 pub mod services;
 pub mod sighting;
+pub mod sockets;
 pub mod supervisor;
 pub mod topology;
 pub mod trace;

@@ -14,6 +14,8 @@ use serde_json::Value;
 use crate::construct::{IFNAME, netns_path};
 use crate::topology::Topology;
 
+/// Where the lab has a name for every plugin of the podnet beside podlab.
+pub const DIR: &str = "/run/podlab/bin";
 /// How long a plugin may take before it is killed.
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -33,7 +35,7 @@ pub fn path(topology: &Topology) -> Result<Vec<PathBuf>> {
             beside.display()
         );
     }
-    let dir = PathBuf::from("/run/podlab/bin");
+    let dir = PathBuf::from(DIR);
     let list = Command::new(&beside).arg("list").output().context("podnet list")?;
     let names = String::from_utf8_lossy(&list.stdout).into_owned();
     for name in names.lines().filter_map(|line| line.split_whitespace().next()) {

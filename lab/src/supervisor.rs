@@ -21,7 +21,7 @@ use crate::events::Events;
 use crate::exit::{self, Failure};
 use crate::services::dns::{self, SharedZone};
 use crate::topology::Topology;
-use crate::{capsule, construct, inspect, kubectl, trace, verify};
+use crate::{breaking, capsule, construct, inspect, kubectl, trace, verify};
 
 /// A running lab.
 #[derive(Debug)]
@@ -34,6 +34,8 @@ pub struct Lab {
     pub events: Events,
     /// The controller loop's ear.
     pub orders: work::Orders,
+    /// What is broken, and how it is healed.
+    pub(crate) register: Mutex<breaking::Register>,
     /// Held by the one that probes and captures.
     probing: Mutex<()>,
     /// One a node, in their order.
@@ -91,6 +93,7 @@ fn supervise() -> Result<(), Failure> {
             cluster: RwLock::new(cluster),
             events,
             orders: work::Orders::new(orders),
+            register: Mutex::default(),
             probing: Mutex::new(()),
             agents: Mutex::new(agents),
         });
@@ -166,8 +169,19 @@ fn handle(lab: &Lab, request: Request, stream: &mut UnixStream) -> Result<Value,
                 // The client may have gone; the checks go on and are dropped.
                 let _ = control::send(stream, &event);
             };
-            document(&verify::run(&lab.cluster(), &options, &mut progress)?)
+            let mut report = verify::run(&lab.cluster(), &options, &mut progress)?;
+            report.notes.extend(breaking::note(lab));
+            document(&report)
         }
+        Request::Break { fault, targets } => {
+            let _probing = lab.probing.lock().unwrap_or_else(PoisonError::into_inner);
+            breaking::inject(lab, &fault, &targets)
+        }
+        Request::Heal { which } => {
+            let _probing = lab.probing.lock().unwrap_or_else(PoisonError::into_inner);
+            breaking::heal(lab, which.as_deref())
+        }
+        Request::Active => Ok(breaking::active(lab)),
         Request::Trace { source, target, port, protocol } => {
             let _probing = lab.probing.lock().unwrap_or_else(PoisonError::into_inner);
             let options = trace::TraceOptions::parse(&source, &target, port, &protocol)?;
@@ -236,6 +250,7 @@ fn summary(lab: &Lab) -> Value {
         "pods": cluster.pods.len(),
         "state": if troubles.is_empty() { "up" } else { "degraded" },
         "troubles": troubles,
+        "faults": breaking::count(lab),
     })
 }
 

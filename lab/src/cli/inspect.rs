@@ -8,12 +8,15 @@ use crate::exit::{self, Failure};
 use crate::output::{self, Format};
 
 /// The parts of a document that can be asked for alone, with their columns.
-const PARTS: [(&str, &[&str]); 6] = [
+const PARTS: [(&str, &[&str]); 9] = [
     ("interfaces", &["name", "kind", "state", "mtu", "mac", "master", "addresses"]),
     ("routes", &["dst", "gateway", "dev", "src", "metric", "table"]),
     ("rules", &["priority", "from", "to", "table"]),
     ("neigh", &["address", "dev", "mac", "state"]),
-    ("fdb", &["mac", "dev", "dst"]),
+    ("fdb", &["mac", "dev", "dst", "vni"]),
+    ("qdiscs", &["dev", "kind", "rate"]),
+    ("chains", &["table", "chain", "rules"]),
+    ("sysctls", &["name", "value"]),
     ("events", &["ms", "node", "what"]),
 ];
 

@@ -36,10 +36,15 @@ fn text(value: &Value) -> String {
 
 fn row(lab: &Value) -> Vec<String> {
     let troubles: Vec<String> = lab["troubles"].as_array().into_iter().flatten().map(text).collect();
-    let state = match troubles.as_slice() {
+    let mut state = match troubles.as_slice() {
         [] => text(&lab["state"]),
         troubles => format!("{}: {}", text(&lab["state"]), troubles.join(", ")),
     };
+    match lab["faults"].as_u64() {
+        None | Some(0) => {}
+        Some(1) => state += ", 1 fault",
+        Some(many) => state += &format!(", {many} faults"),
+    }
     let mut cells: Vec<String> =
         ["name", "mode", "nodes", "pods"].iter().map(|key| text(&lab[*key])).collect();
     cells.push(state);
@@ -107,8 +112,8 @@ mod tests {
     fn a_degraded_lab_says_what_is_wrong() {
         let lab = json!({
             "name": "demo", "mode": "routed", "nodes": 3, "pods": 30, "state": "degraded",
-            "troubles": ["node2/eth0 is down"],
+            "troubles": ["node2/eth0 is down"], "faults": 1,
         });
-        assert_eq!(row(&lab), ["demo", "routed", "3", "30", "degraded: node2/eth0 is down"]);
+        assert_eq!(row(&lab), ["demo", "routed", "3", "30", "degraded: node2/eth0 is down, 1 fault"]);
     }
 }
