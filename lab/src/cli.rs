@@ -52,6 +52,8 @@ enum Verb {
     Verify(VerifyArgs),
     /// Follow one packet hop by hop.
     Trace(TraceArgs),
+    /// Find what keeps two places from reaching each other: probes, captures, and what the kernels have on the way.
+    Why(WhyArgs),
     /// List what can be broken in a lab.
     Faults(FaultsArgs),
     /// Break something in a lab, so that somebody finds it.
@@ -176,6 +178,19 @@ struct TraceArgs {
 }
 
 #[derive(Debug, Args)]
+struct WhyArgs {
+    #[command(flatten)]
+    lab: NameArg,
+    /// Where it starts: a pod, or `outside`.
+    source: String,
+    /// Where it should go: a pod (the same one for its localhost), a service (`svc/NAME`), `outside` or an address.
+    target: String,
+    /// The port; a service has its own.
+    #[arg(long, default_value_t = crate::kubia::PORT, env = "PODLAB_WHY_PORT")]
+    port: u16,
+}
+
+#[derive(Debug, Args)]
 struct FaultsArgs {
     #[command(flatten)]
     lab: NameArg,
@@ -295,6 +310,7 @@ fn dispatch(verb: Verb, style: Style) -> Result<u8, Failure> {
         Verb::Ls => labs::ls(style),
         Verb::Verify(args) => prove::verify(args, style),
         Verb::Trace(args) => prove::trace(&args, style),
+        Verb::Why(args) => prove::why(args, style),
         Verb::Faults(args) => faults::faults(&args, style),
         Verb::Break(args) => faults::inject(args, style),
         Verb::Heal(args) => faults::heal(args, style),

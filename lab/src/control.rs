@@ -58,6 +58,15 @@ pub enum Request {
         /// `tcp`, `udp` or `icmp`.
         protocol: String,
     },
+    /// What is broken between two places.
+    Why {
+        /// Where probes start: a pod's name or `outside`.
+        source: String,
+        /// Where they go: a pod, a service, `outside` or an address.
+        target: String,
+        /// The port.
+        port: u16,
+    },
     /// Break something.
     Break {
         /// The fault, with its number where it takes one.

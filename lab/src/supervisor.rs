@@ -21,7 +21,7 @@ use crate::events::Events;
 use crate::exit::{self, Failure};
 use crate::services::dns::{self, SharedZone};
 use crate::topology::Topology;
-use crate::{breaking, capsule, construct, inspect, kubectl, trace, verify};
+use crate::{breaking, capsule, construct, inspect, kubectl, trace, verify, why};
 
 /// A running lab.
 #[derive(Debug)]
@@ -172,6 +172,10 @@ fn handle(lab: &Lab, request: Request, stream: &mut UnixStream) -> Result<Value,
             let mut report = verify::run(&lab.cluster(), &options, &mut progress)?;
             report.notes.extend(breaking::note(lab));
             document(&report)
+        }
+        Request::Why { source, target, port } => {
+            let _probing = lab.probing.lock().unwrap_or_else(PoisonError::into_inner);
+            document(&why::run(&lab.cluster(), &why::WhyOptions { source, target, port })?)
         }
         Request::Break { fault, targets } => {
             let _probing = lab.probing.lock().unwrap_or_else(PoisonError::into_inner);

@@ -10,7 +10,7 @@ use crate::error::Cause;
 use crate::wire;
 
 /// A register. There are four of 16 bytes and, over the same memory, sixteen of 4 bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Reg(pub(crate) u32);
 
 impl Reg {

@@ -3,7 +3,6 @@
 //! The register lives here and is given to no one who looks for faults: `verify`, `trace` and `why` take a
 //! [`Cluster`](crate::cluster::Cluster), which knows nothing of it.
 
-pub(crate) mod look;
 mod target;
 mod work;
 

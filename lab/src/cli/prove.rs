@@ -1,16 +1,17 @@
-//! `podlab verify` and `podlab trace`: the proofs. The supervisor captures and judges; here the answer is
+//! `podlab verify`, `podlab trace` and `podlab why`: the proofs. The supervisor captures and judges; here the answer is
 //! printed.
 
 use std::num::NonZeroUsize;
 
 use serde_json::{Value, json};
 
-use super::{Style, TraceArgs, VerifyArgs};
+use super::{Style, TraceArgs, VerifyArgs, WhyArgs};
 use crate::control::{Client, Request};
 use crate::exit::{self, Failure};
 use crate::output::{self, Format, Steps};
 use crate::trace::{self, Trace};
 use crate::verdict::{self, Report};
+use crate::why::{self, Why};
 use crate::{kubia, verify};
 
 pub(super) fn verify(args: VerifyArgs, style: Style) -> Result<u8, Failure> {
@@ -74,6 +75,17 @@ pub(super) fn trace(args: &TraceArgs, style: Style) -> Result<u8, Failure> {
         Format::Table => output::print(&trace::render_trace(&walk, looks(style)))?,
     }
     Ok(walk.exit_code())
+}
+
+pub(super) fn why(args: WhyArgs, style: Style) -> Result<u8, Failure> {
+    let request = Request::Why { source: args.source, target: args.target, port: args.port };
+    let document = Client::connect(&args.lab.name)?.ask(&request, &mut |_, _| {})?;
+    let why: Why = decode(&document)?;
+    match style.format {
+        Format::Json => output::print_json(&document)?,
+        Format::Table => output::print(&why::render_why(&why, looks(style)))?,
+    }
+    Ok(why.exit_code())
 }
 
 fn decode<T: serde::de::DeserializeOwned>(document: &Value) -> Result<T, Failure> {

@@ -8,10 +8,10 @@ use kernel::Rtnl;
 use kernel::addr::{self, AddrOptions, Address};
 
 use super::{Act, Fault, always, not_in_mode};
-use crate::breaking::look::{address_of, forget, link_of, restore_routes, routes_of};
 use crate::breaking::{Work, unless_gone, unless_there};
 use crate::cluster::{Cluster, Pod, Space};
 use crate::exit::Failure;
+use crate::look::{address_of, forget, link_of, restore_routes, routes_of};
 use crate::modes::Siblings;
 
 /// The faults.

@@ -6,10 +6,10 @@ use kernel::nft::{self, Batch, ChainKind, Family, Hook, Op, Point, Rule, Table, 
 
 use super::routes::routed;
 use super::{Act, Fault};
-use crate::breaking::look::pods_of;
 use crate::breaking::{Work, unless_gone};
 use crate::cluster::{Cluster, Node, Space};
 use crate::kubia::PORT;
+use crate::look::pods_of;
 use crate::services::model::Transport;
 
 /// The faults.

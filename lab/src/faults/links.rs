@@ -8,9 +8,9 @@ use kernel::link::{self, Change, Port};
 
 use super::{Act, Fault, always, lacking, not_in_mode};
 use crate::breaking::Work;
-use crate::breaking::look::{link_of, restore_routes, routes_of, switch_of, veth_of};
 use crate::cluster::{Cluster, Node, Pod, Space};
 use crate::exit::Failure;
+use crate::look::{link_of, restore_routes, routes_of, switch_of, veth_of};
 use crate::modes::Siblings;
 use crate::services;
 

@@ -8,10 +8,10 @@ use kernel::{Mac, Rtnl, neigh};
 
 use super::addresses::asked_anew;
 use super::{Act, Fault, always};
-use crate::breaking::look::{address_of, link_of};
 use crate::breaking::{Work, unless_gone};
 use crate::cluster::{Cluster, Node, Pod, Space};
 use crate::fabric::UPLINK;
+use crate::look::{address_of, link_of};
 
 /// The faults.
 pub(super) const FAULTS: &[Fault] = &[

@@ -8,10 +8,10 @@ use kernel::tc::{self, Kind, Qdisc, ROOT, Tbf};
 
 use super::firewall::add_table;
 use super::{Act, Amount, Fault, always};
-use crate::breaking::look::{link_of, switch_of};
 use crate::breaking::{Work, unless_gone};
 use crate::cluster::{Cluster, Node, Space};
 use crate::fabric::UPLINK;
+use crate::look::{link_of, switch_of};
 use crate::modes::WIRE_MTU;
 
 /// The faults.

@@ -8,10 +8,10 @@ use kernel::Rtnl;
 use kernel::route::{self, Family, KIND_BLACKHOLE, Route};
 
 use super::{Act, Fault, always, not_in_mode};
-use crate::breaking::look::{pods_of, restore_routes, route_to, routes_of};
 use crate::breaking::{Work, unless_gone, unless_there};
 use crate::cluster::{Cluster, Node, Pod, Space};
 use crate::exit::Failure;
+use crate::look::{pods_of, restore_routes, route_to, routes_of};
 
 /// The faults.
 pub(super) const FAULTS: &[Fault] = &[

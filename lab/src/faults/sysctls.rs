@@ -12,10 +12,10 @@ use kernel::{Rtnl, sysctl};
 
 use super::routes::routed;
 use super::{Act, Fault};
-use crate::breaking::look::{link_of, pods_of, route_to, switch_of};
 use crate::breaking::{Work, unless_gone};
 use crate::cluster::{Cluster, Node, Space};
 use crate::fabric::SWITCH;
+use crate::look::{link_of, pods_of, route_to, switch_of};
 
 /// The faults.
 pub(super) const FAULTS: &[Fault] = &[

@@ -8,10 +8,10 @@ use kernel::{Mac, Rtnl, neigh};
 
 use super::firewall::add_table;
 use super::{Act, Fault, not_in_mode};
-use crate::breaking::look::link_of;
 use crate::breaking::{Work, unless_gone, unless_there};
 use crate::cluster::{Cluster, Node, Space};
 use crate::exit::Failure;
+use crate::look::link_of;
 use crate::modes::{Tunnel, Wire};
 use crate::services::model::Transport;
 

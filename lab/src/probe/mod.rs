@@ -56,6 +56,9 @@ pub struct ProbeRequest {
     pub target: SocketAddr,
     /// How long to wait for the answer, in milliseconds.
     pub timeout_ms: u64,
+    /// Bytes that the request carries besides, which nobody reads.
+    #[serde(default)]
+    pub padding: usize,
 }
 
 /// How a probe ended, in the words of Kubernetes' agnhost.
@@ -220,6 +223,7 @@ mod tests {
             protocol: Protocol::Tcp,
             target: "10.244.2.2:8080".parse().unwrap(),
             timeout_ms: 1000,
+            padding: 0,
         }
     }
 

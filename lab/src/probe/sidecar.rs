@@ -190,9 +190,10 @@ fn connected(target: SocketAddr, deadline: Instant, seen: &mut Seen) -> io::Resu
 fn tcp(probe: &ProbeRequest, deadline: Instant, seen: &mut Seen) -> io::Result<()> {
     let mut stream = connected(probe.target, deadline, seen)?;
     let request = format!(
-        "GET /{} HTTP/1.1\r\nHost: {}\r\nUser-Agent: podlab\r\nConnection: close\r\n\r\n",
+        "GET /{} HTTP/1.1\r\nHost: {}\r\nUser-Agent: podlab\r\nConnection: close\r\n{}\r\n",
         probe.nonce.marked(),
-        probe.target
+        probe.target,
+        padding(probe.padding)
     );
     stream.write_all(request.as_bytes())?;
     let mut answer = Vec::with_capacity(512);
@@ -218,6 +219,13 @@ fn tcp(probe: &ProbeRequest, deadline: Instant, seen: &mut Seen) -> io::Result<(
     seen.remote = field(REMOTE_HEADER).and_then(|v| v.parse().ok());
     greeting(body, seen)?;
     own_nonce(field(NONCE_HEADER).unwrap_or_default().as_bytes(), probe)
+}
+
+/// A header field of so many bytes; none when they are too few for one.
+fn padding(bytes: usize) -> String {
+    const FIELD: &str = "Padding: ";
+    let value = bytes.saturating_sub(FIELD.len() + 2);
+    if value == 0 { String::new() } else { format!("{FIELD}{}\r\n", "x".repeat(value)) }
 }
 
 /// Reads `You've hit HOST`.
@@ -260,7 +268,7 @@ fn icmp(probe: &ProbeRequest, deadline: Instant, seen: &mut Seen) -> io::Result<
     let fd = socket(family(ip), SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?;
     connect(fd.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(ip, 0)))?;
     seen.local = local_address(&fd).map(|a| SocketAddr::new(a.ip(), 0));
-    let message = echo(ask, probe.nonce, ip.is_ipv4());
+    let message = echo(ask, probe.nonce, probe.padding, ip.is_ipv4());
     send(fd.as_raw_fd(), &message, MsgFlags::empty())?;
     let mut buffer = [0; 2048];
     loop {
@@ -276,10 +284,11 @@ fn icmp(probe: &ProbeRequest, deadline: Instant, seen: &mut Seen) -> io::Result<
 }
 
 /// An echo request whose identifier is taken from the nonce. The kernel fills in ICMPv6's checksum itself.
-fn echo(kind: u8, nonce: Nonce, with_checksum: bool) -> Vec<u8> {
+fn echo(kind: u8, nonce: Nonce, padding: usize, with_checksum: bool) -> Vec<u8> {
     let id = (nonce.0 as u16).to_be_bytes();
     let mut message = vec![kind, 0, 0, 0, id[0], id[1], 0, 1];
     message.extend(nonce.marked().bytes());
+    message.resize(message.len() + padding, b'x');
     if with_checksum {
         let sum = checksum(&message).to_be_bytes();
         message[2..4].copy_from_slice(&sum);
@@ -303,11 +312,20 @@ mod tests {
 
     #[test]
     fn echo_is_a_literal_message_with_a_right_checksum() {
-        let message = echo(8, Nonce(0x1234), true);
+        let padded = echo(8, Nonce(0x1234), 1000, true);
+        assert_eq!((padded.len(), checksum(&padded)), (8 + 39 + 1000, 0));
+        let message = echo(8, Nonce(0x1234), 0, true);
         assert_eq!(message[..2], [8, 0]);
         assert_eq!(message[4..8], [0x12, 0x34, 0, 1]);
         assert_eq!(&message[8..], b"podlab/00000000000000000000000000001234");
         assert_eq!(checksum(&message), 0, "a message with its checksum sums up to nothing");
+    }
+
+    #[test]
+    fn padding_is_a_field_of_so_many_bytes_or_none() {
+        assert_eq!([padding(0), padding(11)], ["", ""]);
+        assert_eq!(padding(14), "Padding: xxx\r\n");
+        assert_eq!(padding(4000).len(), 4000);
     }
 
     #[test]

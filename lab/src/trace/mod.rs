@@ -127,6 +127,7 @@ pub fn run(cluster: &Cluster, options: &TraceOptions) -> Result<Trace> {
         protocol: options.protocol,
         target: address,
         timeout_ms: TIMEOUT_MS,
+        padding: 0,
     };
     // A panic of another thread leaves the sidecar's pipes as usable as before: answers are numbered.
     let sent =
@@ -178,7 +179,7 @@ fn walks_of<'a>(flow: &Flow<'a>, protocol: Protocol) -> Vec<(&'static str, Way, 
 }
 
 /// The containers of the place that the packet starts from.
-fn sender<'c>(cluster: &'c Cluster, name: &str) -> Result<&'c Containers, Failure> {
+pub(crate) fn sender<'c>(cluster: &'c Cluster, name: &str) -> Result<&'c Containers, Failure> {
     if name == cluster.outside.space.name {
         return Ok(&cluster.outside.containers);
     }
@@ -188,7 +189,7 @@ fn sender<'c>(cluster: &'c Cluster, name: &str) -> Result<&'c Containers, Failur
     })
 }
 
-fn address_of(cluster: &Cluster, name: &str) -> Result<IpAddr, Failure> {
+pub(crate) fn address_of(cluster: &Cluster, name: &str) -> Result<IpAddr, Failure> {
     if let Ok(address) = name.parse() {
         return Ok(address);
     }
@@ -207,12 +208,12 @@ fn address_of(cluster: &Cluster, name: &str) -> Result<IpAddr, Failure> {
     pod.addresses.first().copied().ok_or_else(|| Failure::new(FAILED, format!("{name} has no address")))
 }
 
-fn is_arp(packet: &Packet) -> bool {
+pub(crate) fn is_arp(packet: &Packet) -> bool {
     matches!(packet.content, Content::Arp(_))
 }
 
 /// Destination unreachable or time exceeded, of either IP version.
-fn is_icmp_error(packet: &Packet) -> bool {
+pub(crate) fn is_icmp_error(packet: &Packet) -> bool {
     packet.ip().is_some_and(|ip| error_words(ip).is_some())
 }
 
@@ -231,7 +232,7 @@ fn error_words(ip: &crate::packet::Ip) -> Option<&'static str> {
 }
 
 /// Each error once: where the one who found it sent it from.
-fn icmp_error(s: &Sighting) -> Option<String> {
+pub(crate) fn icmp_error(s: &Sighting) -> Option<String> {
     let ip = s.ip()?;
     let words = error_words(ip)?;
     let is_origin = s.direction == Direction::Out && s.at.port_of.is_none();

@@ -125,6 +125,7 @@ fn one_round(round: &Round<'_>, tasks: &[Task<'_>], nonces: NonceMaker) -> Resul
             protocol: Protocol::Tcp,
             target: tasks[i].aim.target()?,
             timeout_ms: TIMEOUT_MS,
+            padding: 0,
         })
     };
     let requests = round.tasks.iter().filter_map(request).collect();

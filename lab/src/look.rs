@@ -1,5 +1,5 @@
-//! Where the things are that faults change: links by name, the node's end of a pod, routes; and what has to be
-//! forgotten when they change.
+//! Looking things up in a running lab's kernels: links by name, the node's end of a pod, routes; and having the lab
+//! forget what it has learned of an address.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -75,7 +75,7 @@ pub(crate) fn restore_routes(space: &Space, routes: &[Route]) -> Result<()> {
     let now = routes_of(space)?;
     let mut rtnl = Rtnl::open_in(&space.netns)?;
     for route in routes.iter().filter(|route| !now.contains(route)) {
-        super::unless_there(route::add(&mut rtnl, route))?;
+        crate::breaking::unless_there(route::add(&mut rtnl, route))?;
     }
     Ok(())
 }
@@ -98,7 +98,7 @@ pub(crate) fn forget(cluster: &Cluster, address: IpAddr) -> Result<()> {
         let mut rtnl = Rtnl::open_in(&space.netns)?;
         let learned = |entry: &&neigh::Neigh| entry.addr == address && entry.state_word() != "permanent";
         for entry in neigh::list(&mut rtnl)?.iter().filter(learned) {
-            super::unless_gone(neigh::delete(&mut rtnl, entry.index, address))
+            crate::breaking::unless_gone(neigh::delete(&mut rtnl, entry.index, address))
                 .with_context(|| space.name.clone())?;
         }
     }

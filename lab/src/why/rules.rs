@@ -1,0 +1,245 @@
+//! What rules of nf_tables do with a packet: which one drops, refuses or rewrites it.
+//!
+//! As much of the rules' language as firewalls are made of. What is not known of a packet (a connection's state, chance,
+//! the content of a set) is taken as if it fitted, and told as not certain.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use kernel::nft::{Base, ChainInfo, Expr, Family, Meta, Op, Reg, RuleInfo, Verdict, ip_bytes, name_bytes};
+
+use super::state::{State, TableState};
+
+/// A packet, as far as rules look at one.
+#[derive(Debug, Clone)]
+pub(super) struct Packet<'p> {
+    pub(super) iif: &'p str,
+    pub(super) oif: &'p str,
+    pub(super) source: IpAddr,
+    pub(super) target: IpAddr,
+    pub(super) protocol: u8,
+    pub(super) ports: (u16, u16),
+}
+
+/// Where packets meet rules. The numbers are those of linux/netfilter.h, `NF_INET_*`, and `NF_NETDEV_INGRESS`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Hook {
+    Prerouting,
+    Input,
+    Forward,
+    Output,
+    Postrouting,
+    Ingress,
+}
+
+impl Hook {
+    fn number(self) -> u32 {
+        match self {
+            Hook::Prerouting | Hook::Ingress => 0,
+            Hook::Input => 1,
+            Hook::Forward => 2,
+            Hook::Output => 3,
+            Hook::Postrouting => 4,
+        }
+    }
+
+    fn is_in(self, family: Option<Family>) -> bool {
+        match family {
+            Some(Family::Ip | Family::Inet) => self != Hook::Ingress,
+            Some(Family::Netdev) => self == Hook::Ingress,
+            _ => false,
+        }
+    }
+}
+
+/// What a rule does with the packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Deed {
+    Drop,
+    Reject,
+    Rewrite,
+}
+
+/// A rule that does something with the packet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Met {
+    pub(super) deed: Deed,
+    /// `ip policy forward`
+    pub(super) chain: String,
+    /// It does so with every such packet.
+    pub(super) is_certain: bool,
+}
+
+/// The rules of a place that do something with the packet at one of these hooks.
+pub(super) fn meet(state: &State, hooks: &[Hook], packet: &Packet<'_>) -> Vec<Met> {
+    let mut met = Vec::new();
+    for table in &state.tables {
+        for hook in hooks.iter().filter(|hook| hook.is_in(table.family)) {
+            for (chain, rules) in &table.chains {
+                if chain.hook.is_some_and(|(number, _)| number == hook.number()) {
+                    met.extend(through(table, chain, rules, packet));
+                }
+            }
+        }
+    }
+    met
+}
+
+/// A base chain: what it does in the end, if it is not to let the packet pass.
+fn through(table: &TableState, chain: &ChainInfo, rules: &[RuleInfo], packet: &Packet<'_>) -> Option<Met> {
+    let family = table.family.map_or("", Family::as_str);
+    let name = |chain: &str| format!("{family} {} {chain}", table.name);
+    match walk(table, &chain.name, rules, packet, 0) {
+        Walked::Ended(End::Deed(deed, chain, is_certain)) => {
+            Some(Met { deed, chain: name(&chain), is_certain })
+        }
+        Walked::Ended(End::Accept) => None,
+        Walked::Through if chain.accept == Some(false) => {
+            Some(Met { deed: Deed::Drop, chain: name(&chain.name), is_certain: true })
+        }
+        Walked::Through => None,
+    }
+}
+
+enum Walked {
+    Through,
+    Ended(End),
+}
+
+enum End {
+    Accept,
+    Deed(Deed, String, bool),
+}
+
+/// Chains jump to each other no deeper than this (NFT_JUMP_STACK_SIZE, net/netfilter/nf_tables.h).
+const DEEPEST: usize = 16;
+
+fn walk(table: &TableState, chain: &str, rules: &[RuleInfo], packet: &Packet<'_>, depth: usize) -> Walked {
+    for rule in rules {
+        let mut registers = Registers { packet, values: HashMap::new(), is_certain: true };
+        let Some(end) = registers.run(&rule.expressions) else { continue };
+        let is_certain = registers.is_certain;
+        let deed = |deed| Walked::Ended(End::Deed(deed, chain.to_owned(), is_certain));
+        let (to, comes_back) = match end {
+            Did::Deed(it) => return deed(it),
+            Did::Verdict(Verdict::Drop) => return deed(Deed::Drop),
+            Did::Verdict(Verdict::Accept) if is_certain => return Walked::Ended(End::Accept),
+            Did::Verdict(Verdict::Return) if is_certain => return Walked::Through,
+            Did::Verdict(Verdict::Jump(to)) => (to, true),
+            Did::Verdict(Verdict::Goto(to)) => (to, !is_certain),
+            Did::Verdict(_) => continue,
+        };
+        let next = table.chains.iter().find(|(info, _)| info.name == to).filter(|_| depth < DEEPEST);
+        if let Some((info, rules)) = next {
+            match walk(table, &info.name, rules, packet, depth + 1) {
+                Walked::Ended(end) => return Walked::Ended(end),
+                Walked::Through if comes_back => {}
+                Walked::Through => return Walked::Through,
+            }
+        }
+    }
+    Walked::Through
+}
+
+enum Did {
+    Verdict(Verdict),
+    Deed(Deed),
+}
+
+/// The registers of a rule under way. A register that is not in the map holds what is not known.
+struct Registers<'p> {
+    packet: &'p Packet<'p>,
+    values: HashMap<Reg, Vec<u8>>,
+    is_certain: bool,
+}
+
+impl Registers<'_> {
+    /// What the rule ends with; None when it does not fit the packet, or does nothing with it.
+    fn run(&mut self, expressions: &[Expr]) -> Option<Did> {
+        for expression in expressions {
+            match expression {
+                Expr::Meta { key, dreg } => self.put(*dreg, self.meta(*key)),
+                Expr::Payload { base, offset, len, dreg } => {
+                    self.put(*dreg, self.payload(*base, *offset, *len));
+                }
+                Expr::Immediate { dreg, data } => self.put(*dreg, Some(data.clone())),
+                Expr::Bitwise { sreg, dreg, mask, xor } => {
+                    let value = self.values.get(sreg).map(|value| {
+                        let bits = value.iter().zip(mask).zip(xor);
+                        bits.map(|((byte, mask), xor)| byte & mask ^ xor).collect()
+                    });
+                    self.put(*dreg, value);
+                }
+                Expr::Cmp { sreg, op, data } => match self.values.get(sreg) {
+                    Some(value) if !compare(value, *op, data) => return None,
+                    Some(_) => {}
+                    None => self.is_certain = false,
+                },
+                Expr::Ct { dreg, .. } | Expr::Fib { dreg, .. } | Expr::Numgen { dreg, .. } => {
+                    self.put(*dreg, None);
+                }
+                Expr::Lookup { to_verdict: false, .. } | Expr::Range { .. } | Expr::Limit { .. } => {
+                    self.is_certain = false;
+                }
+                // What is found in a map is not known, so neither is where it leads.
+                Expr::Lookup { .. } => return None,
+                Expr::Verdict(verdict) => return Some(Did::Verdict(verdict.clone())),
+                Expr::Reject { .. } => return Some(Did::Deed(Deed::Reject)),
+                Expr::Masquerade { .. } | Expr::Snat { .. } => return Some(Did::Deed(Deed::Rewrite)),
+                Expr::Counter { .. } => {}
+                _ => self.is_certain = false,
+            }
+        }
+        None
+    }
+
+    fn put(&mut self, register: Reg, value: Option<Vec<u8>>) {
+        match value {
+            Some(value) => self.values.insert(register, value),
+            None => self.values.remove(&register),
+        };
+    }
+
+    fn meta(&self, key: Meta) -> Option<Vec<u8>> {
+        let packet = self.packet;
+        match key {
+            Meta::IifName => Some(name_bytes(packet.iif).to_vec()),
+            Meta::OifName => Some(name_bytes(packet.oif).to_vec()),
+            Meta::L4Proto => Some(vec![packet.protocol]),
+            // linux/netfilter.h, `NFPROTO_IPV4`; linux/if_ether.h, `ETH_P_IP`
+            Meta::NfProto => Some(vec![2]),
+            Meta::Protocol => Some(vec![8, 0]),
+            // Nobody has marked it yet.
+            Meta::Mark => Some(vec![0; 4]),
+            _ => None,
+        }
+    }
+
+    /// The fields of RFC 791 and of the ports that TCP and UDP begin with.
+    fn payload(&self, base: Base, offset: u32, len: u32) -> Option<Vec<u8>> {
+        let (packet, (source, target)) = (self.packet, self.packet.ports);
+        let (start, field) = match (base, offset) {
+            (Base::Network, 9) => (9, vec![packet.protocol]),
+            (Base::Network, 12..16) => (12, ip_bytes(packet.source)),
+            (Base::Network, 16..20) => (16, ip_bytes(packet.target)),
+            (Base::Transport, 0..2) => (0, source.to_be_bytes().to_vec()),
+            (Base::Transport, 2..4) => (2, target.to_be_bytes().to_vec()),
+            _ => return None,
+        };
+        let from = (offset - start) as usize;
+        field.get(from..from + len as usize).map(<[u8]>::to_vec)
+    }
+}
+
+fn compare(value: &[u8], op: Op, data: &[u8]) -> bool {
+    let value = &value[..value.len().min(data.len())];
+    match op {
+        Op::Eq => value == data,
+        Op::Neq => value != data,
+        Op::Lt => value < data,
+        Op::Lte => value <= data,
+        Op::Gt => value > data,
+        Op::Gte => value >= data,
+        Op::Other(_) => true,
+    }
+}
