@@ -94,11 +94,23 @@ fn masked(net: Ipv4Network) -> Ipv4Network {
 /// # Errors
 /// The kernel's words.
 pub(crate) fn forget(cluster: &Cluster, address: IpAddr) -> Result<()> {
+    forget_if(cluster, |entry| entry.addr == address && entry.state_word() != "permanent")
+}
+
+/// Has every namespace of the lab ask anew for those that did not answer: the kernel waits between its questions, and
+/// tells who sends meanwhile that there is no route to the host.
+///
+/// # Errors
+/// The kernel's words.
+pub(crate) fn forget_silence(cluster: &Cluster) -> Result<()> {
+    forget_if(cluster, |entry| matches!(entry.state_word(), "incomplete" | "failed" | "probe"))
+}
+
+fn forget_if(cluster: &Cluster, is_meant: impl Fn(&neigh::Neigh) -> bool) -> Result<()> {
     for space in cluster.spaces() {
         let mut rtnl = Rtnl::open_in(&space.netns)?;
-        let learned = |entry: &&neigh::Neigh| entry.addr == address && entry.state_word() != "permanent";
-        for entry in neigh::list(&mut rtnl)?.iter().filter(learned) {
-            crate::breaking::unless_gone(neigh::delete(&mut rtnl, entry.index, address))
+        for entry in neigh::list(&mut rtnl)?.iter().filter(|entry| is_meant(entry)) {
+            crate::breaking::unless_gone(neigh::delete(&mut rtnl, entry.index, entry.addr))
                 .with_context(|| space.name.clone())?;
         }
     }

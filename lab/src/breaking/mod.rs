@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use crate::exit::{self, Failure};
 use crate::faults::{self, Fault};
+use crate::look;
 use crate::supervisor::Lab;
 use work::Step;
 pub use work::Work;
@@ -138,6 +139,9 @@ pub fn heal(lab: &Lab, which: Option<&str>) -> Result<Value, Failure> {
     }
     left.reverse();
     register.active = left;
+    if let Err(err) = look::forget_silence(&lab.cluster()) {
+        troubles.push(format!("neighbours that did not answer: {err:#}"));
+    }
     match troubles.as_slice() {
         [] => Ok(json!({ "schema": SCHEMA, "name": lab.topology.name, "healed": healed })),
         some => Err(Failure::new(exit::FAILED, format!("not healed: {}", some.join("; ")))),

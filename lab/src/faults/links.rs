@@ -10,6 +10,7 @@ use super::{Act, Fault, always, lacking, not_in_mode};
 use crate::breaking::Work;
 use crate::cluster::{Cluster, Node, Pod, Space};
 use crate::exit::Failure;
+use crate::fabric::UPLINK;
 use crate::look::{link_of, restore_routes, routes_of, switch_of, veth_of};
 use crate::modes::Siblings;
 use crate::services;
@@ -83,11 +84,13 @@ fn hairpinned(cluster: &Cluster) -> Result<(), Failure> {
 }
 
 fn link_down(work: &mut Work<'_>, cluster: &Cluster, node: &Node) -> Result<()> {
+    carried_again(work, &node.space, UPLINK)?;
     down(work, switch_of(cluster, node), &node.space.name)
 }
 
 fn veth_down(work: &mut Work<'_>, cluster: &Cluster, pod: &Pod) -> Result<()> {
     let veth = veth_of(cluster, pod)?;
+    carried_again(work, &pod.space, &pod.ifname)?;
     down(work, &cluster.nodes[pod.node].space, &veth.name)
 }
 
@@ -110,13 +113,25 @@ fn down(work: &mut Work<'_>, space: &Space, name: &str) -> Result<()> {
     let what = format!("link {name}");
     let name = name.to_owned();
     work.change_in(space, what, change, move |space, routes| {
-        let index = link_of(space, &name)?.index;
-        set_up(space, index, true)?;
-        if name != "lo" && !link::wait_oper_up(&mut Rtnl::open_in(&space.netns)?, index, WIRE_LIMIT)? {
-            bail!("it is up and carries no frames");
-        }
+        set_up(space, link_of(space, &name)?.index, true)?;
+        wait_for(space, &name)?;
         restore_routes(space, routes)
     })
+}
+
+/// The other end of a link that goes down is waited for when it has come up again: the kernel tells that end's state
+/// some time later, and until then it sends nothing (linkwatch, net/core/link_watch.c).
+fn carried_again(work: &mut Work<'_>, space: &Space, name: &str) -> Result<()> {
+    let own = name.to_owned();
+    work.change_in(space, format!("carrier of {name}"), |_| Ok(()), move |space, ()| wait_for(space, &own))
+}
+
+fn wait_for(space: &Space, name: &str) -> Result<()> {
+    let index = link_of(space, name)?.index;
+    if name != "lo" && !link::wait_oper_up(&mut Rtnl::open_in(&space.netns)?, index, WIRE_LIMIT)? {
+        bail!("{}/{name} is up and carries no frames", space.name);
+    }
+    Ok(())
 }
 
 fn set_up(space: &Space, index: u32, up: bool) -> Result<()> {

@@ -236,7 +236,7 @@ impl Leg<'_> {
             let part = format!("route {}", route.destination());
             return find(finds, state.name.clone(), &part, what, ENDS, "routes");
         }
-        self.neighbour(state, route, finds);
+        self.neighbour(state, route, target, finds);
     }
 
     /// The network that the target is in: a PodCIDR, or the address alone.
@@ -280,9 +280,9 @@ impl Leg<'_> {
     }
 
     /// A neighbour that was written down has to have the MAC of the one who has the address.
-    fn neighbour(&self, state: &State, route: &Route, finds: &mut Vec<Find>) {
+    fn neighbour(&self, state: &State, route: &Route, target: IpAddr, finds: &mut Vec<Find>) {
         let Some(index) = route.oif else { return };
-        let next = route.gateway.unwrap_or(self.target.ip());
+        let next = route.gateway.unwrap_or(target);
         let Some(entry) = state.neighbour(index, next).filter(|entry| entry.state_word() == "permanent")
         else {
             return;
@@ -313,6 +313,13 @@ impl Leg<'_> {
             return;
         };
         let (Some(index), Some(gateway)) = (route.oif, route.gateway) else { return };
+        if !state.link(index).is_some_and(|link| link.kind.as_deref() == Some("vxlan")) {
+            return;
+        }
+        let around = IpAddr::V4(far.address);
+        if let Some(route) = state.lookup(around, around, None) {
+            self.neighbour(state, route, around, finds);
+        }
         let Some(mac) = state.neighbour(index, gateway).and_then(|entry| entry.mac) else {
             let what = format!("the tunnel has no MAC for {gateway}");
             return find(finds, state.name.clone(), &format!("neighbour {gateway}"), what, ENDS, "neigh");

@@ -12,7 +12,7 @@ use super::{Lab, podlab, text};
 
 impl Lab {
     /// Runs a line of kubectl's.
-    fn kubectl(&self, line: &str) -> Result<Output> {
+    pub(super) fn kubectl(&self, line: &str) -> Result<Output> {
         let mut args = vec!["kubectl", "--context", &self.name];
         args.extend(line.split_whitespace());
         podlab(&args)

@@ -4,6 +4,7 @@
 mod cleanliness;
 mod command_line;
 mod document;
+mod faults;
 mod kubectl;
 mod modes;
 mod scale;
