@@ -94,6 +94,28 @@ fn vxlan_forwards_as_it_is_told_and_neighbours_stay() {
         assert_eq!((found.index, found.dst, found.state), (made.index, Some(node), libc::NUD_PERMANENT));
         assert!(neigh::add_permanent(rtnl, made.index, base, peer).unwrap_err().is_exists());
         assert!(neigh::add_fdb(rtnl, made.index, peer, node).unwrap_err().is_exists());
+
+        // Another network is another entry, and is deleted by its number.
+        neigh::delete_fdb(rtnl, made.index, peer, node, None).unwrap();
+        neigh::add_fdb_in(rtnl, made.index, peer, node, 8).unwrap();
+        let vni = |rtnl: &mut kernel::Rtnl| {
+            let entries = neigh::fdb(rtnl).unwrap();
+            entries.iter().find(|entry| entry.mac == peer).map(|entry| entry.vni)
+        };
+        assert_eq!(vni(rtnl), Some(Some(8)));
+        assert!(neigh::delete_fdb(rtnl, made.index, peer, node, None).unwrap_err().is_not_found());
+        neigh::delete_fdb(rtnl, made.index, peer, node, Some(8)).unwrap();
+        assert_eq!(vni(rtnl), None);
+
+        let other = Mac([2, 0, 0, 0, 0, 0x0d]);
+        neigh::replace_permanent(rtnl, made.index, base, other).unwrap();
+        let mac = |rtnl: &mut kernel::Rtnl| {
+            neigh::list(rtnl).unwrap().iter().find(|entry| entry.addr == base).and_then(|entry| entry.mac)
+        };
+        assert_eq!(mac(rtnl), Some(other));
+        neigh::delete(rtnl, made.index, base).unwrap();
+        assert_eq!(mac(rtnl), None);
+        assert!(neigh::delete(rtnl, made.index, base).unwrap_err().is_not_found());
     });
 }
 

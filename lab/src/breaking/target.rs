@@ -24,9 +24,12 @@ pub(super) enum Target {
     Service(String),
 }
 
+/// How words become a target.
+type Find = fn(&Cluster, &[String]) -> Result<Target, Failure>;
+
 /// Finds the target; wrong usage when there is no such thing, or too much is said.
 pub(super) fn resolve(fault: &Fault, cluster: &Cluster, words: &[String]) -> Result<Target, Failure> {
-    let (most, target): (usize, fn(&Cluster, &[String]) -> Result<Target, Failure>) = match fault.act {
+    let (most, target): (usize, Find) = match fault.act {
         Act::Lab(_) => (0, |_, _| Ok(Target::Lab)),
         Act::Node(_) => (1, |cluster, words| Ok(Target::Node(node(cluster, words.first(), 0)?))),
         Act::Nodes(_) => (2, nodes),

@@ -103,8 +103,8 @@ fn ask(cluster: &Cluster, options: &WhyOptions) -> Result<()> {
     if cluster.mode.siblings() != Siblings::Switched || options.source == options.target {
         return Ok(());
     }
-    let pods = [&options.source, &options.target].into_iter().filter_map(|name| cluster.pod(name));
-    pods.map(|pod| ask_for(cluster, pod)).collect()
+    let mut pods = [&options.source, &options.target].into_iter().filter_map(|name| cluster.pod(name));
+    pods.try_for_each(|pod| ask_for(cluster, pod))
 }
 
 fn ask_for(cluster: &Cluster, pod: &Pod) -> Result<()> {

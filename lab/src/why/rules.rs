@@ -243,3 +243,78 @@ fn compare(value: &[u8], op: Op, data: &[u8]) -> bool {
         Op::Other(_) => true,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use kernel::nft::{self, Batch, ChainKind, Point, Rule, Table, priority};
+    use kernel::{Netns, Nfnl};
+
+    use super::*;
+    use crate::cluster::{Role, Space};
+
+    const TABLE: Table<'static> = Table::new(Family::Ip, "t");
+
+    fn packet() -> Packet<'static> {
+        let (source, target) = ("10.244.2.2".parse().unwrap(), "10.244.1.2".parse().unwrap());
+        Packet { iif: "eth0", oif: "cni0", source, target, protocol: 6, ports: (40_000, 8080) }
+    }
+
+    /// What the kernel gives back of these rules does this with the packet at the forward hook.
+    fn met(rules: &[Rule], policy_accepts: bool) -> Vec<(Deed, bool)> {
+        let netns = Netns::create().unwrap();
+        let mut nfnl = Nfnl::open_in(&netns).unwrap();
+        let hook = nft::Hook {
+            accept: policy_accepts,
+            ..nft::Hook::new(ChainKind::Filter, Point::Forward, priority::FILTER)
+        };
+        let mut batch = Batch::new();
+        batch.add_table(TABLE, None).add_chain(TABLE, "side", None).add_chain(TABLE, "forward", Some(&hook));
+        batch.append(TABLE, "side", &Rule::new().dport(Op::Eq, 8080).reject());
+        for rule in rules {
+            batch.append(TABLE, "forward", rule);
+        }
+        nfnl.commit(batch).unwrap();
+        let space = Space { name: "node1".into(), netns, uts: None, role: Role::Node };
+        let state = State::read(&space, None).unwrap();
+        assert!(meet(&state, &[Hook::Input, Hook::Output], &packet()).is_empty(), "another hook");
+        meet(&state, &[Hook::Forward], &packet()).into_iter().map(|met| (met.deed, met.is_certain)).collect()
+    }
+
+    fn net(text: &str) -> ipnetwork::IpNetwork {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_rule_that_fits_is_met_and_one_that_does_not_is_passed_over() {
+        let to_pods = || Rule::new().daddr(Op::Eq, net("10.244.1.0/24")).l4proto(6);
+        assert_eq!(met(&[to_pods().dport(Op::Eq, 8080).drop()], true), [(Deed::Drop, true)]);
+        assert_eq!(met(&[to_pods().dport(Op::Eq, 8080).reject()], true), [(Deed::Reject, true)]);
+        for passed in [
+            to_pods().dport(Op::Eq, 8081).drop(),
+            to_pods().saddr(Op::Neq, net("10.244.2.0/24")).drop(),
+            Rule::new().iifname(Op::Neq, "eth0").drop(),
+            Rule::new().oifname(Op::Eq, "eth0").drop(),
+            Rule::new().mark(Op::Eq, 0x4000, 0x4000).drop(),
+            Rule::new().l4proto(17).drop(),
+        ] {
+            assert_eq!(met(&[passed], true), []);
+        }
+    }
+
+    #[test]
+    fn chains_verdicts_and_policies_are_followed() {
+        assert_eq!(met(&[Rule::new().jump("side")], true), [(Deed::Reject, true)]);
+        assert_eq!(met(&[Rule::new().accept(), Rule::new().drop()], true), []);
+        assert_eq!(met(&[Rule::new().return_(), Rule::new().drop()], false), [(Deed::Drop, true)]);
+        assert_eq!(met(&[], false), [(Deed::Drop, true)]);
+    }
+
+    #[test]
+    fn chance_and_state_are_not_certain() {
+        let chance = Expr::Numgen { dreg: Reg::R1, modulus: 100, random: true, offset: 0 };
+        let less = Expr::Cmp { sreg: Reg::R1, op: Op::Lt, data: 30_u32.to_ne_bytes().to_vec() };
+        assert_eq!(met(&[Rule::new().expr(chance).expr(less).drop()], true), [(Deed::Drop, false)]);
+        let new = Rule::new().ct_state(kernel::nft::ct_state::NEW);
+        assert_eq!(met(&[new.accept(), Rule::new().drop()], true), [(Deed::Drop, true)]);
+    }
+}
