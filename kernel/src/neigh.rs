@@ -132,7 +132,8 @@ pub fn delete(rtnl: &mut Rtnl, index: u32, addr: IpAddr) -> Result<()> {
 }
 
 /// Deletes an entry from the forwarding database of the VXLAN with this index; `vni` is the network's number where it is
-/// not the link's own. `is_not_found()` when there is none.
+/// not the link's own: without it such an entry stays, though Linux 6.18 answers that all is well. `is_not_found()` when
+/// there is no entry for `mac`.
 pub fn delete_fdb(rtnl: &mut Rtnl, index: u32, mac: Mac, dst: IpAddr, vni: Option<u32>) -> Result<()> {
     let mut m = fdb_message(index, mac, dst);
     m.attributes.extend(vni.map(NeighbourAttribute::Vni));
