@@ -65,7 +65,7 @@ fn a_deleted_pod_is_replaced_by_one_with_another_name_and_address() -> Result<()
 
 #[test]
 fn scaled_pods_are_spread_over_the_nodes_and_pass_every_check() -> Result<()> {
-    let lab = Lab::up("scale", &["--pods", "0"])?;
+    let lab = Lab::up("scaled", &["--pods", "0"])?;
     lab.k(RUN)?;
     assert_eq!(lab.k("scale --replicas=6 rc/kubia")?, "replicationcontroller/kubia scaled\n");
     let pods = lab.pods("run=kubia")?;
@@ -161,7 +161,8 @@ fn a_pod_that_could_not_be_made_is_tried_again() -> Result<()> {
         std::fs::write(&path, script)?;
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))?;
     }
-    let lab = Lab::up("again", &["--pods", "0", "--nodes", "1", "--cni-bin", &dir.path().to_string_lossy()])?;
+    let lab =
+        Lab::up("tried-again", &["--pods", "0", "--nodes", "1", "--cni-bin", &dir.path().to_string_lossy()])?;
     std::fs::write(&broken, "")?;
     let output = lab.kubectl(RUN)?;
     ensure!(
