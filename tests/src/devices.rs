@@ -96,8 +96,12 @@ fn has(feature: &Feature) -> Result<bool> {
     Ok(true)
 }
 
-/// Says that the calling test is skipped. The line is one write, so that tests in parallel do not mix theirs.
-fn report(reason: &str) -> Result<()> {
+/// Says that the calling test is skipped, or a part of it. The line is one write, so that tests in parallel do not mix
+/// theirs.
+///
+/// # Errors
+/// The test's name is not to be had, or the file of skips cannot be written.
+pub fn report(reason: &str) -> Result<()> {
     let thread = std::thread::current();
     // The runner names the thread after the test, except where there is one test thread only.
     let test = thread.name().filter(|name| *name != "main");
