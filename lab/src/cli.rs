@@ -13,6 +13,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use ipnetwork::Ipv4Network;
 
 use crate::exit::{self, Failure};
 use crate::modes::{self, Selected};
@@ -93,9 +94,16 @@ struct NameArg {
 
 #[derive(Debug, Args)]
 struct UpArgs {
-    /// A topology file in JSON; `-` reads standard input. Options here win over it.
-    #[arg(short, long, value_name = "FILE", env = "PODLAB_UP_TOPOLOGY")]
-    topology: Option<PathBuf>,
+    /// A topology file in YAML or JSON (`podlab schema topology`); `-` reads standard input. Options here win over it.
+    #[arg(
+        short,
+        long,
+        visible_alias = "topology",
+        short_alias = 't',
+        value_name = "FILE",
+        env = "PODLAB_UP_FILE"
+    )]
+    file: Option<PathBuf>,
     /// The lab's name [default: demo].
     #[arg(short, long, env = "PODLAB_NAME")]
     name: Option<String>,
@@ -111,10 +119,17 @@ struct UpArgs {
     // The modes are listed by themselves.
     #[arg(long, env = "PODLAB_UP_MODE", value_name = "MODE[:OPTION]", help = modes::help())]
     mode: Option<Selected>,
+    /// The addresses of all pods, a network with room for a PodCIDR of each node [default: 10.244.0.0/16].
+    #[arg(long, value_name = "CIDR", env = "PODLAB_UP_POD_CIDR")]
+    pod_cidr: Option<Ipv4Network>,
+    /// The addresses of services [default: 10.96.0.0/16].
+    #[arg(long, value_name = "CIDR", env = "PODLAB_UP_SERVICE_CIDR")]
+    service_cidr: Option<Ipv4Network>,
     /// A directory of CNI plugins; may be given again [default: the podnet beside podlab].
     #[arg(long, value_name = "DIR", env = "PODLAB_UP_CNI_BIN", value_delimiter = ':')]
     cni_bin: Option<Vec<PathBuf>>,
-    /// The network configuration of each node; ${NODE}, ${POD_CIDR}, ${FIRST_POD} and ${LAST_POD} in it are replaced.
+    /// The network configuration of each node; in it ${NODE}, ${POD_CIDR}, ${FIRST_POD}, ${LAST_POD}, ${CLUSTER_CIDR} and
+    /// ${CLUSTER_GATEWAY} are replaced.
     #[arg(long, value_name = "FILE", env = "PODLAB_UP_CNI_CONF")]
     cni_conf: Option<PathBuf>,
     /// Masquerade at each node's bridge, as many tutorials do; `verify` fails such a cluster.
@@ -147,7 +162,7 @@ struct DownArgs {
 struct VerifyArgs {
     #[command(flatten)]
     lab: NameArg,
-    /// The checks to run [default: all].
+    /// The checks to run [default: those of the topology, or all].
     checks: Vec<String>,
     /// Only pods of this node as clients; may be given again.
     #[arg(long, env = "PODLAB_VERIFY_NODE")]

@@ -16,6 +16,7 @@ use crate::labels::Labels;
 use crate::modes::Selected;
 use crate::objects::Objects;
 use crate::probe::Sidecar;
+use crate::topology::Ranges;
 
 /// What a namespace stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -136,6 +137,8 @@ pub struct Cluster {
     pub name: String,
     /// How packets get from node to node.
     pub mode: Selected,
+    /// The addresses of pods and services.
+    pub ranges: Ranges,
     /// The router to the world outside; where there is one rack only, also the switch between the nodes.
     pub fabric: Space,
     /// The racks, each a switch and a router; empty where there is one only.

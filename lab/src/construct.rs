@@ -97,10 +97,12 @@ pub fn construct(topology: &Topology, progress: Progress<'_>) -> Result<(Cluster
     let outside =
         Outside { address: host(OUTSIDE, 9), containers, space: Space { uts: Some(uts), ..outside } };
     let (name, mode, objects) = (topology.name.clone(), topology.mode, Objects::of(topology.seed));
-    Ok((Cluster { name, mode, fabric, racks, outside, nodes, pods, objects }, agents))
+    let ranges = topology.ranges;
+    Ok((Cluster { name, mode, ranges, fabric, racks, outside, nodes, pods, objects }, agents))
 }
 
-fn count(number: usize, what: &str) -> String {
+/// A number of things, in words.
+pub(crate) fn count(number: usize, what: &str) -> String {
     if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
 }
 

@@ -2,6 +2,8 @@
 //!
 //! Called on a node, in its namespace. What a plugin did not do is told, not repaired.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,10 +11,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use cni::runtime::{Added, Attachment, Network, Runtime, Transcript};
+use kernel::Mac;
 use serde_json::Value;
 
 use crate::construct::{IFNAME, netns_path};
-use crate::topology::Topology;
+use crate::topology::{Topology, pod_mac};
 
 /// Where the lab has a name for every plugin of the podnet beside podlab.
 pub const DIR: &str = "/run/podlab/bin";
@@ -50,6 +53,9 @@ pub struct Plugins {
     network: Network,
     runtime: Runtime,
     lab: String,
+    index: usize,
+    /// The MAC of every pod so far, for plugins that take one.
+    macs: RefCell<BTreeMap<String, Mac>>,
 }
 
 impl Plugins {
@@ -63,6 +69,8 @@ impl Plugins {
             network: Network::parse(topology.network(index).as_bytes())?,
             runtime: Runtime { path, cache: None, timeout: Some(LIMIT) },
             lab: topology.name.clone(),
+            index,
+            macs: RefCell::default(),
         })
     }
 
@@ -73,13 +81,16 @@ impl Plugins {
 
     /// What a pod is called towards the plugins, with the arguments that a kubelet passes.
     fn attachment(&self, pod: &str) -> Attachment {
+        let mut macs = self.macs.borrow_mut();
+        let number = macs.len();
+        let mac = *macs.entry(pod.to_owned()).or_insert_with(|| pod_mac(self.index, number));
         let args = [("IgnoreUnknown", "1"), ("K8S_POD_NAMESPACE", "default"), ("K8S_POD_NAME", pod)];
         Attachment {
             container_id: self.container_id(pod),
             ifname: IFNAME.to_owned(),
             netns: netns_path(pod),
+            capability_args: [("mac".to_owned(), mac.to_string().into())].into_iter().collect(),
             args: args.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
-            ..Attachment::default()
         }
     }
 

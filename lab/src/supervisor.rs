@@ -19,7 +19,9 @@ use crate::control::{self, Event, Request};
 use crate::controller::work;
 use crate::events::Events;
 use crate::exit::{self, Failure};
+use crate::kubectl::{Ask, Kind};
 use crate::services::dns::{self, SharedZone};
+use crate::services::model::TrafficPolicy;
 use crate::topology::Topology;
 use crate::{breaking, capsule, construct, inspect, kubectl, trace, verify, why};
 
@@ -98,9 +100,42 @@ fn supervise() -> Result<(), Failure> {
             agents: Mutex::new(agents),
         });
         work::start(&lab, zone, received);
+        populate(&lab, &mut progress)?;
         capsule::tell(&Event::Result { value: summary(&lab) });
         serve(lab, listener).await
     })?;
+    Ok(())
+}
+
+/// Makes the workloads and services of the topology, as `podlab kubectl` would.
+fn populate(lab: &Lab, progress: &mut dyn FnMut(&str, Duration)) -> Result<(), Failure> {
+    let start = std::time::Instant::now();
+    let order = |ask: Ask| -> Result<(), Failure> {
+        let answer = kubectl::server::answer(lab, ask)?;
+        match answer["warnings"].as_array().into_iter().flatten().next() {
+            Some(warning) => Err(Failure::new(exit::FAILED, warning.as_str().unwrap_or_default())),
+            None => Ok(()),
+        }
+    };
+    for workload in &lab.topology.workloads {
+        let (name, labels) = (workload.name.clone(), workload.labels.clone());
+        let (port, replicas) = (Some(workload.port.0), Some(workload.replicas));
+        order(Ask::Run { name, image: "kubia".to_owned(), port, labels, replicas })?;
+    }
+    for service in &lab.topology.services {
+        let name = service.name.clone();
+        order(Ask::Serve { name: name.clone(), wanted: Box::new(service.wanted()) })?;
+        if service.external_traffic_policy != TrafficPolicy::default() {
+            let patch = json!({ "spec": { "externalTrafficPolicy": service.external_traffic_policy } });
+            order(Ask::Patch { kind: Kind::Service, name, patch })?;
+        }
+    }
+    let (workloads, services) = (lab.topology.workloads.len(), lab.topology.services.len());
+    if workloads + services > 0 {
+        let (workloads, services) =
+            (construct::count(workloads, "workload"), construct::count(services, "service"));
+        progress(&format!("{workloads}, {services}"), start.elapsed());
+    }
     Ok(())
 }
 
@@ -160,7 +195,7 @@ fn handle(lab: &Lab, request: Request, stream: &mut UnixStream) -> Result<Value,
         Request::Verify { checks, nodes, sample, seed } => {
             let _probing = lab.probing.lock().unwrap_or_else(PoisonError::into_inner);
             let options = verify::VerifyOptions {
-                checks,
+                checks: if checks.is_empty() { lab.topology.verify.clone() } else { checks },
                 nodes,
                 sample: sample.map(|pairs| verify::Sample { pairs, seed }),
             };
@@ -252,6 +287,8 @@ fn summary(lab: &Lab) -> Value {
         "mode": lab.topology.mode,
         "nodes": cluster.nodes.len(),
         "pods": cluster.pods.len(),
+        "podCIDR": cluster.ranges.pods.to_string(),
+        "serviceCIDR": cluster.ranges.services.to_string(),
         "state": if troubles.is_empty() { "up" } else { "degraded" },
         "troubles": troubles,
         "faults": breaking::count(lab),

@@ -10,8 +10,9 @@ use kernel::{Batch, Mac, Netns, Rtnl, sysctl};
 
 use super::attach::failed;
 use super::delete;
+use crate::hash::sha512;
 
-/// How often a random name for the node's end is tried.
+/// How often a name for the node's end is tried.
 const NAME_TRIES: u32 = 10;
 /// What the alias of a node's end begins with; network, container and interface follow.
 const ALIAS: &str = "podnet";
@@ -21,12 +22,23 @@ pub(crate) const GATEWAY_ALIAS: &str = "podnet-gateway";
 
 /// What the two ends are to be.
 pub(crate) struct Ends {
-    /// MAC of the pod's end; `None` makes one up.
-    pub(crate) mac: Option<Mac>,
+    /// MAC of the pod's end.
+    pub(crate) mac: PodMac,
     /// MTU of both in bytes; 0 is the kernel's default.
     pub(crate) mtu: u32,
     /// The bridge that the node's end is plugged into.
     pub(crate) master: Option<u32>,
+}
+
+/// Which MAC the pod's end gets.
+#[derive(Clone, Copy)]
+pub(crate) enum PodMac {
+    /// This one.
+    Asked(Mac),
+    /// One that nobody has had: pods of several machines may share a link.
+    Random,
+    /// The attachment's own: nobody but the node sees it.
+    Derived,
 }
 
 /// The node's end of a new veth.
@@ -54,11 +66,16 @@ pub(crate) fn add(
     undo: &mut Undo,
 ) -> Result<NodeEnd, Error> {
     let ifname = call.env.ifname.as_str();
-    let mac = node_mac()?;
-    let pod_mac = ends.mac.map_or_else(random_mac, Ok)?;
+    let mac = highest(derived(call, "node"));
+    let pod_mac = match ends.mac {
+        PodMac::Asked(mac) => mac,
+        PodMac::Random => random_mac()?,
+        PodMac::Derived => derived(call, "pod"),
+    };
     let mut tries = 0;
     let (name, made) = loop {
-        let name = random_name(random_mac()?);
+        // What was there before under this name may still be going.
+        let name = name_from(if tries == 0 { derived(call, "name") } else { random_mac()? });
         let veth = Veth {
             name: &name,
             peer: ifname,
@@ -180,9 +197,20 @@ fn delete_where(kind: &str, which: impl Fn(&String) -> bool) -> Result<(), Error
 /// A MAC for the node's end: the highest first byte, so that a bridge which follows the lowest MAC of its
 /// ports does not take this one and change its own under the pods that learnt it.
 pub(crate) fn node_mac() -> Result<Mac, Error> {
-    let Mac(mut bytes) = random_mac()?;
+    random_mac().map(highest)
+}
+
+fn highest(Mac(mut bytes): Mac) -> Mac {
     bytes[0] = 0xfe;
-    Ok(Mac(bytes))
+    Mac(bytes)
+}
+
+/// A unicast, locally administered MAC that follows from the attachment and from what it is for: the same at every ADD
+/// of the attachment, another for every other one (the first 48 bits of SHA-512, with those two bits set).
+pub(crate) fn derived(call: &Call, what: &str) -> Mac {
+    let (network, env) = (&call.conf.name, &call.env);
+    let hash = sha512(&[what, "\0", network, "\0", &env.container_id, "\0", &env.ifname]);
+    Mac([(hash[0] & 0xfc) | 0x02, hash[1], hash[2], hash[3], hash[4], hash[5]])
 }
 
 /// A unicast, locally administered MAC.
@@ -193,8 +221,8 @@ pub(crate) fn random_mac() -> Result<Mac, Error> {
     Mac::random().map_err(failed("make up a MAC"))
 }
 
-/// `veth` and eight hexadecimal digits of a random `source`, as the reference names links.
-pub(crate) fn random_name(source: Mac) -> String {
+/// `veth` and eight hexadecimal digits of a `source`, as the reference names links.
+pub(crate) fn name_from(source: Mac) -> String {
     let Mac(bytes) = source;
     format!("veth{:02x}{:02x}{:02x}{:02x}", bytes[2], bytes[3], bytes[4], bytes[5])
 }

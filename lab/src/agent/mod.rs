@@ -42,7 +42,7 @@ const CHUNK: usize = 16;
 #[serde(rename_all = "camelCase")]
 enum Order {
     /// Make all pods of a node.
-    Fill { topology: Topology, index: usize, path: Vec<PathBuf> },
+    Fill { topology: Box<Topology>, index: usize, path: Vec<PathBuf> },
     /// Make one more pod.
     Add { name: String },
     /// End a pod.
@@ -155,7 +155,7 @@ impl Agent {
     /// # Errors
     /// What failed on the node; a plugin's failure comes with all that went into it and came out.
     pub fn fill(&mut self, topology: &Topology, index: usize, path: &[PathBuf]) -> Result<Vec<Pod>> {
-        self.order(&Order::Fill { topology: topology.clone(), index, path: path.to_vec() })?;
+        self.order(&Order::Fill { topology: Box::new(topology.clone()), index, path: path.to_vec() })?;
         let mut pods = Vec::new();
         loop {
             match self.news()? {

@@ -43,11 +43,11 @@ pub(super) fn run(args: &RunArgs) -> Result<u8, Failure> {
 
 /// What a command finds besides the namespaces.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Surroundings {
+pub(crate) struct Surroundings<'a> {
     /// No standard input, instead of this process's.
     pub(crate) is_deaf: bool,
     /// What stands in /etc/resolv.conf for this command alone, where there is such a file.
-    pub(crate) resolver: Option<&'static str>,
+    pub(crate) resolver: Option<&'a str>,
 }
 
 /// Enters the namespaces, in the order that [`Client::enter`] gives them, and runs the command there. The calling process
@@ -58,7 +58,7 @@ pub(crate) struct Surroundings {
 pub(crate) fn spawn_in(
     namespaces: &[File],
     command: &[OsString],
-    around: Surroundings,
+    around: Surroundings<'_>,
 ) -> Result<u8, Failure> {
     let kinds: [CloneFlags; NAMESPACES] = [
         CloneFlags::CLONE_NEWNS,

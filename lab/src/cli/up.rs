@@ -11,7 +11,7 @@ use super::{Style, UpArgs};
 use crate::capsule;
 use crate::exit::{self, Failure};
 use crate::output::{self, Format, Steps};
-use crate::topology::{Topology, Written};
+use crate::topology::{Cni, OneOrMany, Topology, Written};
 
 /// The schema of the document that describes a lab.
 pub(super) const SCHEMA: &str = "podlab.lab/1";
@@ -19,18 +19,22 @@ pub(super) const SCHEMA: &str = "podlab.lab/1";
 pub(super) fn up(args: UpArgs, style: Style) -> Result<u8, Failure> {
     let start = Instant::now();
     let (detach, dry_run) = (args.detach, args.dry_run);
-    let file = args.topology.as_deref().map(read).transpose()?.unwrap_or_default();
+    let file = args.file.as_deref().map(read).transpose()?.unwrap_or_default();
     let line = Written {
-        schema: None,
         name: args.name,
         nodes: args.nodes,
         pods: args.pods,
         racks: args.racks,
         mode: args.mode,
-        cni_bin: args.cni_bin,
-        cni_conf: args.cni_conf,
-        ip_masq: args.ip_masq.then_some(true),
+        pod_cidr: args.pod_cidr,
+        service_cidr: args.service_cidr,
+        cni: Cni {
+            dir: args.cni_bin.map(OneOrMany::Many),
+            conf: args.cni_conf,
+            ip_masq: args.ip_masq.then_some(true),
+        },
         seed: args.seed,
+        ..Written::default()
     };
     let mut topology = file.overridden_by(line).resolve()?;
     for dir in &mut topology.cni_bin {
@@ -80,7 +84,8 @@ fn read(path: &Path) -> Result<Written, Failure> {
         false => std::fs::read_to_string(path),
     };
     let text = text.map_err(|err| Failure::usage(format!("topology {name}: {err}")))?;
-    Written::parse(&text, &name)
+    // What is read from standard input is nowhere; its paths are relative to the current directory.
+    Ok(Written::parse(&text, &name)?.relative_to(path.parent().unwrap_or(Path::new(""))))
 }
 
 fn describe(topology: &Topology, style: Style) -> Result<u8, Failure> {
@@ -99,6 +104,8 @@ fn describe(topology: &Topology, style: Style) -> Result<u8, Failure> {
                 .collect();
             let document = json!({
                 "schema": SCHEMA, "name": topology.name, "mode": topology.mode, "racks": topology.racks, "pods": topology.pods, "nodes": nodes,
+                "podCIDR": topology.ranges.pods.to_string(), "serviceCIDR": topology.ranges.services.to_string(),
+                "workloads": topology.workloads, "services": topology.services, "verify": topology.verify,
             });
             output::print_json(&document)?;
         }

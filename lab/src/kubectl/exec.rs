@@ -7,8 +7,10 @@ use super::client::Lab;
 use super::objects::CONTAINERS;
 use super::parse::ExecArgs;
 use crate::cli::{Surroundings, spawn_in};
+use crate::control::Request;
 use crate::exit::{self, Failure};
-use crate::services::dns::RESOLVER;
+use crate::services::dns;
+use crate::topology::Ranges;
 
 pub(super) fn exec(lab: &Lab, args: &ExecArgs, with_dashes: bool) -> Result<u8, Failure> {
     let pod = args.pod.strip_prefix("pod/").unwrap_or(&args.pod);
@@ -31,8 +33,13 @@ pub(super) fn exec(lab: &Lab, args: &ExecArgs, with_dashes: bool) -> Result<u8, 
     if args.tty && !std::io::stdin().is_terminal() {
         eprintln!("Unable to use a TTY - input is not a terminal or the right kind of file");
     }
-    let namespaces = lab.connect()?.enter(Some(pod))?;
-    let around = Surroundings { is_deaf: !args.stdin, resolver: Some(RESOLVER) };
+    let mut client = lab.connect()?;
+    let summary = client.ask(&Request::Summary, &mut |_, _| {})?;
+    let services = summary["serviceCIDR"].as_str().and_then(|text| text.parse().ok());
+    let ranges = Ranges { services: services.unwrap_or(Ranges::default().services), ..Ranges::default() };
+    let resolver = dns::resolver(ranges.dns());
+    let namespaces = client.enter(Some(pod))?;
+    let around = Surroundings { is_deaf: !args.stdin, resolver: Some(&resolver) };
     let code = spawn_in(&namespaces, &args.command, around)?;
     if code != exit::OK {
         eprintln!("command terminated with exit code {code}");

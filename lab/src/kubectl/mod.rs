@@ -11,7 +11,7 @@ mod exec;
 mod forward;
 pub mod objects;
 mod parse;
-mod serve;
+pub(crate) mod serve;
 pub mod server;
 mod table;
 mod time;

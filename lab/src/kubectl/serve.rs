@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 use std::time::SystemTime;
 
+use ipnetwork::Ipv4Network;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -16,8 +17,8 @@ use crate::exit::{self, Failure};
 use crate::labels::{self, Labels};
 use crate::output;
 use crate::services::model::{
-    BALANCERS, NODE_PORTS, SERVICES, Service, ServicePort, ServiceType, TrafficPolicy, Transport,
-    free_balancer, free_node_port, free_service_address,
+    BALANCERS, NODE_PORTS, Service, ServicePort, ServiceType, TrafficPolicy, Transport, free_balancer,
+    free_node_port, free_service_address,
 };
 use crate::supervisor::Lab;
 
@@ -87,14 +88,21 @@ pub(super) fn create(lab: &Lab, name: String, wanted: Wanted) -> Result<Value, F
         if cluster.objects.service(&name).is_some() {
             return Err(Kind::Service.exists(&name));
         }
-        let service = resolve(&cluster, name, wanted)?;
+        let exposed = match &wanted.from {
+            Some((kind, name)) => exposed(&cluster, *kind, name)?,
+            None => Exposed::default(),
+        };
+        let range = cluster.ranges.services;
+        let service = resolve(name, wanted, exposed, &cluster.objects.services, range)?;
         cluster.objects.services.push(service);
     }
     Ok(json!({ "warnings": lab.orders.carry_out(Order::Reconcile) }))
 }
 
 /// What the object that is exposed says: the pods' labels, its own, the declared port.
-fn exposed(cluster: &Cluster, kind: Kind, name: &str) -> Result<(Labels, Labels, Option<u16>), Failure> {
+type Exposed = (Labels, Labels, Option<u16>);
+
+fn exposed(cluster: &Cluster, kind: Kind, name: &str) -> Result<Exposed, Failure> {
     match kind {
         Kind::ReplicationController => {
             let found = cluster.objects.controller(name).ok_or_else(|| kind.not_found(name))?;
@@ -108,11 +116,17 @@ fn exposed(cluster: &Cluster, kind: Kind, name: &str) -> Result<(Labels, Labels,
     }
 }
 
-fn resolve(cluster: &Cluster, name: String, wanted: Wanted) -> Result<Service, Failure> {
-    let (selector, own, declared) = match &wanted.from {
-        Some((kind, name)) => exposed(cluster, *kind, name)?,
-        None => (Labels::new(), Labels::new(), None),
-    };
+/// The service that is wanted, with an address of `range`, beside others.
+///
+/// # Errors
+/// What it cannot be.
+fn resolve(
+    name: String,
+    wanted: Wanted,
+    (selector, own, declared): Exposed,
+    others: &[Service],
+    range: Ipv4Network,
+) -> Result<Service, Failure> {
     let selector = wanted.selector.unwrap_or(selector);
     let mut service = Service {
         labels: if own.is_empty() { selector.clone() } else { own },
@@ -144,21 +158,43 @@ fn resolve(cluster: &Cluster, name: String, wanted: Wanted) -> Result<Service, F
     }
     service.port =
         Some(ServicePort { protocol: wanted.protocol, port, target_port, node_port: wanted.node_port });
-    let others = &cluster.objects.services;
     let none = |what: &str| server_error("Invalid", &format!("{what} are all taken"));
     service.cluster_ip = match wanted.cluster_ip {
-        Some(address) => Some(own_address(address, others.iter().filter_map(|it| it.cluster_ip))?),
-        None => Some(free_service_address(others).ok_or_else(|| none("addresses of services"))?),
+        Some(address) => Some(own_address(address, range, others.iter().filter_map(|it| it.cluster_ip))?),
+        None => Some(free_service_address(range, others).ok_or_else(|| none("addresses of services"))?),
     };
     complete(&mut service, others, wanted.balancer)?;
     Ok(service)
 }
 
-fn own_address(address: Ipv4Addr, taken: impl Iterator<Item = Ipv4Addr>) -> Result<Ipv4Addr, Failure> {
+/// Checks a service that belongs to a topology, beside those before it.
+///
+/// # Errors
+/// What it cannot be.
+pub(crate) fn check(
+    name: &str,
+    wanted: &Wanted,
+    others: &mut Vec<Service>,
+    range: Ipv4Network,
+) -> Result<(), Failure> {
+    check_name(Kind::Service, name)?;
+    if others.iter().any(|other| other.name == name) {
+        return Err(Kind::Service.exists(name));
+    }
+    let service = resolve(name.to_owned(), wanted.clone(), Exposed::default(), others, range)?;
+    others.push(service);
+    Ok(())
+}
+
+fn own_address(
+    address: Ipv4Addr,
+    range: Ipv4Network,
+    taken: impl Iterator<Item = Ipv4Addr>,
+) -> Result<Ipv4Addr, Failure> {
     let taken: Vec<Ipv4Addr> = taken.collect();
-    match SERVICES.contains(address) && !taken.contains(&address) {
+    match range.contains(address) && !taken.contains(&address) {
         true => Ok(address),
-        false => Err(invalid(&format!("spec.clusterIP: {address} is taken, or not of {SERVICES}"))),
+        false => Err(invalid(&format!("spec.clusterIP: {address} is taken, or not of {range}"))),
     }
 }
 

@@ -50,7 +50,7 @@ pub fn answer(lab: &Lab, ask: Ask) -> Result<Value, Failure> {
 }
 
 /// The names of RFC 1123, section 2.1, as Kubernetes wants them.
-pub(super) fn check_name(kind: Kind, name: &str) -> Result<(), Failure> {
+pub(crate) fn check_name(kind: Kind, name: &str) -> Result<(), Failure> {
     let fine = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     let ends_well = !name.starts_with('-') && !name.ends_with('-');
     match !name.is_empty() && name.len() <= 57 && name.chars().all(fine) && ends_well {

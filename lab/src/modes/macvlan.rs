@@ -2,20 +2,17 @@
 //! a pod: the fabric's router is the pods' gateway.
 
 use anyhow::{Context, Result};
-use ipnetwork::{IpNetwork, Ipv4Network};
+use ipnetwork::IpNetwork;
 use kernel::addr::{self, AddrOptions};
 use kernel::link::{self, LinkKind, MacvlanMode};
 use kernel::route::{self, Route};
 use kernel::{Netns, Rtnl};
 
-use super::{Ground, Mode, Routers, Siblings, Wire, network};
+use super::{Ground, MAC, Mode, Routers, Siblings, Wire, network};
 use crate::cluster::Node;
 use crate::fabric::{SWITCH, UPLINK};
 use crate::topology::Topology;
 
-/// One subnet for all pods of the wire; each node hands out the addresses of its PodCIDR.
-const SUBNET: &str = "10.244.0.0/16";
-const GATEWAY: &str = "10.244.0.1";
 /// `RT_SCOPE_LINK`: no router is needed.
 const SCOPE_LINK: u8 = 253;
 
@@ -39,14 +36,13 @@ impl Mode for Macvlan {
     }
 
     fn network(&self, ip_masq: bool) -> Option<String> {
-        let keys = [format!(r#""master": "{UPLINK}""#), r#""mode": "bridge""#.to_owned()];
-        let ipam = format!(
-            r#""ranges": [[{{
-          "subnet": "{SUBNET}", "rangeStart": "${{FIRST_POD}}", "rangeEnd": "${{LAST_POD}}", "gateway": "{GATEWAY}"
-        }}]],
-        "routes": [{{ "dst": "0.0.0.0/0" }}]"#
-        );
-        (!ip_masq).then(|| network("macvlan", &keys, &ipam))
+        let keys = [format!(r#""master": "{UPLINK}""#), r#""mode": "bridge""#.to_owned(), MAC.to_owned()];
+        // One subnet for all pods of the wire; each node hands out the addresses of its PodCIDR.
+        let ipam = r#""ranges": [[{
+          "subnet": "${CLUSTER_CIDR}", "rangeStart": "${FIRST_POD}", "rangeEnd": "${LAST_POD}", "gateway": "${CLUSTER_GATEWAY}"
+        }]],
+        "routes": [{ "dst": "0.0.0.0/0" }]"#;
+        (!ip_masq).then(|| network("macvlan", &keys, ipam))
     }
 
     fn routers(&self, _option: Option<&str>, _topology: &Topology) -> Routers {
@@ -56,10 +52,10 @@ impl Mode for Macvlan {
     /// The router gets an address among the pods: that is all the way in and out there is. Nodes know that pods are on
     /// their wire, as they do where both share a subnet.
     fn prepare(&self, _option: Option<&str>, ground: &Ground<'_>) -> Result<()> {
-        let subnet: Ipv4Network = SUBNET.parse()?;
+        let subnet = ground.topology.ranges.pods;
         let mut rtnl = Rtnl::open_in(&ground.fabric.netns)?;
         let lan = link::by_name(&mut rtnl, SWITCH)?.index;
-        let gateway = IpNetwork::new(GATEWAY.parse()?, subnet.prefix())?;
+        let gateway = IpNetwork::new(ground.topology.ranges.gateway().into(), subnet.prefix())?;
         addr::add(&mut rtnl, lan, gateway, &AddrOptions::default()).context("fabric")?;
         for node in ground.nodes {
             let mut rtnl = Rtnl::open_in(&node.space.netns)?;

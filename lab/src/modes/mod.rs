@@ -360,12 +360,16 @@ fn network(kind: &str, keys: &[String], ipam: &str) -> String {
 /// As [`network`], of a bridge with a default gateway; an MTU where it is not the wire's.
 fn bridge(ip_masq: bool, mtu: Option<usize>) -> String {
     let mut keys = vec![r#""bridge": "cni0""#.to_owned(), r#""isDefaultGateway": true"#.to_owned()];
+    keys.push(MAC.to_owned());
     // A pod may reach itself by a service.
     keys.push(r#""hairpinMode": true"#.to_owned());
     keys.extend(ip_masq.then(|| r#""ipMasq": true"#.to_owned()));
     keys.extend(mtu.map(|mtu| format!(r#""mtu": {mtu}"#)));
     network("bridge", &keys, POD_CIDR)
 }
+
+/// The key by which a plugin takes the MAC that the lab has for a pod.
+const MAC: &str = r#""capabilities": { "mac": true }"#;
 
 /// host-local's key for addresses of the node's PodCIDR.
 const POD_CIDR: &str = r#""ranges": [[{ "subnet": "${POD_CIDR}" }]]"#;

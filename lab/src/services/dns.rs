@@ -13,16 +13,15 @@ use tokio::net::UdpSocket;
 use super::model::Service;
 use crate::cluster::Cluster;
 
-/// The address that pods ask.
-pub const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
 /// The port of DNS.
 pub const PORT: u16 = 53;
 /// What a name of a service ends with.
 const DOMAIN: &str = "default.svc.cluster.local";
 /// The name of the host outside (RFC 2606 keeps `.example` for such).
 pub const OUTSIDE: &str = "outside.example";
-/// What a pod's resolver is to be told, for resolv.conf(5).
-pub const RESOLVER: &str = "search default.svc.cluster.local svc.cluster.local cluster.local\nnameserver 10.96.0.10\noptions ndots:5\n";
+/// What a pod's resolver is to be told, for resolv.conf(5): the search list, whom to ask, how.
+const SEARCH: &str = "search default.svc.cluster.local svc.cluster.local cluster.local";
+const OPTIONS: &str = "options ndots:5";
 
 /// RFC 1035, section 3.2.2, and RFC 3596.
 const A: u16 = 1;
@@ -52,6 +51,11 @@ pub type Zone = BTreeMap<String, Record>;
 
 /// The zone of a lab, which the controller loop writes and every node reads.
 pub type SharedZone = Arc<Mutex<Zone>>;
+
+/// A pod's resolv.conf(5) where the cluster's DNS is at that address.
+pub fn resolver(address: Ipv4Addr) -> String {
+    format!("{SEARCH}\nnameserver {address}\n{OPTIONS}\n")
+}
 
 /// The names of services, and of the host outside.
 pub fn zone(services: &[Service], outside: Ipv4Addr) -> Zone {

@@ -20,9 +20,10 @@ use kernel::conntrack::{self, Filter};
 use kernel::route::{self, Family, Route};
 use kernel::{Nfnl, Rtnl, sysctl};
 
-use crate::cluster::{Cluster, Node};
+use crate::cluster::Cluster;
 use crate::fabric::INGRESS_TABLE;
 use crate::labels::Labels;
+use crate::topology::Ranges;
 use dns::SharedZone;
 use model::{Backed, Endpoint, Service, ServicePort, ServiceType, TrafficPolicy, Transport};
 use ruleset::{NodeView, Ruleset, ruleset};
@@ -34,9 +35,13 @@ const CALL_NETFILTER: &str = "net/bridge/bridge-nf-call-iptables";
 ///
 /// # Errors
 /// Its namespace cannot be entered.
-pub fn view(index: usize, node: &Node) -> Result<NodeView> {
+///
+/// # Panics
+/// There is no such node.
+pub fn view(cluster: &Cluster, index: usize) -> Result<NodeView> {
+    let node = &cluster.nodes[index];
     let sees_bridged = node.space.netns.run(calls_netfilter)?.is_ok();
-    Ok(NodeView { index, address: node.address, pods: node.pod_cidr, sees_bridged })
+    Ok(NodeView { index, address: node.address, pods: node.pod_cidr, ranges: cluster.ranges, sees_bridged })
 }
 
 /// Every service with the pods behind it.
@@ -73,7 +78,7 @@ impl Dataplane {
             dns::zone(&cluster.objects.services, cluster.outside.address);
         let mut troubles = Vec::new();
         for (index, node) in cluster.nodes.iter().enumerate() {
-            let done = sync_node(index, node, &services, &mut self.rulesets[index]);
+            let done = sync_node(cluster, index, &services, &mut self.rulesets[index]);
             if let Err(err) = done.with_context(|| format!("services on {}", node.space.name)) {
                 troubles.push(format!("{err:#}"));
             }
@@ -156,7 +161,7 @@ pub fn try_out() -> kernel::Result<()> {
         labels: Labels::new(),
         selector: Labels::new(),
         kind: ServiceType::LoadBalancer,
-        cluster_ip: model::free_service_address(&[]),
+        cluster_ip: model::free_service_address(Ranges::default().services, &[]),
         balancer: model::free_balancer(&[]),
         external_name: None,
         port: Some(ServicePort {
@@ -170,7 +175,8 @@ pub fn try_out() -> kernel::Result<()> {
         created: std::time::SystemTime::UNIX_EPOCH,
     };
     let endpoints = vec![Endpoint { pod: "pod".to_owned(), node: 0, address: pod }];
-    let view = NodeView { index: 0, address: node, pods: model::PODS, sees_bridged: true };
+    let ranges = Ranges::default();
+    let view = NodeView { index: 0, address: node, pods: ranges.pods, ranges, sees_bridged: true };
     apply::apply(&mut Nfnl::open()?, &ruleset(&view, &[Backed { service, endpoints }]))
 }
 
@@ -185,8 +191,9 @@ pub fn calls_netfilter() -> Result<()> {
     }
 }
 
-fn sync_node(index: usize, node: &Node, services: &[Backed], applied: &mut Ruleset) -> Result<()> {
-    let wanted = ruleset(&view(index, node)?, services);
+fn sync_node(cluster: &Cluster, index: usize, services: &[Backed], applied: &mut Ruleset) -> Result<()> {
+    let node = &cluster.nodes[index];
+    let wanted = ruleset(&view(cluster, index)?, services);
     if wanted != *applied {
         apply::apply(&mut Nfnl::open_in(&node.space.netns)?, &wanted)?;
         *applied = wanted;

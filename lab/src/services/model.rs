@@ -10,12 +10,8 @@ use crate::cluster::Pod;
 use crate::labels::{Labels, chooses};
 use crate::topology::prefix;
 
-/// Addresses of services inside the cluster. No interface has one.
-pub const SERVICES: Ipv4Network = prefix(Ipv4Addr::new(10, 96, 0, 0), 16);
 /// Addresses of load balancers (RFC 5737, TEST-NET-2); the fabric routes them to a node.
 pub const BALANCERS: Ipv4Network = prefix(Ipv4Addr::new(198, 51, 100, 0), 24);
-/// All PodCIDRs.
-pub const PODS: Ipv4Network = prefix(Ipv4Addr::new(10, 244, 0, 0), 16);
 /// The last two bytes of the first service's address: those before are the cluster's own by custom.
 const FIRST_SERVICE: u32 = 11;
 /// The first port of nodes that is given, and the range that may be asked for, as Kubernetes has it.
@@ -206,9 +202,9 @@ fn free(range: Ipv4Network, first: u32, taken: impl Fn(Ipv4Addr) -> bool) -> Opt
         .find(|&it| !taken(it))
 }
 
-/// An address for a new service.
-pub fn free_service_address(services: &[Service]) -> Option<Ipv4Addr> {
-    free(SERVICES, FIRST_SERVICE, |it| services.iter().any(|service| service.cluster_ip == Some(it)))
+/// An address of `range` for a new service.
+pub fn free_service_address(range: Ipv4Network, services: &[Service]) -> Option<Ipv4Addr> {
+    free(range, FIRST_SERVICE, |it| services.iter().any(|service| service.cluster_ip == Some(it)))
 }
 
 /// An address for a new load balancer.

@@ -12,7 +12,8 @@ use ipnetwork::Ipv4Network;
 use kernel::nft::{ChainKind, Hook, Point, priority};
 
 use super::dns;
-use super::model::{BALANCERS, Backed, Endpoint, PODS, SERVICES, ServicePort, TrafficPolicy, Transport};
+use super::model::{BALANCERS, Backed, Endpoint, ServicePort, TrafficPolicy, Transport};
+use crate::topology::Ranges;
 
 /// The mark of packets whose source becomes a node's address: kube-proxy's own bit.
 pub const MASQUERADE_MARK: u32 = 0x4000;
@@ -28,6 +29,8 @@ pub struct NodeView {
     pub address: Ipv4Addr,
     /// The addresses of its own pods.
     pub pods: Ipv4Network,
+    /// The addresses of all pods and services.
+    pub ranges: Ranges,
     /// Frames between ports of a bridge pass these rules (net/bridge/bridge-nf-call-iptables). Without that an answer
     /// from a pod to another one on the same bridge would not be translated back.
     pub sees_bridged: bool,
@@ -136,11 +139,11 @@ pub fn ruleset(node: &NodeView, services: &[Backed]) -> Ruleset {
     rules.chain("forward-refused", filter(Point::Forward), vec![Step::Jump(REFUSALS)]);
     rules.chain("output-refused", filter(Point::Output), vec![Step::Jump(REFUSALS)]);
     // What is for a service has another destination by now, if the service has an endpoint.
-    rules.chain(REFUSALS, None, vec![Step::Reject(SERVICES), Step::Reject(BALANCERS)]);
+    rules.chain(REFUSALS, None, vec![Step::Reject(node.ranges.services), Step::Reject(BALANCERS)]);
     rules.chain(SERVICES_CHAIN, None, vec![Step::ServiceMap, Step::NodePortMap(node.address)]);
 
     // The cluster's DNS is on every node.
-    let dns = Key::Service(dns::ADDRESS, Transport::Udp, dns::PORT);
+    let dns = Key::Service(node.ranges.dns(), Transport::Udp, dns::PORT);
     rules.chain(
         DNS_CHAIN,
         None,
@@ -198,7 +201,10 @@ fn one_service(rules: &mut Ruleset, node: &NodeView, backed: &Backed, port: Serv
             }
             TrafficPolicy::Local => {
                 let own = Ipv4Network::from(node.address);
-                let near = vec![Step::GotoFrom(PODS, inside.clone()), Step::GotoFrom(own, inside.clone())];
+                let near = vec![
+                    Step::GotoFrom(node.ranges.pods, inside.clone()),
+                    Step::GotoFrom(own, inside.clone()),
+                ];
                 let local: Vec<&Endpoint> = backed.from_outside(node.index).collect();
                 balance(rules, &outside, near, &local);
             }

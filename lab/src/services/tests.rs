@@ -7,12 +7,14 @@ use super::model::{
     free_service_address,
 };
 use super::ruleset::{NodeView, ruleset};
+use crate::topology::Ranges;
 
 fn node(sees_bridged: bool) -> NodeView {
     NodeView {
         index: 0,
         address: [192, 0, 2, 11].into(),
         pods: "10.244.1.0/24".parse().unwrap(),
+        ranges: Ranges::default(),
         sees_bridged,
     }
 }
@@ -88,8 +90,8 @@ fn without_services_there_are_no_rules_and_for_a_name_only_those_of_dns() {
 #[test]
 fn addresses_and_ports_are_the_first_that_are_free() {
     let mut services = vec![kubia(ServiceType::NodePort, TrafficPolicy::Cluster, false, &[]).service];
-    assert_eq!(free_service_address(&services), Some([10, 96, 0, 12].into()));
+    assert_eq!(free_service_address(Ranges::default().services, &services), Some([10, 96, 0, 12].into()));
     assert_eq!((free_node_port(&services), free_node_port(&[])), (Some(30081), Some(30080)));
     services.clear();
-    assert_eq!(free_service_address(&services), Some([10, 96, 0, 11].into()));
+    assert_eq!(free_service_address(Ranges::default().services, &services), Some([10, 96, 0, 11].into()));
 }

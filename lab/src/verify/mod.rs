@@ -256,14 +256,22 @@ impl Check {
     }
 }
 
-/// The checks that are named; of all those that have something to look at.
-fn chosen(cluster: &Cluster, names: &[String]) -> Result<Vec<Check>> {
+/// Refuses a name that no check has.
+///
+/// # Errors
+/// The name, and those that there are.
+pub fn known(names: &[String]) -> Result<(), Failure> {
     let is_known = |name: &&String| CHECKS.iter().any(|c| c.name == name.as_str());
     if let Some(unknown) = names.iter().find(|name| !is_known(name)) {
         let known: Vec<_> = CHECKS.iter().map(|c| c.name).collect();
-        let text = format!("no check {unknown:?} · there are: {}", known.join(", "));
-        return Err(Failure::usage(text).into());
+        return Err(Failure::usage(format!("no check {unknown:?} · there are: {}", known.join(", "))));
     }
+    Ok(())
+}
+
+/// The checks that are named; of all those that have something to look at.
+fn chosen(cluster: &Cluster, names: &[String]) -> Result<Vec<Check>> {
+    known(names)?;
     let has_services = !cluster.objects.services.is_empty();
     let is_chosen = |c: &Check| match names.is_empty() {
         true => has_services || !c.is_of_services(),

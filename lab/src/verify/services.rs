@@ -49,7 +49,7 @@ pub(super) struct Services {
 impl Services {
     pub(super) fn read(cluster: &crate::cluster::Cluster) -> Result<Services> {
         let nodes = || cluster.nodes.iter();
-        let views = nodes().enumerate().map(|(index, node)| services::view(index, node));
+        let views = (0..cluster.nodes.len()).map(|index| services::view(cluster, index));
         let own = |node: &crate::cluster::Node| -> Result<Vec<IpAddr>> {
             let mut rtnl = Rtnl::open_in(&node.space.netns)?;
             Ok(addr::list(&mut rtnl, None)?.iter().map(|address| address.net.ip()).collect())

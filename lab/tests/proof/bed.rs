@@ -73,6 +73,7 @@ pub(crate) fn cluster(nodes: usize, pods_per_node: usize) -> Cluster {
     Cluster {
         name: "bed".into(),
         mode: Selected::default(),
+        ranges: podlab::topology::Ranges::default(),
         fabric,
         racks: Vec::new(),
         outside: Outside {

@@ -21,7 +21,7 @@ use kernel::{Family, Mac, Rtnl};
 use super::attach::{self, Announce, Options, failed};
 use super::delete;
 use super::forwarding::NodeLock;
-use super::veth::{self, Ends};
+use super::veth::{self, Ends, PodMac};
 use crate::ipam::Ipam;
 use crate::masq;
 use crate::rules::Rules;
@@ -52,8 +52,12 @@ impl Plugin for Bridge {
         }
 
         let mut plugging = NodeLock::shared()?;
-        let mut bridge = node::ensure_bridge(&mut rtnl, &config, undo)?;
-        let ends = Ends { mac: config.mac, mtu: config.mtu, master: Some(bridge.index) };
+        let mut bridge = node::ensure_bridge(&mut rtnl, call, &config, undo)?;
+        let ends = Ends {
+            mac: config.mac.map_or(PodMac::Random, PodMac::Asked),
+            mtu: config.mtu,
+            master: Some(bridge.index),
+        };
         let veth = veth::add(&mut rtnl, call, &netns, &ends, undo)?;
         let (index, mac) = veth.pod;
 

@@ -26,14 +26,19 @@ const BRIDGE_ALIAS: &str = "podnet";
 /// The MAC of a new bridge is chosen here and so stays, instead of following the lowest of its ports; the
 /// alias says so to later ADDs. The caller holds a [`NodeLock`](crate::interface::forwarding::NodeLock) until its
 /// veth is plugged.
-pub(super) fn ensure_bridge(rtnl: &mut Rtnl, config: &BridgeConfig, undo: &mut Undo) -> Result<Link, Error> {
+pub(super) fn ensure_bridge(
+    rtnl: &mut Rtnl,
+    call: &Call,
+    config: &BridgeConfig,
+    undo: &mut Undo,
+) -> Result<Link, Error> {
     let name = config.bridge.as_str();
     let mut found = link::by_name(rtnl, name);
     let mut made = false;
     if found.as_ref().is_err_and(kernel::Error::is_not_found) {
         let wanted = link::Bridge {
             name,
-            mac: Some(veth::random_mac()?),
+            mac: Some(bridge_mac(call, name)),
             mtu: config.mtu,
             vlan_filtering: config.vlans.is_some(),
             up: true,
@@ -94,6 +99,12 @@ fn refuse_router_advertisements(bridge: &Link, undo: &mut Undo) {
             Ok(())
         });
     }
+}
+
+/// The MAC of a new bridge: it follows from the host's name and from the attachment that it is made for.
+fn bridge_mac(call: &Call, bridge: &str) -> Mac {
+    let host = nix::unistd::gethostname().unwrap_or_default();
+    veth::derived(call, &format!("bridge {bridge} of {}", host.to_string_lossy()))
 }
 
 /// Whether the bridge keeps its MAC whatever its ports are: podnet made it. The gateway of a VLAN has no ports.

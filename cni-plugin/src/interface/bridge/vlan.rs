@@ -189,7 +189,7 @@ pub(super) fn ensure_gateway(
     let what = failed(format!("gateway {name:?}"));
     let mut found = link::by_name(rtnl, &name);
     if found.as_ref().is_err_and(kernel::Error::is_not_found) {
-        let port = veth::random_name(veth::random_mac()?);
+        let port = veth::name_from(veth::random_mac()?);
         let wanted = Veth {
             name: &port,
             peer: &name,

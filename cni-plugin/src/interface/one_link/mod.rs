@@ -158,7 +158,7 @@ fn create_from(node: &mut Rtnl, netns: &Netns, pod: &mut Rtnl, wanted: &NewLink<
     if link::by_name(pod, wanted.name).is_ok() {
         return Err(refused);
     }
-    let random = veth::random_name(Mac::random()?);
+    let random = veth::name_from(Mac::random()?);
     link::add(node, &NewLink { name: &random, ..wanted })?;
     let born = link::by_name(pod, &random)?;
     let renamed = link::set(pod, born.index, &Change { name: Some(wanted.name), ..Change::default() });

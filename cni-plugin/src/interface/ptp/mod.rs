@@ -22,7 +22,7 @@ use kernel::{Mac, Rtnl};
 
 use super::attach::{self, Options, failed};
 use super::forwarding::{self, NodeLock};
-use super::veth::{self, Ends};
+use super::veth::{self, Ends, PodMac};
 use crate::ipam::Ipam;
 use crate::masq;
 use crate::rules::Rules;
@@ -57,7 +57,7 @@ impl Plugin for Ptp {
         }
 
         let _connecting = NodeLock::shared()?;
-        let ends = Ends { mac: None, mtu: config.mtu, master: None };
+        let ends = Ends { mac: PodMac::Derived, mtu: config.mtu, master: None };
         let veth = veth::add(&mut rtnl, call, &netns, &ends, undo)?;
         if result.ips.iter().any(|ip| ip.address.is_ipv6()) {
             node::skip_duplicate_detection(&veth);

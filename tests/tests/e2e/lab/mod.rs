@@ -9,6 +9,7 @@ mod kubectl;
 mod modes;
 mod scale;
 mod services;
+mod topology;
 mod verdicts;
 
 use std::ffi::OsStr;

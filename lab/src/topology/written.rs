@@ -1,0 +1,405 @@
+//! A topology as people write it: a file in YAML, of which JSON is a part, and options of `podlab up` over it.
+//!
+//! Keys that are not known are an error with line and column. What cannot be is refused before anything is made.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+
+use ipnetwork::Ipv4Network;
+use serde::{Deserialize, Serialize};
+
+use super::{FABRIC, MOST_RACKS, OUTSIDE, PORTS, Ranges, SCHEMA, SMALL, Topology, pod_prefix, prefix};
+use crate::exit::Failure;
+use crate::kubectl::{Kind, Wanted, serve, server};
+use crate::labels::Labels;
+use crate::modes::Selected;
+use crate::services::model::{BALANCERS, ServiceType, TrafficPolicy, Transport};
+use crate::verify;
+
+/// A topology as written. Keys that are not known are an error.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub struct Written {
+    /// [`SCHEMA`], if given.
+    pub schema: Option<String>,
+    /// The lab's name.
+    pub name: Option<String>,
+    /// How many nodes.
+    pub nodes: Option<u32>,
+    /// How many pods on each node.
+    pub pods: Option<u32>,
+    /// How many racks the nodes stand in, each a link with a router of its own.
+    pub racks: Option<u32>,
+    /// How packets get from node to node: `NAME` or `NAME:OPTION`.
+    pub mode: Option<Selected>,
+    /// All PodCIDRs.
+    #[serde(rename = "podCIDR")]
+    pub pod_cidr: Option<Ipv4Network>,
+    /// The addresses of services.
+    #[serde(rename = "serviceCIDR")]
+    pub service_cidr: Option<Ipv4Network>,
+    /// Plugins and network configuration.
+    pub cni: Cni,
+    /// What the names of pods made by controllers follow from.
+    pub seed: Option<u64>,
+    /// Pods that controllers keep from the beginning. With any, `pods` is 0 unless given.
+    pub workloads: Vec<Workload>,
+    /// Services from the beginning.
+    pub services: Vec<ServiceEntry>,
+    /// The checks of a `podlab verify` that names none.
+    pub verify: Vec<String>,
+}
+
+/// Plugins and network configuration.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub struct Cni {
+    /// Where the CNI plugins are; a relative path is relative to the file.
+    pub dir: Option<OneOrMany>,
+    /// The network configuration of each node, a file; a relative path is relative to this one.
+    pub conf: Option<PathBuf>,
+    /// `ipMasq` of the bridge: rewrites the source of what leaves a node.
+    pub ip_masq: Option<bool>,
+}
+
+/// A path or a list of paths.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(untagged)]
+pub enum OneOrMany {
+    /// One.
+    One(PathBuf),
+    /// Several, in the order in which they are searched.
+    Many(Vec<PathBuf>),
+}
+
+impl OneOrMany {
+    fn into_vec(self) -> Vec<PathBuf> {
+        match self {
+            Self::One(path) => vec![path],
+            Self::Many(paths) => paths,
+        }
+    }
+}
+
+/// Pods that a controller keeps, as by `podlab kubectl run --replicas`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Workload {
+    /// The controller's name, with which its pods' names begin.
+    pub name: String,
+    /// How many pods.
+    #[serde(default = "one")]
+    pub replicas: u32,
+    /// What runs in them.
+    #[serde(default)]
+    pub app: App,
+    /// The port that the app is declared to have.
+    #[serde(default)]
+    pub port: Port,
+    /// The pods' labels; empty means `run=NAME`.
+    #[serde(default)]
+    pub labels: Labels,
+}
+
+fn one() -> u32 {
+    1
+}
+
+/// What runs in a pod. There are no images.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum App {
+    /// The HTTP server on port 8080 that tells its host name.
+    #[default]
+    Kubia,
+}
+
+/// A port, 8080 where none is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Port(pub u16);
+
+impl Default for Port {
+    fn default() -> Self {
+        Self(crate::kubia::PORT)
+    }
+}
+
+/// A service, as by `podlab kubectl expose`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct ServiceEntry {
+    /// Its name.
+    pub name: String,
+    /// How it is reached.
+    #[serde(default, rename = "type")]
+    pub kind: ServiceType,
+    /// Which pods; every type but ExternalName needs it.
+    #[serde(default)]
+    pub selector: Labels,
+    /// The port that clients ask for.
+    #[serde(default)]
+    pub port: Port,
+    /// The port of the pods; none means the same.
+    pub target_port: Option<u16>,
+    /// The port of the nodes; none means a free one.
+    pub node_port: Option<u16>,
+    /// Its protocol.
+    #[serde(default)]
+    pub protocol: Transport,
+    /// Its address inside the cluster; none means a free one.
+    #[serde(rename = "clusterIP")]
+    pub cluster_ip: Option<Ipv4Addr>,
+    /// Its address outside; none means a free one.
+    #[serde(rename = "loadBalancerIP")]
+    pub balancer: Option<Ipv4Addr>,
+    /// What it is a name for.
+    pub external_name: Option<String>,
+    /// Whether one client stays with one pod.
+    #[serde(default)]
+    pub session_affinity: Affinity,
+    /// Who serves what comes from outside.
+    #[serde(default)]
+    pub external_traffic_policy: TrafficPolicy,
+}
+
+/// Whether one client stays with one pod.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Affinity {
+    /// Each connection goes to the next pod.
+    #[default]
+    None,
+    /// It does.
+    ClientIP,
+}
+
+impl ServiceEntry {
+    /// The same as an order of `podlab kubectl`.
+    pub fn wanted(&self) -> Wanted {
+        Wanted {
+            from: None,
+            kind: self.kind,
+            port: Some(self.port.0),
+            target_port: self.target_port,
+            node_port: self.node_port,
+            protocol: self.protocol,
+            selector: Some(self.selector.clone()),
+            cluster_ip: self.cluster_ip,
+            balancer: self.balancer,
+            external_name: self.external_name.clone(),
+            has_affinity: self.session_affinity == Affinity::ClientIP,
+        }
+    }
+}
+
+impl Written {
+    /// Reads a topology file.
+    ///
+    /// # Errors
+    /// What is not a topology, with line and column.
+    pub fn parse(text: &str, from: &str) -> Result<Self, Failure> {
+        let refused = |words: &str| Failure::usage(format!("topology {from}: {words}"));
+        if text.trim().is_empty() {
+            return Err(refused("there is nothing in it · try: podlab schema topology"));
+        }
+        // The parser's own hint is for programmers who call it.
+        let words = |err: serde_saphyr::Error| {
+            let words = err.without_snippet().to_string();
+            words.replace(", set DuplicateKeyPolicy in Options if acceptable", "")
+        };
+        let written: Self = serde_saphyr::from_str(text).map_err(|err| refused(&words(err)))?;
+        match &written.schema {
+            Some(schema) if schema != SCHEMA => {
+                Err(refused(&format!("schema is {schema:?}, this podlab reads {SCHEMA:?}")))
+            }
+            _ => Ok(written),
+        }
+    }
+
+    /// Takes relative paths as relative to `dir`, where the file is.
+    #[must_use]
+    pub fn relative_to(mut self, dir: &Path) -> Self {
+        self.cni.conf = self.cni.conf.map(|path| dir.join(path));
+        let joined = |dirs: OneOrMany| dirs.into_vec().iter().map(|path| dir.join(path)).collect();
+        self.cni.dir = self.cni.dir.map(|dirs| OneOrMany::Many(joined(dirs)));
+        self
+    }
+
+    /// The same with what `other` says instead, where it says something.
+    #[must_use]
+    pub fn overridden_by(self, other: Self) -> Self {
+        fn either<T>(own: Vec<T>, other: Vec<T>) -> Vec<T> {
+            if other.is_empty() { own } else { other }
+        }
+        Self {
+            schema: self.schema,
+            name: other.name.or(self.name),
+            nodes: other.nodes.or(self.nodes),
+            pods: other.pods.or(self.pods),
+            racks: other.racks.or(self.racks),
+            mode: other.mode.or(self.mode),
+            pod_cidr: other.pod_cidr.or(self.pod_cidr),
+            service_cidr: other.service_cidr.or(self.service_cidr),
+            cni: Cni {
+                dir: other.cni.dir.or(self.cni.dir),
+                conf: other.cni.conf.or(self.cni.conf),
+                ip_masq: other.cni.ip_masq.or(self.cni.ip_masq),
+            },
+            seed: other.seed.or(self.seed),
+            workloads: either(self.workloads, other.workloads),
+            services: either(self.services, other.services),
+            verify: either(self.verify, other.verify),
+        }
+    }
+
+    /// Makes it complete and checks it; reads the network configuration's file.
+    ///
+    /// # Errors
+    /// What cannot be, before anything was made.
+    pub fn resolve(self) -> Result<Topology, Failure> {
+        let name = self.name.unwrap_or_else(|| "demo".to_owned());
+        let fine = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_' || c == '.';
+        if name.is_empty() || name.len() > 60 || !name.chars().all(fine) {
+            return Err(Failure::usage(format!(
+                "lab name {name:?} must be 1 to 60 letters, digits, '-', '_' or '.'"
+            )));
+        }
+        let pods = self.pods.unwrap_or(if self.workloads.is_empty() { 10 } else { 0 });
+        let pods = within("pods on a node (a Linux bridge has 1023 ports)", pods, 0, PORTS)?;
+        let nodes = self.nodes.unwrap_or(3);
+        let nodes = match pods {
+            _ if pods <= SMALL => within("nodes", nodes, 1, 200)?,
+            _ => within("nodes (with more than 250 pods on each, a PodCIDR is a /21)", nodes, 1, 31)?,
+        };
+        let racks = within("racks", self.racks.unwrap_or(1), 1, nodes.min(MOST_RACKS))?;
+        let ranges = ranges(self.pod_cidr, self.service_cidr, nodes, pod_prefix(pods))?;
+        let mode = self.mode.unwrap_or_default();
+        let cni_conf = network(&mode, self.cni.conf.as_deref(), self.cni.ip_masq.unwrap_or(false))?;
+        let cni_bin = self.cni.dir.map(OneOrMany::into_vec).unwrap_or_default();
+        if let Some(dir) = cni_bin.iter().find(|dir| !dir.is_dir()) {
+            return Err(Failure::usage(format!(
+                "plugin directory {} is not there · try: podnet install {}",
+                dir.display(),
+                dir.display()
+            )));
+        }
+        check_workloads(&self.workloads)?;
+        check_services(&self.services, ranges.services)?;
+        verify::known(&self.verify)?;
+        let topology = Topology {
+            name,
+            nodes,
+            pods,
+            racks,
+            mode,
+            cni_bin,
+            cni_conf,
+            ranges,
+            seed: self.seed,
+            workloads: self.workloads,
+            services: self.services,
+            verify: self.verify,
+        };
+        let replicas: u64 = topology.workloads.iter().map(|workload| u64::from(workload.replicas)).sum();
+        let room = u64::from(nodes) * (topology.most_pods() as u64 - u64::from(pods));
+        if replicas > room {
+            return Err(Failure::usage(format!(
+                "workloads: {replicas} replicas, and room for {room} · try: more nodes"
+            )));
+        }
+        mode.check(&topology)?;
+        cni::runtime::Network::parse(topology.network(0).as_bytes())
+            .map_err(|err| Failure::usage(format!("network configuration: {err}")))?;
+        Ok(topology)
+    }
+}
+
+fn within(what: &str, value: u32, least: u32, most: u32) -> Result<u32, Failure> {
+    match value {
+        _ if (least..=most).contains(&value) => Ok(value),
+        _ => Err(Failure::usage(format!("{what}: {value} is not from {least} to {most}"))),
+    }
+}
+
+/// The network configuration: a file's, or the mode's own.
+fn network(mode: &Selected, file: Option<&Path>, ip_masq: bool) -> Result<String, Failure> {
+    match (file, ip_masq) {
+        (Some(_), true) => {
+            Err(Failure::usage("ipMasq goes with the built-in network configuration, not with a file"))
+        }
+        (Some(path), false) => std::fs::read_to_string(path)
+            .map_err(|err| Failure::usage(format!("network configuration {}: {err}", path.display()))),
+        (None, masq) => mode.network(masq),
+    }
+}
+
+/// The addresses of pods and services: networks that meet nothing else of a lab, with room for every node.
+fn ranges(
+    pods: Option<Ipv4Network>,
+    services: Option<Ipv4Network>,
+    nodes: u32,
+    pod_prefix: u8,
+) -> Result<Ranges, Failure> {
+    let defaults = Ranges::default();
+    let ranges =
+        Ranges { pods: pods.unwrap_or(defaults.pods), services: services.unwrap_or(defaults.services) };
+    for (key, net, longest) in [("podCIDR", ranges.pods, 22), ("serviceCIDR", ranges.services, 26)] {
+        if net.ip() != net.network() {
+            let (net, network) = (net, Ipv4Network::new(net.network(), net.prefix()));
+            let hint = network.map_or_else(|_| String::new(), |network| format!(" · try: {network}"));
+            return Err(Failure::usage(format!("{key}: {net} has host bits{hint}")));
+        }
+        within(&format!("{key}: prefix length"), net.prefix().into(), 8, longest)?;
+    }
+    let room = 1_u64 << pod_prefix.saturating_sub(ranges.pods.prefix());
+    if room <= u64::from(nodes) {
+        return Err(Failure::usage(format!(
+            "podCIDR: {} has no room for {nodes} PodCIDRs of /{pod_prefix} beside the first",
+            ranges.pods
+        )));
+    }
+    let taken = [
+        ("the nodes' link", FABRIC),
+        ("the racks' links", prefix(Ipv4Addr::new(198, 18, 0, 0), 16)),
+        ("the world outside", OUTSIDE),
+        ("load balancers", BALANCERS),
+        ("loopback", prefix(Ipv4Addr::new(127, 0, 0, 0), 8)),
+        ("multicast", prefix(Ipv4Addr::new(224, 0, 0, 0), 4)),
+        ("serviceCIDR", ranges.services),
+    ];
+    let own = [("podCIDR", ranges.pods), ("serviceCIDR", ranges.services)];
+    for (key, net) in own {
+        let meets = |(other, range): &&(&str, Ipv4Network)| *other != key && range.overlaps(net);
+        if let Some((what, range)) = taken.iter().find(meets) {
+            return Err(Failure::usage(format!("{key}: {net} overlaps {range}, {what}")));
+        }
+    }
+    Ok(ranges)
+}
+
+fn check_workloads(workloads: &[Workload]) -> Result<(), Failure> {
+    let mut seen = BTreeMap::new();
+    for (index, workload) in workloads.iter().enumerate() {
+        let wrong = |text: &str| Failure::usage(format!("workloads[{index}] {:?}: {text}", workload.name));
+        server::check_name(Kind::ReplicationController, &workload.name).map_err(|err| wrong(&err.text))?;
+        if seen.insert(&workload.name, index).is_some() {
+            return Err(wrong("there is one of this name before it"));
+        }
+        if workload.port.0 == 0 {
+            return Err(wrong("a port is 1 to 65535"));
+        }
+    }
+    Ok(())
+}
+
+fn check_services(services: &[ServiceEntry], range: Ipv4Network) -> Result<(), Failure> {
+    let mut others = Vec::new();
+    for (index, service) in services.iter().enumerate() {
+        let wrong = |text: &str| Failure::usage(format!("services[{index}] {:?}: {text}", service.name));
+        if service.selector.is_empty() && service.kind != ServiceType::ExternalName {
+            return Err(wrong("it needs a selector"));
+        }
+        serve::check(&service.name, &service.wanted(), &mut others, range).map_err(|err| wrong(&err.text))?;
+    }
+    Ok(())
+}
