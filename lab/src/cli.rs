@@ -6,6 +6,7 @@ mod faults;
 mod inspect;
 mod labs;
 mod prove;
+mod schema;
 mod up;
 
 use std::ffi::OsString;
@@ -76,6 +77,8 @@ enum Verb {
     Kubectl(KubectlArgs),
     /// What this machine has and lacks for a lab.
     Doctor,
+    /// Print the JSON Schema of a document that podlab reads or prints.
+    Schema(SchemaArgs),
 }
 
 #[derive(Debug, Args)]
@@ -269,6 +272,12 @@ struct InspectArgs {
     part: Option<String>,
 }
 
+#[derive(Debug, Args)]
+struct SchemaArgs {
+    /// The document [default: list them, with -o json all of them].
+    name: Option<String>,
+}
+
 /// The verb, and the name of the program, that is `podlab kubectl`.
 const KUBECTL: &str = "kubectl";
 
@@ -334,6 +343,7 @@ fn dispatch(verb: Verb, style: Style) -> Result<u8, Failure> {
         Verb::Inspect(args) => inspect::inspect(&args, style),
         Verb::Kubectl(args) => Ok(kubectl::main(&args.args)),
         Verb::Doctor => doctor::doctor(style),
+        Verb::Schema(args) => schema::schema(&args, style),
     }
 }
 

@@ -32,6 +32,7 @@ pub mod output;
 pub mod packet;
 pub mod plugins;
 pub mod probe;
+pub mod schemas;
 pub mod services;
 pub mod sighting;
 pub mod sockets;

@@ -2,7 +2,6 @@
 
 use serde_json::{Value, json};
 
-use super::up::SCHEMA;
 use super::{DownArgs, Style};
 use crate::control::{self, Client, Request};
 use crate::exit::{self, Failure};
@@ -18,7 +17,7 @@ pub(super) fn ls(style: Style) -> Result<u8, Failure> {
         }
     }
     match style.format {
-        Format::Json => output::print_json(&json!({ "schema": SCHEMA, "labs": labs }))?,
+        Format::Json => output::print_json(&json!({ "schema": "podlab.labs/1", "labs": labs }))?,
         Format::Table if style.quiet => {
             labs.iter().try_for_each(|lab| output::print(&format!("{}\n", text(&lab["name"]))))?;
         }
@@ -69,7 +68,7 @@ pub(super) fn down(args: &DownArgs, style: Style) -> Result<u8, Failure> {
     };
     let (failed, left) = (all("failed"), all("left"));
     if style.format == Format::Json {
-        output::print_json(&json!({ "schema": SCHEMA, "down": ended }))?;
+        output::print_json(&json!({ "schema": "podlab.down/1", "down": ended }))?;
     }
     failed.iter().for_each(|failure| eprintln!("error: {failure}"));
     left.iter().for_each(|what| eprintln!("error: left after CNI DEL: {what}"));

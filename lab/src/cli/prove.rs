@@ -41,7 +41,7 @@ fn list(style: Style) -> Result<u8, Failure> {
                 .iter()
                 .map(|check| json!({ "name": check.name, "title": check.title }))
                 .collect();
-            output::print_json(&json!({ "schema": verdict::SCHEMA, "checks": checks }))?;
+            output::print_json(&json!({ "schema": "podlab.checks/1", "checks": checks }))?;
         }
         Format::Table => {
             let rows: Vec<Vec<String>> = verify::CHECKS

@@ -13,8 +13,10 @@ use crate::exit::{self, Failure};
 use crate::output::{self, Format, Steps};
 use crate::topology::{Cni, OneOrMany, Topology, Written};
 
-/// The schema of the document that describes a lab.
-pub(super) const SCHEMA: &str = "podlab.lab/1";
+/// The schema of the document that describes a lab that is up.
+const SCHEMA: &str = "podlab.lab/1";
+/// And of the one that describes a lab that is not made.
+const PLAN_SCHEMA: &str = "podlab.plan/1";
 
 pub(super) fn up(args: UpArgs, style: Style) -> Result<u8, Failure> {
     let start = Instant::now();
@@ -103,7 +105,7 @@ fn describe(topology: &Topology, style: Style) -> Result<u8, Failure> {
                 })
                 .collect();
             let document = json!({
-                "schema": SCHEMA, "name": topology.name, "mode": topology.mode, "racks": topology.racks, "pods": topology.pods, "nodes": nodes,
+                "schema": PLAN_SCHEMA, "name": topology.name, "mode": topology.mode, "racks": topology.racks, "pods": topology.pods, "nodes": nodes,
                 "podCIDR": topology.ranges.pods.to_string(), "serviceCIDR": topology.ranges.services.to_string(),
                 "workloads": topology.workloads, "services": topology.services, "verify": topology.verify,
             });

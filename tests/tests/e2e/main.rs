@@ -1,6 +1,6 @@
 //! End-to-end tests, one module per topic. Each runs the real programs in network namespaces of its own; they need root
 //! (a missing privilege fails), `ip`, `nft`, `iptables`, `strace`, `setpriv`, and Debian's packages
-//! `containernetworking-plugins` and `dnsmasq-base`.
+//! `containernetworking-plugins`, `dnsmasq-base` and `python3-jsonschema`.
 
 mod alone;
 mod bad_input;

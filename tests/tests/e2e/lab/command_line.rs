@@ -32,7 +32,7 @@ fn wrong_use_is_refused_before_anything_is_made() -> Result<()> {
 fn a_dry_run_prints_the_plan_and_makes_nothing() -> Result<()> {
     let output = podlab(&["up", "--dry-run", "-o", "json", "--name", "e2e-dry", "--nodes", "2"])?;
     let plan: Value = serde_json::from_slice(&output.stdout)?;
-    assert_eq!(plan["schema"], "podlab.lab/1");
+    assert_eq!(plan["schema"], "podlab.plan/1");
     assert_eq!(plan["nodes"][1]["podCIDR"], "10.244.2.0/24");
     let listed = podlab(&["ls", "-q"])?;
     ensure!(!text(&listed).contains("e2e-dry"), "{}", text(&listed));

@@ -3,6 +3,7 @@
 
 mod cleanliness;
 mod command_line;
+mod contract;
 mod document;
 mod faults;
 mod kubectl;
@@ -68,10 +69,13 @@ impl Drop for Lab {
     }
 }
 
-/// Runs `podlab` and waits for it.
+/// Runs `podlab` and waits for it. A document that it prints must be as its schema says.
 fn podlab(args: &[impl AsRef<OsStr>]) -> Result<Output> {
     let mut command = command(args)?;
-    command.stdin(Stdio::null()).output().context("start podlab")
+    let output = command.stdin(Stdio::null()).output().context("start podlab")?;
+    let words: Vec<String> = args.iter().map(|arg| arg.as_ref().to_string_lossy().into_owned()).collect();
+    contract::check(&words, &output)?;
+    Ok(output)
 }
 
 /// `podlab` with these arguments and none of this environment's settings for it.
