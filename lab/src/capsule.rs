@@ -40,6 +40,9 @@ const TIED: &str = "tied";
 /// The argument of `__init` for a command in an empty capsule; the command follows.
 const COMMAND: &str = "command";
 
+/// Where a capsule has files of its own, which nobody outside sees.
+pub const COVERED: [&str; 4] = ["/proc", "/run", "/sys", "/var/lib"];
+
 /// Where the supervisor's events arrive.
 #[derive(Debug)]
 pub struct Launched {

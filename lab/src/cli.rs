@@ -6,6 +6,7 @@ mod faults;
 mod inspect;
 mod labs;
 mod prove;
+mod run;
 mod schema;
 mod up;
 
@@ -18,8 +19,8 @@ use ipnetwork::Ipv4Network;
 
 use crate::exit::{self, Failure};
 use crate::modes::{self, Selected};
-use crate::output::{Color, Format};
-use crate::{agent, capsule, kubectl, supervisor};
+use crate::output::{Color, Format, Output, Tests};
+use crate::{agent, capsule, kubectl, runner, supervisor};
 
 pub(crate) use enter::{Surroundings, spawn_in};
 
@@ -33,7 +34,7 @@ struct Cli {
     verb: Verb,
     /// How results are printed.
     #[arg(short, long, global = true, value_enum, default_value_t, env = "PODLAB_OUTPUT")]
-    output: Format,
+    output: Output,
     /// No progress.
     #[arg(short, long, global = true, env = "PODLAB_QUIET")]
     quiet: bool,
@@ -177,6 +178,9 @@ struct VerifyArgs {
     /// Which sample: another number, other pairs.
     #[arg(long, default_value_t = 1, requires = "sample", env = "PODLAB_VERIFY_SEED")]
     seed: u64,
+    /// Also write the verdicts as JUnit's XML into this file.
+    #[arg(long, value_name = "FILE", env = "PODLAB_VERIFY_JUNIT")]
+    junit: Option<PathBuf>,
     /// List the checks and run none.
     #[arg(long)]
     list: bool,
@@ -255,7 +259,13 @@ struct RunArgs {
     /// The lab; without this name an empty capsule of the script's own.
     #[arg(short, long, env = "PODLAB_RUN_NAME")]
     name: Option<String>,
-    /// The script.
+    /// Also write the outcomes of its tests as JUnit's XML into this file.
+    #[arg(long, value_name = "FILE", env = "PODLAB_RUN_JUNIT")]
+    junit: Option<PathBuf>,
+    /// Where evidence is kept when it fails: a directory of its own in this one [default: that of temporary files].
+    #[arg(long, value_name = "DIR", env = "PODLAB_RUN_EVIDENCE")]
+    evidence: Option<PathBuf>,
+    /// The script. When it tells of its tests in TAP, one that fails makes the exit code 1.
     script: PathBuf,
     /// Its arguments.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -285,6 +295,8 @@ const KUBECTL: &str = "kubectl";
 #[derive(Debug, Clone, Copy)]
 struct Style {
     format: Format,
+    /// Outcomes of tests are asked for.
+    tests: Option<Tests>,
     quiet: bool,
     color: bool,
 }
@@ -303,6 +315,7 @@ pub fn main(args: Vec<OsString>) -> u8 {
     match words.as_slice() {
         [agent::AGENT] => return agent::run(),
         [modes::PROCESS, name] => return modes::run(name),
+        [runner::RUNNER, ..] => return runner::run(&args[2..]),
         [capsule::INIT, ..] => return capsule::init(&args[2..]),
         // kubectl's options are its own, those of the same names of ours included.
         [KUBECTL, ..] => return kubectl::main(&args[2..]),
@@ -317,7 +330,12 @@ pub fn main(args: Vec<OsString>) -> u8 {
             return if err.use_stderr() { exit::USAGE } else { exit::OK };
         }
     };
-    let style = Style { format: cli.output, quiet: cli.quiet, color: cli.color.wanted() };
+    let (format, tests) = cli.output.split();
+    if tests.is_some() && !matches!(cli.verb, Verb::Verify(_) | Verb::Run(_)) {
+        eprintln!("error: there are outcomes of tests from verify and run only · try: -o json");
+        return exit::USAGE;
+    }
+    let style = Style { format, tests, quiet: cli.quiet, color: cli.color.wanted() };
     match dispatch(cli.verb, style) {
         Ok(code) => code,
         Err(failure) => {
@@ -339,7 +357,7 @@ fn dispatch(verb: Verb, style: Style) -> Result<u8, Failure> {
         Verb::Break(args) => faults::inject(args, style),
         Verb::Heal(args) => faults::heal(args, style),
         Verb::Exec(args) => enter::exec(&args),
-        Verb::Run(args) => enter::run(&args),
+        Verb::Run(args) => run::run(&args, style),
         Verb::Inspect(args) => inspect::inspect(&args, style),
         Verb::Kubectl(args) => Ok(kubectl::main(&args.args)),
         Verb::Doctor => doctor::doctor(style),

@@ -5,11 +5,11 @@
 use std::hash::{Hash, Hasher};
 
 use kernel::route::Family;
-use kernel::{Nfnl, Rtnl, addr, link, neigh, nft, route, rule, sysctl, tc};
+use kernel::{Netns, Nfnl, Rtnl, addr, link, neigh, nft, route, rule, sysctl, tc};
 use serde_json::{Map, Value, json};
 
 use crate::breaking;
-use crate::cluster::{Role, Space};
+use crate::cluster::Role;
 use crate::construct::netns_path;
 use crate::exit::Failure;
 use crate::supervisor::{Lab, unknown};
@@ -40,7 +40,8 @@ pub fn inspect(lab: &Lab, what: Option<&str>) -> Result<Value, Failure> {
         document.insert("podCIDR".into(), node.pod_cidr.to_string().into());
         document.insert("events".into(), json!(lab.events.changes(Some(name))));
     }
-    let state = kernel_state(space).map_err(|err| Failure::from(err.context(format!("inspect {name}"))))?;
+    let state =
+        kernel_state(&space.netns).map_err(|err| Failure::from(err.context(format!("inspect {name}"))))?;
     document.extend(state);
     Ok(Value::Object(document))
 }
@@ -95,8 +96,12 @@ fn whole(lab: &Lab) -> Value {
     })
 }
 
-fn kernel_state(space: &Space) -> anyhow::Result<Map<String, Value>> {
-    let mut rtnl = Rtnl::open_in(&space.netns)?;
+/// Interfaces, routes, rules, neighbours and forwarding entries of a network namespace.
+///
+/// # Errors
+/// The kernel's words.
+pub fn kernel_state(netns: &Netns) -> anyhow::Result<Map<String, Value>> {
+    let mut rtnl = Rtnl::open_in(netns)?;
     let links = link::list(&mut rtnl)?;
     let name = |index: u32| links.iter().find(|link| link.index == index).map(|link| link.name.clone());
     let addresses = addr::list(&mut rtnl, None)?;
@@ -174,14 +179,14 @@ fn kernel_state(space: &Space) -> anyhow::Result<Map<String, Value>> {
     state.insert("neigh".into(), neighbours.into());
     state.insert("fdb".into(), fdb.into());
     state.insert("qdiscs".into(), qdiscs.into());
-    state.insert("chains".into(), chains(space)?.into());
-    state.insert("sysctls".into(), space.netns.run(|| sysctls(links.iter().map(|link| &link.name)))??.into());
+    state.insert("chains".into(), chains(netns)?.into());
+    state.insert("sysctls".into(), netns.run(|| sysctls(links.iter().map(|link| &link.name)))??.into());
     Ok(state)
 }
 
 /// The chains of nf_tables, each with the number of its rules and a digest of what they do.
-fn chains(space: &Space) -> anyhow::Result<Vec<Value>> {
-    let mut nfnl = Nfnl::open_in(&space.netns)?;
+fn chains(netns: &Netns) -> anyhow::Result<Vec<Value>> {
+    let mut nfnl = Nfnl::open_in(netns)?;
     let mut all = Vec::new();
     for table in nft::tables(&mut nfnl, None)? {
         for chain in nft::chains(&mut nfnl, table.table())? {

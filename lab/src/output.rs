@@ -4,18 +4,53 @@
 
 use std::io::{IsTerminal, Write};
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::exit::{self, Failure};
 
 /// How the result is printed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
+    /// For people.
+    Table,
+    /// For programs; the document names its schema.
+    Json,
+}
+
+/// What `-o` can be.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Output {
     /// For people.
     #[default]
     Table,
     /// For programs; the document names its schema.
     Json,
+    /// Outcomes of tests in the Test Anything Protocol; of verify and run.
+    Tap,
+    /// Outcomes of tests in JUnit's XML; of verify and run.
+    Junit,
+}
+
+/// How outcomes of tests are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Tests {
+    /// In the Test Anything Protocol.
+    Tap,
+    /// In JUnit's XML.
+    Junit,
+}
+
+impl Output {
+    /// The format of what is no outcome of a test, and that of outcomes if they are asked for.
+    pub fn split(self) -> (Format, Option<Tests>) {
+        match self {
+            Self::Table => (Format::Table, None),
+            Self::Json => (Format::Json, None),
+            Self::Tap => (Format::Table, Some(Tests::Tap)),
+            Self::Junit => (Format::Table, Some(Tests::Junit)),
+        }
+    }
 }
 
 /// When colours are used.

@@ -6,14 +6,16 @@
 use crate::exit::Failure;
 
 /// Name and text of each.
-pub const ALL: [(&str, &str); 11] = [
+pub const ALL: [(&str, &str); 13] = [
     ("checks", include_str!("../schemas/checks.json")),
     ("doctor", include_str!("../schemas/doctor.json")),
     ("down", include_str!("../schemas/down.json")),
     ("inspect", include_str!("../schemas/inspect.json")),
     ("lab", include_str!("../schemas/lab.json")),
     ("labs", include_str!("../schemas/labs.json")),
+    ("namespaces", include_str!("../schemas/namespaces.json")),
     ("plan", include_str!("../schemas/plan.json")),
+    ("run", include_str!("../schemas/run.json")),
     ("schemas", include_str!("../schemas/schemas.json")),
     ("topology", include_str!("../schemas/topology.json")),
     ("trace", include_str!("../schemas/trace.json")),

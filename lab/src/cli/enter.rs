@@ -1,44 +1,22 @@
-//! `podlab exec` and `podlab run`: commands inside a lab, with this terminal and the command's own exit code.
+//! `podlab exec`: commands inside a lab, with this terminal and the command's own exit code.
 //!
 //! The client enters the namespaces itself and starts the command from there, so the command is a member of
 //! the lab's PID namespace and cannot outlive it.
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
-use nix::unistd::geteuid;
 
-use super::{ExecArgs, RunArgs};
-use crate::capsule;
+use super::ExecArgs;
 use crate::control::{Client, NAMESPACES};
 use crate::exit::{self, Failure};
 
 pub(super) fn exec(args: &ExecArgs) -> Result<u8, Failure> {
     let namespaces = Client::connect(&args.lab.name)?.enter(Some(&args.target))?;
     spawn_in(&namespaces, &args.command, Surroundings::default())
-}
-
-pub(super) fn run(args: &RunArgs) -> Result<u8, Failure> {
-    if !geteuid().is_root() {
-        return Err(Failure::new(exit::LACKING, "a capsule needs root here · try: sudo podlab run"));
-    }
-    // Entering a mount namespace leaves the current directory behind, so the script is named in full.
-    let script = args.script.canonicalize().map_err(|err| exit::of_spawn(args.script.as_os_str(), &err))?;
-    let executable = script.metadata().is_ok_and(|meta| meta.permissions().mode() & 0o111 != 0);
-    let mut command: Vec<OsString> = Vec::new();
-    if !executable {
-        command.push("sh".into());
-    }
-    command.push(script.into());
-    command.extend(args.args.iter().cloned());
-    match &args.name {
-        Some(name) => spawn_in(&Client::connect(name)?.enter(None)?, &command, Surroundings::default()),
-        None => capsule::run_command(&command),
-    }
 }
 
 /// What a command finds besides the namespaces.

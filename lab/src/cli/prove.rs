@@ -8,11 +8,11 @@ use serde_json::{Value, json};
 use super::{Style, TraceArgs, VerifyArgs, WhyArgs};
 use crate::control::{Client, Request};
 use crate::exit::{self, Failure};
-use crate::output::{self, Format, Steps};
+use crate::output::{self, Format, Steps, Tests};
 use crate::trace::{self, Trace};
 use crate::verdict::{self, Report};
 use crate::why::{self, Why};
-use crate::{kubia, verify};
+use crate::{kubia, suites, verify};
 
 pub(super) fn verify(args: VerifyArgs, style: Style) -> Result<u8, Failure> {
     if args.list {
@@ -27,9 +27,15 @@ pub(super) fn verify(args: VerifyArgs, style: Style) -> Result<u8, Failure> {
     };
     let document = Client::connect(&args.lab.name)?.ask(&request, &mut |text, ms| steps.done(text, ms))?;
     let report: Report = decode(&document)?;
-    match style.format {
-        Format::Json => output::print_json(&document)?,
-        Format::Table => output::print(&verdict::render_table(&report, looks(style)))?,
+    if let Some(path) = &args.junit {
+        std::fs::write(path, suites::junit(&report.suites()))
+            .map_err(|err| Failure::new(exit::FAILED, format!("{}: {err}", path.display())))?;
+    }
+    match (style.tests, style.format) {
+        (Some(Tests::Tap), _) => output::print(&suites::tap(&report.suites()))?,
+        (Some(Tests::Junit), _) => output::print(&suites::junit(&report.suites()))?,
+        (None, Format::Json) => output::print_json(&document)?,
+        (None, Format::Table) => output::print(&verdict::render_table(&report, looks(style)))?,
     }
     Ok(report.exit_code())
 }

@@ -76,8 +76,8 @@ fn bridged(cluster: &Cluster) -> Result<(), Failure> {
 /// Where a node routes what a pod sends to a service, the packet comes to the bridge from above and needs no hairpin.
 fn hairpinned(cluster: &Cluster) -> Result<(), Failure> {
     bridged(cluster)?;
-    let sees = |node: &Node| services::view(0, node).is_ok_and(|view| view.sees_bridged);
-    match cluster.nodes.iter().all(sees) {
+    let sees = |index| services::view(cluster, index).is_ok_and(|view| view.sees_bridged);
+    match (0..cluster.nodes.len()).all(sees) {
         true => Ok(()),
         false => Err(lacking("bridges do not call netfilter here (net.bridge.bridge-nf-call-iptables)")),
     }

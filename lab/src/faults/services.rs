@@ -175,8 +175,8 @@ fn spoil(
         let all = services::backed(&cluster);
         let backed = all.iter().find(|backed| backed.service.name == name).context("no such service")?;
         let mut spoilt = Vec::new();
-        for (index, node) in cluster.nodes.iter().enumerate() {
-            let mut rules = ruleset(&services::view(index, node)?, &all);
+        for index in 0..cluster.nodes.len() {
+            let mut rules = ruleset(&services::view(&cluster, index)?, &all);
             spoil(&cluster, backed, &mut rules)?;
             spoilt.push(rules);
         }
@@ -198,7 +198,7 @@ fn right(cluster: &Cluster) -> Result<()> {
         .nodes
         .iter()
         .enumerate()
-        .try_for_each(|(index, node)| put(node, &ruleset(&services::view(index, node)?, all)))
+        .try_for_each(|(index, node)| put(node, &ruleset(&services::view(cluster, index)?, all)))
 }
 
 /// A connection that the kernel has begun to lead somewhere is led there for as long as it is known, whatever the rules

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::encap::Outer;
 use crate::probe::ProbeOutcome;
 use crate::sighting::{Direction, Sighting};
+use crate::suites::{Case, Outcome, Suite};
 
 use super::finding::Finding;
 
@@ -202,6 +203,26 @@ impl Report {
             (_, 0) => 0,
             _ => 1,
         }
+    }
+
+    /// The verdicts as tests, a suite for each check.
+    pub fn suites(&self) -> Vec<Suite> {
+        let case = |verdict: &Verdict| Case {
+            name: verdict.subject.clone(),
+            outcome: match verdict.ruling {
+                Ruling::Pass => Outcome::Passed,
+                Ruling::Fail => Outcome::Failed(verdict.evidence.clone()),
+                Ruling::Error => Outcome::Error(verdict.evidence.clone()),
+            },
+            detail: verdict.findings.iter().map(ToString::to_string).collect(),
+            seconds: verdict.outcome.as_ref().map(|outcome| outcome.micros as f64 / 1e6),
+        };
+        let suite = |check: &CheckReport| Suite {
+            name: check.name.clone(),
+            cases: check.verdicts.iter().map(case).collect(),
+            output: String::new(),
+        };
+        self.checks.iter().map(suite).collect()
     }
 
     /// The last line of the table: `870 passed, 0 failed`.

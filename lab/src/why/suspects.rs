@@ -262,7 +262,7 @@ fn translator<'c>(cluster: &'c Cluster, options: &WhyOptions) -> Option<&'c str>
 /// A pod behind the service reaches itself only if the bridge sends frames back where they came from.
 fn hairpin(cluster: &Cluster, pod: &Pod, place: &str, finds: &mut Vec<Find>) -> Result<()> {
     let node = &cluster.nodes[pod.node];
-    if !services::view(pod.node, node)?.sees_bridged {
+    if !services::view(cluster, pod.node)?.sees_bridged {
         return Ok(());
     }
     let Ok(veth) = crate::look::veth_of(cluster, pod) else { return Ok(()) };

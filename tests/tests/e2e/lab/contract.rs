@@ -48,7 +48,7 @@ impl Reader {
 }
 
 /// What is wrong with a document; empty when nothing is.
-fn judge(document: &Value) -> Result<String> {
+pub(super) fn judge(document: &Value) -> Result<String> {
     static READER: OnceLock<Mutex<Option<Reader>>> = OnceLock::new();
     let mut reader = READER.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
     if reader.is_none() {

@@ -8,6 +8,7 @@ mod document;
 mod faults;
 mod kubectl;
 mod modes;
+mod run;
 mod scale;
 mod services;
 mod topology;
