@@ -5,6 +5,7 @@ mod enter;
 mod faults;
 mod inspect;
 mod labs;
+mod manual;
 mod prove;
 mod run;
 mod schema;
@@ -15,6 +16,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
 use ipnetwork::Ipv4Network;
 
 use crate::exit::{self, Failure};
@@ -80,6 +82,10 @@ enum Verb {
     Doctor,
     /// Print the JSON Schema of a document that podlab reads or prints.
     Schema(SchemaArgs),
+    /// Print what a shell needs to complete podlab's command lines.
+    Completions(CompletionsArgs),
+    /// Write the manual pages, one for each verb, into a directory.
+    Man(ManArgs),
 }
 
 #[derive(Debug, Args)]
@@ -283,6 +289,18 @@ struct InspectArgs {
 }
 
 #[derive(Debug, Args)]
+struct CompletionsArgs {
+    /// The shell.
+    shell: Shell,
+}
+
+#[derive(Debug, Args)]
+struct ManArgs {
+    /// The directory, which is there: /usr/local/share/man/man1.
+    dir: PathBuf,
+}
+
+#[derive(Debug, Args)]
 struct SchemaArgs {
     /// The document [default: list them, with -o json all of them].
     name: Option<String>,
@@ -361,6 +379,8 @@ fn dispatch(verb: Verb, style: Style) -> Result<u8, Failure> {
         Verb::Inspect(args) => inspect::inspect(&args, style),
         Verb::Kubectl(args) => Ok(kubectl::main(&args.args)),
         Verb::Doctor => doctor::doctor(style),
+        Verb::Completions(args) => manual::completions(&args),
+        Verb::Man(args) => manual::man(&args, style),
         Verb::Schema(args) => schema::schema(&args, style),
     }
 }

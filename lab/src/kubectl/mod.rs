@@ -27,6 +27,7 @@ use crate::labels::Labels;
 use crate::services::model::{ServiceType, Transport};
 
 pub use client::main;
+pub(crate) use parse::command;
 
 /// What a client wants of the supervisor.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::net::Ipv4Addr;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use super::Kind;
 use crate::exit::Failure;
@@ -22,6 +22,11 @@ pub(super) struct Line {
     /// The Kubernetes namespace; a lab has `default` only.
     #[arg(short, long, global = true, default_value = "default")]
     pub(super) namespace: String,
+}
+
+/// The command line as a verb of podlab, for completions and manual pages.
+pub(crate) fn command() -> clap::Command {
+    Line::command().name("kubectl").bin_name("podlab kubectl")
 }
 
 #[derive(Debug, Subcommand)]

@@ -7,6 +7,7 @@ mod contract;
 mod document;
 mod faults;
 mod kubectl;
+mod manual;
 mod modes;
 mod run;
 mod scale;
