@@ -15,7 +15,8 @@ use crate::sys;
 /// `sll_pkttype` of a frame that this host sent (PACKET_OUTGOING, linux/if_packet.h).
 pub const OUTGOING: u8 = 4;
 
-const BUFFER: i32 = 16 * 1024 * 1024;
+/// The receive buffer of a capture, in bytes; the kernel gives an ordinary user no more than net.core.rmem_max.
+pub const BUFFER: i32 = 16 * 1024 * 1024;
 
 /// A raw, nonblocking packet socket that sees all protocols on all links of one namespace.
 #[derive(Debug)]

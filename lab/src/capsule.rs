@@ -5,7 +5,8 @@
 //! `__supervisor`. Whichever of them dies, by whatever signal, the kernel ends all processes of the PID
 //! namespace, and with their descriptors go namespaces, links, mounts and files. There is nothing to clean.
 //!
-//! Rootless capsules (a user namespace around it) are not here.
+//! Whoever may not make such namespaces, an ordinary user, gets a user namespace around them and is root in there, and
+//! there alone.
 
 use std::ffi::OsString;
 use std::fs;
@@ -15,13 +16,14 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::{Pid, setsid};
+use nix::unistd::{Pid, getegid, geteuid, setsid};
 
 use crate::control::{self, Event};
 use crate::exit::{self, Failure};
@@ -75,6 +77,28 @@ fn started(err: std::io::Error) -> Failure {
     Failure::new(exit::FAILED, format!("start the capsule: {err}"))
 }
 
+/// Makes the calling process, which must have one thread, leave its namespaces for new ones of these kinds; for an ordinary
+/// user in a new user namespace, where that user is root and nobody else is anybody (user_namespaces(7)).
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn unshare_as_anyone(kinds: CloneFlags) -> nix::Result<()> {
+    match unshare(kinds) {
+        Err(Errno::EPERM) => {}
+        other => return other,
+    }
+    let (user, group) = (geteuid(), getegid());
+    unshare(kinds | CloneFlags::CLONE_NEWUSER)?;
+    let map = |file: &str, text: String| {
+        fs::write(format!("/proc/self/{file}"), text)
+            .map_err(|err| err.raw_os_error().map_or(Errno::EIO, Errno::from_raw))
+    };
+    // Without this no group may be mapped by a user.
+    map("setgroups", "deny".to_owned())?;
+    map("uid_map", format!("0 {user} 1"))?;
+    map("gid_map", format!("0 {group} 1"))
+}
+
 /// Leaves the machine's namespaces for new ones; the PID namespace is that of children to come.
 ///
 /// # Errors
@@ -85,7 +109,7 @@ pub fn enter_new_namespaces() -> Result<(), Failure> {
         | CloneFlags::CLONE_NEWNET
         | CloneFlags::CLONE_NEWUTS
         | CloneFlags::CLONE_NEWIPC;
-    unshare(kinds).map_err(|errno| {
+    unshare_as_anyone(kinds).map_err(|errno| {
         Failure::new(
             exit::LACKING,
             format!("create the capsule's namespaces: {} · try: as root, or podlab doctor", errno.desc()),

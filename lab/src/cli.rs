@@ -24,7 +24,7 @@ use crate::modes::{self, Selected};
 use crate::output::{Color, Format, Output, Tests};
 use crate::{agent, capsule, kubectl, runner, supervisor};
 
-pub(crate) use enter::{Surroundings, spawn_in};
+pub(crate) use enter::{Surroundings, enter_user_namespace, spawn_in};
 
 /// Pod networks out of network namespaces on this machine, proved on captured packets.
 #[derive(Debug, Parser)]

@@ -8,6 +8,7 @@ use std::io::{BufRead, BufReader, IoSlice, IoSliceMut, Write};
 use std::os::fd::AsRawFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use nix::cmsg_space;
@@ -21,7 +22,7 @@ use crate::exit::{self, Failure};
 use crate::kubectl::Ask;
 
 /// The namespaces that [`Request::Enter`] hands over, in this order.
-pub const NAMESPACES: usize = 5;
+pub const NAMESPACES: usize = 6;
 
 /// What a client asks of a lab.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -86,7 +87,7 @@ pub enum Request {
         /// The question or order.
         ask: Ask,
     },
-    /// Descriptors of a space's namespaces (mount, PID, network, UTS, IPC), to run a command there.
+    /// Descriptors of a space's namespaces (user, mount, PID, network, UTS, IPC), to run a command there.
     Enter {
         /// The namespace's name; none means the capsule itself.
         what: Option<String>,
@@ -158,12 +159,18 @@ pub fn receive<T: for<'a> Deserialize<'a>>(reader: &mut impl BufRead) -> std::io
     Ok(Some(serde_json::from_str(&line)?))
 }
 
+/// Who this process was started by; in the user namespace of a lab it has another number.
+fn user() -> u32 {
+    static USER: OnceLock<u32> = OnceLock::new();
+    *USER.get_or_init(|| nix::unistd::geteuid().as_raw())
+}
+
 fn prefix(uid: u32) -> String {
     format!("podlab/{uid}/")
 }
 
 fn address(name: &str) -> std::io::Result<SocketAddr> {
-    SocketAddr::from_abstract_name(prefix(nix::unistd::geteuid().as_raw()) + name)
+    SocketAddr::from_abstract_name(prefix(user()) + name)
 }
 
 /// Takes the lab's name for this user on this machine.
@@ -182,7 +189,7 @@ pub fn listen(name: &str) -> Result<UnixListener, Failure> {
 
 /// The names of this user's running labs, sorted.
 pub fn running() -> Vec<String> {
-    let own = format!(" @{}", prefix(nix::unistd::geteuid().as_raw()));
+    let own = format!(" @{}", prefix(user()));
     let table = std::fs::read_to_string("/proc/net/unix").unwrap_or_default();
     // One line per socket, the listening one and each connection; the flag 10000 marks the former.
     let listening = table.lines().filter(|line| line.split_whitespace().nth(3) == Some("00010000"));

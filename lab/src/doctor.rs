@@ -7,13 +7,14 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow};
 use kernel::link::{self, Bridge, Veth};
 use kernel::packet::PacketSocket;
-use kernel::{Netns, Rtnl, sysctl};
+use kernel::{Netns, Rtnl, packet, sysctl};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::socket::{getsockopt, sockopt};
 use serde::Serialize;
 
 use crate::construct::in_thread;
-use crate::{modes, services};
+use crate::{capsule, modes, services};
 
 /// One feature: whether it is there, and what it is for.
 #[derive(Debug, Clone, Serialize)]
@@ -31,8 +32,8 @@ pub struct Finding {
 type Probe = fn() -> Result<()>;
 
 /// Feature, what needs it, whether a lab is impossible without, how it is tried.
-const FEATURES: [(&str, &str, bool, Probe); 11] = [
-    ("root", "namespaces of a lab, until rootless labs come", true, root),
+const FEATURES: [(&str, &str, bool, Probe); 14] = [
+    ("root or a user namespace", "namespaces of a lab", true, rights),
     ("network namespace", "nodes, pods, the wires between them", true, network),
     ("mount namespace", "nothing of a lab is seen by the machine", true, mounts),
     ("PID namespace", "a lab ends with its supervisor, whatever happens", true, || {
@@ -44,6 +45,14 @@ const FEATURES: [(&str, &str, bool, Probe); 11] = [
     ("writable sysctls", "nodes that forward packets", true, sysctls),
     ("nf_tables for services", "services of a lab: maps, numgen, dynamic sets, nat, reject", false, rules),
     ("bridges call netfilter", "pods of one node keep their address towards a service", false, bridged),
+    ("large packet buffers", "captures of large labs; without them frames may be lost", false, buffers),
+    ("TAP devices", "mode mesh, pods of the plugin tap; root only where /dev/net/tun is root's", false, tun),
+    (
+        "kernel's drop reasons",
+        "tools beside a lab that ask tracefs why a packet is gone; root only",
+        false,
+        tracing,
+    ),
     (
         "overlay file system",
         "plugins may write to /var/lib; without it only to their own directory",
@@ -52,8 +61,11 @@ const FEATURES: [(&str, &str, bool, Probe); 11] = [
     ),
 ];
 
-/// Tries every feature.
+/// Tries every feature. The calling process must have one thread; an ordinary user's is in a user namespace afterwards.
 pub fn examine() -> Vec<Finding> {
+    // What this fails for is told by the first feature.
+    let kinds = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWUTS;
+    let _ = capsule::unshare_as_anyone(kinds);
     let features = FEATURES.iter().map(|(feature, purpose, needed, probe)| Finding {
         feature: (*feature).to_owned(),
         purpose,
@@ -70,11 +82,41 @@ pub fn examine() -> Vec<Finding> {
     features.chain(modes).collect()
 }
 
-fn root() -> Result<()> {
+fn rights() -> Result<()> {
+    // As an ordinary user this process is root of a user namespace by now, if the kernel lets it.
     match nix::unistd::geteuid().is_root() {
         true => Ok(()),
-        false => Err(anyhow!("not root")),
+        false => Err(anyhow!("no user namespace to be had · try: sudo podlab, or allow user namespaces")),
     }
+}
+
+fn buffers() -> Result<()> {
+    let socket = PacketSocket::open_in(&Netns::create()?)?;
+    let (wanted, got) = (packet::BUFFER as usize, getsockopt(&socket, sockopt::RcvBuf)?);
+    // The kernel counts its own overhead too, and tells twice as much as was asked for (socket(7)).
+    if got >= wanted {
+        Ok(())
+    } else {
+        Err(anyhow!("{got} bytes of {wanted} · try: sysctl net.core.rmem_max"))
+    }
+}
+
+fn tun() -> Result<()> {
+    let path = "/dev/net/tun";
+    std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open(path)
+        .map(drop)
+        .with_context(|| format!("open {path}"))
+}
+
+fn tracing() -> Result<()> {
+    let path = "/sys/kernel/tracing/events/skb/kfree_skb/enable";
+    private_mounts()?;
+    mount(Some("tracefs"), "/sys/kernel/tracing", Some("tracefs"), MsFlags::empty(), None::<&str>)
+        .context("mount tracefs")?;
+    std::fs::File::options().write(true).open(path).map(drop).with_context(|| format!("open {path}"))
 }
 
 fn unshare_kind(kind: CloneFlags) -> Result<()> {

@@ -260,7 +260,7 @@ pub fn unknown(cluster: &Cluster, name: &str) -> Failure {
     ))
 }
 
-/// Mount, PID, network, UTS and IPC namespaces of a space; those that it has not of its own are the
+/// User, mount, PID, network, UTS and IPC namespaces of a space; those that it has not of its own are the
 /// capsule's.
 fn namespaces(lab: &Lab, what: Option<&str>) -> Result<Vec<OwnedFd>> {
     let own =
@@ -275,7 +275,7 @@ fn namespaces(lab: &Lab, what: Option<&str>) -> Result<Vec<OwnedFd>> {
         Some(uts) => uts.as_fd().try_clone_to_owned()?,
         None => own("uts")?,
     };
-    Ok(vec![own("mnt")?, own("pid")?, network, uts, own("ipc")?])
+    Ok(vec![own("user")?, own("mnt")?, own("pid")?, network, uts, own("ipc")?])
 }
 
 /// One line of state.

@@ -5,6 +5,7 @@
 
 use std::ffi::OsString;
 use std::fs::File;
+use std::os::unix::fs::MetadataExt;
 use std::process::Command;
 
 use nix::mount::{MsFlags, mount};
@@ -39,6 +40,7 @@ pub(crate) fn spawn_in(
     around: Surroundings<'_>,
 ) -> Result<u8, Failure> {
     let kinds: [CloneFlags; NAMESPACES] = [
+        CloneFlags::CLONE_NEWUSER,
         CloneFlags::CLONE_NEWNS,
         CloneFlags::CLONE_NEWPID,
         CloneFlags::CLONE_NEWNET,
@@ -50,7 +52,11 @@ pub(crate) fn spawn_in(
     }
     let directory = std::env::current_dir();
     for (namespace, kind) in namespaces.iter().zip(kinds) {
-        setns(namespace, kind)
+        let entered = match kind {
+            CloneFlags::CLONE_NEWUSER => enter_user_namespace(namespace),
+            _ => setns(namespace, kind),
+        };
+        entered
             .map_err(|errno| Failure::new(exit::RUN_FAILED, format!("enter the lab: {}", errno.desc())))?;
     }
     if let Some(text) = around.resolver {
@@ -67,6 +73,20 @@ pub(crate) fn spawn_in(
     }
     let status = child.status().map_err(|err| exit::of_spawn(program, &err))?;
     Ok(exit::of_status(status))
+}
+
+/// Enters a user namespace, unless this process is in it already, as it is where the lab is root's: nobody may enter the
+/// own one again. The calling process must have one thread.
+///
+/// # Errors
+/// It is another user's.
+pub(crate) fn enter_user_namespace(namespace: &File) -> nix::Result<()> {
+    let id = |meta: std::fs::Metadata| (meta.dev(), meta.ino());
+    let own = std::fs::metadata("/proc/self/ns/user").map(id).ok();
+    match own.is_some() && namespace.metadata().map(id).ok() == own {
+        true => Ok(()),
+        false => setns(namespace, CloneFlags::CLONE_NEWUSER),
+    }
 }
 
 /// Puts a file in place of /etc/resolv.conf, in a mount namespace of this process's own.

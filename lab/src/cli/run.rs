@@ -4,8 +4,6 @@ use std::ffi::OsString;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use nix::unistd::geteuid;
-
 use super::enter::{Surroundings, spawn_in};
 use super::{RunArgs, Style};
 use crate::capsule;
@@ -15,9 +13,6 @@ use crate::output::Format;
 use crate::runner::{self, Job, Print};
 
 pub(super) fn run(args: &RunArgs, style: Style) -> Result<u8, Failure> {
-    if !geteuid().is_root() {
-        return Err(Failure::new(exit::LACKING, "a capsule needs root here · try: sudo podlab run"));
-    }
     // Entering a mount namespace leaves the current directory behind, so the script is named in full.
     let script = args.script.canonicalize().map_err(|err| exit::of_spawn(args.script.as_os_str(), &err))?;
     let name = script.file_name().unwrap_or_default().to_string_lossy().into_owned();

@@ -4,7 +4,6 @@ use std::io::Read;
 use std::path::Path;
 use std::time::Instant;
 
-use nix::unistd::geteuid;
 use serde_json::json;
 
 use super::{Style, UpArgs};
@@ -45,12 +44,6 @@ pub(super) fn up(args: UpArgs, style: Style) -> Result<u8, Failure> {
     }
     if dry_run {
         return describe(&topology, style);
-    }
-    if !geteuid().is_root() {
-        return Err(Failure::new(
-            exit::LACKING,
-            "a lab needs root here · try: sudo podlab up, or podlab doctor",
-        ));
     }
     let steps = Steps::new(style.quiet);
     let mut lab = capsule::launch(&topology, detach)?;

@@ -9,17 +9,19 @@ use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 
-use kernel::Netns;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::{CloneFlags, setns};
 
 use super::Kind;
 use super::client::Lab;
 use super::parse::{PortForwardArgs, one};
+use crate::cli::enter_user_namespace;
 use crate::exit::{self, Failure};
 use crate::output;
 
-/// A descriptor's place among those that a lab hands over: see [`crate::control::Request::Enter`].
-const NETWORK: usize = 2;
+/// Descriptors' places among those that a lab hands over: see [`crate::control::Request::Enter`].
+const USER: usize = 0;
+const NETWORK: usize = 3;
 
 /// A port of localhost and the pod's port behind it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,11 +60,16 @@ pub(super) fn forward(lab: &Lab, args: &PortForwardArgs) -> Result<u8, Failure> 
         output::print(&format!("Forwarding from {local} -> {}\n", pair.remote))?;
         listeners.push((listener, local.port(), pair.remote));
     }
+    // From here on this process may enter the pod's namespaces; what it listens on stays where it is.
+    let user = namespace(lab, &pod, USER).map(|user| enter_user_namespace(&user));
+    if !matches!(user, Some(Ok(()))) {
+        return Err(Failure::new(exit::FAILED, format!("cannot enter the lab of pod {pod}")));
+    }
     loop {
         for (listener, local, remote) in ready(&listeners)? {
             let Ok((stream, _)) = listener.accept() else { continue };
             output::print(&format!("Handling connection for {local}\n"))?;
-            let Some(netns) = network(lab, &pod) else {
+            let Some(netns) = namespace(lab, &pod, NETWORK) else {
                 return Err(Failure::new(exit::FAILED, "lost connection to pod"));
             };
             let (local, remote) = (*local, *remote);
@@ -116,17 +123,16 @@ fn ready(listeners: &[(TcpListener, u16, u16)]) -> Result<Vec<&(TcpListener, u16
     Ok(listeners.iter().zip(knocked).filter(|(_, knocked)| *knocked).map(|(listener, _)| listener).collect())
 }
 
-/// The pod's network namespace, if there is the pod.
-fn network(lab: &Lab, pod: &str) -> Option<Netns> {
+/// One of the pod's namespaces, if there is the pod.
+fn namespace(lab: &Lab, pod: &str, place: usize) -> Option<File> {
     let mut namespaces: Vec<File> = lab.connect().ok()?.enter(Some(pod)).ok()?;
-    let network = (namespaces.len() > NETWORK).then(|| namespaces.swap_remove(NETWORK))?;
-    Some(Netns::from(std::os::fd::OwnedFd::from(network)))
+    (namespaces.len() > place).then(|| namespaces.swap_remove(place))
 }
 
-/// Copies until both sides have ended.
-fn carry(stream: TcpStream, netns: &Netns, port: u16) -> io::Result<()> {
-    let connect = || TcpStream::connect((Ipv4Addr::LOCALHOST, port));
-    let inside = netns.run(connect).map_err(|err| io::Error::other(err.to_string()))??;
+/// Copies until both sides have ended, on a thread of its own, which goes to the pod for good.
+fn carry(stream: TcpStream, netns: &File, port: u16) -> io::Result<()> {
+    setns(netns, CloneFlags::CLONE_NEWNET)?;
+    let inside = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
     std::thread::scope(|scope| {
         scope.spawn(|| copy(&stream, &inside));
         copy(&inside, &stream);

@@ -43,7 +43,7 @@ fn a_dry_run_prints_the_plan_and_makes_nothing() -> Result<()> {
 #[test]
 fn a_lab_that_is_down_can_be_brought_up_again_at_once() -> Result<()> {
     for _ in 0..8 {
-        let lab = Lab::up("again", &["--nodes", "2", "--pods", "10"])?;
+        let lab = Lab::up("again-at-once", &["--nodes", "2", "--pods", "10"])?;
         let down = lab.podlab("down", &[])?;
         ensure!(down.status.success(), "{}", text(&down));
     }

@@ -9,6 +9,7 @@ mod faults;
 mod kubectl;
 mod manual;
 mod modes;
+mod rootless;
 mod run;
 mod scale;
 mod services;
