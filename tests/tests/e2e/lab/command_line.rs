@@ -81,12 +81,13 @@ fn a_script_sees_the_labs_namespaces_or_an_empty_capsule() -> Result<()> {
     )?;
     let path = script.to_string_lossy().into_owned();
     // Without the executable bit it is given to sh, with it it is run.
-    let plain = podlab(&["run", &path, "a", "-b"])?;
+    let evidence = dir.path().to_string_lossy().into_owned();
+    let plain = podlab(&["run", "--evidence", &evidence, &path, "a", "-b"])?;
     ensure!(plain.status.code() == Some(9), "{}", text(&plain));
     assert_eq!(String::from_utf8_lossy(&plain.stdout), "a -b\n");
     std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755))?;
     let lab = Lab::up("run", &["--nodes", "1", "--pods", "1"])?;
-    let inside = podlab(&["run", "--name", &lab.name, &path, "x"])?;
+    let inside = podlab(&["run", "--evidence", &evidence, "--name", &lab.name, &path, "x"])?;
     ensure!(inside.status.code() == Some(9), "{}", text(&inside));
     assert_eq!(String::from_utf8_lossy(&inside.stdout), "fabric kubia-1 node1 x\n");
     ensure!(
