@@ -1,5 +1,6 @@
 //! The command line: what can be said, and which file does it. One file a verb below `cli/`.
 
+mod capture;
 mod doctor;
 mod enter;
 mod inspect;
@@ -51,6 +52,8 @@ enum Verb {
     Verify(VerifyArgs),
     /// Follow one packet hop by hop.
     Trace(TraceArgs),
+    /// Show packets as they go by, or write them to a file that Wireshark opens.
+    Capture(CaptureArgs),
     /// Run a command in a pod, node, fabric or outside.
     Exec(ExecArgs),
     /// Run a network-namespace script: `ip netns` sees the lab's nodes and pods, or an empty capsule.
@@ -165,6 +168,28 @@ struct TraceArgs {
 }
 
 #[derive(Debug, Args)]
+struct CaptureArgs {
+    #[command(flatten)]
+    lab: NameArg,
+    /// Where: a pod, a node, fabric or outside, and perhaps an interface: node1, node1/eth0 [default: everywhere].
+    #[arg(value_name = "PLACE[/INTERFACE]")]
+    places: Vec<String>,
+    #[arg(short, long, value_name = "WORDS", env = "PODLAB_CAPTURE_FILTER",
+        help = format!("Which packets: {}", crate::capture::filter::WORDS))]
+    filter: Option<String>,
+    /// Write pcapng to a file instead of text; `-` is standard output: podlab capture -w - | wireshark -k -i -
+    #[arg(short, long, value_name = "FILE", env = "PODLAB_CAPTURE_WRITE")]
+    write: Option<PathBuf>,
+    /// End after so many packets; a packet counts at each interface where it is seen.
+    #[arg(short, long, value_name = "N", env = "PODLAB_CAPTURE_COUNT",
+        value_parser = clap::value_parser!(u64).range(1..))]
+    count: Option<u64>,
+    /// End after a time: 10s, 500ms, 2m.
+    #[arg(long = "for", value_name = "DURATION", env = "PODLAB_CAPTURE_FOR", value_parser = capture::duration)]
+    time: Option<std::time::Duration>,
+}
+
+#[derive(Debug, Args)]
 struct ExecArgs {
     #[command(flatten)]
     lab: NameArg,
@@ -253,6 +278,7 @@ fn dispatch(verb: Verb, style: Style) -> Result<u8, Failure> {
         Verb::Ls => labs::ls(style),
         Verb::Verify(args) => prove::verify(args, style),
         Verb::Trace(args) => prove::trace(&args, style),
+        Verb::Capture(args) => capture::capture(&args, style),
         Verb::Exec(args) => enter::exec(&args),
         Verb::Run(args) => enter::run(&args),
         Verb::Inspect(args) => inspect::inspect(&args, style),

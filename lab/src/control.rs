@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, IoSlice, IoSliceMut, Write};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::time::{Duration, Instant};
@@ -176,6 +176,13 @@ pub struct Client {
     reader: BufReader<UnixStream>,
 }
 
+impl AsFd for Client {
+    /// The connection, which the lab closes when it ends.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
+}
+
 impl Client {
     /// Connects to the lab of that name.
     ///
@@ -216,7 +223,7 @@ impl Client {
     ///
     /// # Errors
     /// There is no such namespace.
-    pub fn enter(mut self, what: Option<&str>) -> Result<Vec<File>, Failure> {
+    pub fn enter(&mut self, what: Option<&str>) -> Result<Vec<File>, Failure> {
         let what = what.map(str::to_owned);
         self.ask(&Request::Enter { what: what.clone() }, &mut |_, _| {})?;
         send(&mut self.stream, &Request::Handover { what })

@@ -6,7 +6,7 @@ use kernel::route::Family;
 use kernel::{Rtnl, addr, link, neigh, route, rule};
 use serde_json::{Map, Value, json};
 
-use crate::cluster::{Role, Space};
+use crate::cluster::Space;
 use crate::construct::netns_path;
 use crate::exit::Failure;
 use crate::supervisor::{Lab, unknown};
@@ -25,7 +25,7 @@ pub fn inspect(lab: &Lab, what: Option<&str>) -> Result<Value, Failure> {
     let mut document = Map::new();
     document.insert("schema".into(), SCHEMA.into());
     document.insert("name".into(), name.into());
-    document.insert("role".into(), role(space.role).into());
+    document.insert("role".into(), space.role.word().into());
     if let Some(pod) = cluster.pod(name) {
         let node = &cluster.nodes[pod.node].space.name;
         document.insert("node".into(), node.as_str().into());
@@ -40,15 +40,6 @@ pub fn inspect(lab: &Lab, what: Option<&str>) -> Result<Value, Failure> {
     let state = kernel_state(space).map_err(|err| Failure::from(err.context(format!("inspect {name}"))))?;
     document.extend(state);
     Ok(Value::Object(document))
-}
-
-fn role(role: Role) -> &'static str {
-    match role {
-        Role::Fabric => "fabric",
-        Role::Node => "node",
-        Role::Outside => "outside",
-        Role::Pod => "pod",
-    }
 }
 
 fn whole(lab: &Lab) -> Value {

@@ -22,6 +22,7 @@ use crate::verdict::{OnWire, Ruling, Seals, Way};
 use crate::verify::NonceMaker;
 
 pub use render::render_trace;
+pub(crate) use walk::changes;
 pub use walk::{Change, Hop, Walk};
 
 /// The name of the JSON document's form.

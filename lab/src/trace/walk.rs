@@ -6,7 +6,6 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::cluster::Role;
 use crate::encap::Outer;
 use crate::probe::{ProbeOutcome, Word};
 use crate::sighting::{Direction, Sighting};
@@ -92,7 +91,7 @@ impl Walk {
             Some(Hop {
                 number: i + 1,
                 space: s.at.space.clone(),
-                role: role_word(s.at.role).into(),
+                role: s.at.role.word().into(),
                 interface: s.at.interface.clone(),
                 direction: s.direction,
                 stamp_ns: s.stamp_ns,
@@ -112,16 +111,8 @@ impl Walk {
     }
 }
 
-fn role_word(role: Role) -> &'static str {
-    match role {
-        Role::Fabric => "fabric",
-        Role::Node => "node",
-        Role::Outside => "outside",
-        Role::Pod => "pod",
-    }
-}
-
-fn changes(before: &Sighting, after: &Sighting) -> Vec<Change> {
+/// What differs between two sightings of one packet.
+pub(crate) fn changes(before: &Sighting, after: &Sighting) -> Vec<Change> {
     let (Some(a), Some(b)) = (before.ip(), after.ip()) else { return Vec::new() };
     let mut all = Vec::new();
     let mut note = |field: &str, from: String, to: String| {

@@ -13,7 +13,7 @@ use std::thread;
 use anyhow::{Context, Result};
 
 use super::{End, Task};
-use crate::capture::{Capture, Recording};
+use crate::capture::{Capture, Options, Recording};
 use crate::cluster::{Cluster, Role};
 use crate::encap::Seal;
 use crate::kubia::{self, Visit};
@@ -68,7 +68,8 @@ pub(super) fn run(cluster: &Cluster, tasks: &[Task<'_>]) -> Result<Probed> {
     let servers = tasks.iter().flat_map(|task| &task.servers).map(|server| server.name);
     let ends: HashSet<&str> = tasks.iter().map(|task| task.client.name).chain(servers).collect();
     let spaces = cluster.spaces().filter(|s| s.role != Role::Pod || ends.contains(s.name.as_str()));
-    let capture = Capture::start_without_arp(spaces, move |packet| nonces.is_ours(packet))?;
+    let options = Options { without_arp: true, ..Options::default() };
+    let capture = Capture::start_with(spaces, options, move |packet| nonces.is_ours(packet))?;
     let outcomes = send(tasks, nonces);
     let recording = capture.stop()?;
     Ok(Probed { outcomes, recording, visits: logs.read()? })
