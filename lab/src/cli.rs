@@ -149,6 +149,9 @@ struct VerifyArgs {
     /// Which sample: another number, other pairs.
     #[arg(long, default_value_t = 1, requires = "sample", env = "PODLAB_VERIFY_SEED")]
     seed: u64,
+    /// Write the packets that the verdicts rest on to a file, as pcapng.
+    #[arg(short, long, value_name = "FILE", env = "PODLAB_VERIFY_WRITE")]
+    write: Option<PathBuf>,
     /// List the checks and run none.
     #[arg(long)]
     list: bool,
@@ -165,6 +168,9 @@ struct TraceArgs {
     /// tcp, udp or icmp.
     #[arg(long, default_value = "tcp", env = "PODLAB_TRACE_PROTO")]
     proto: String,
+    /// Write all packets meanwhile to a file, as pcapng, each with the reason why it was there.
+    #[arg(short, long, value_name = "FILE", env = "PODLAB_TRACE_WRITE")]
+    write: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

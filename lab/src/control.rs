@@ -46,6 +46,9 @@ pub enum Request {
         /// Which sample.
         #[serde(default)]
         seed: u64,
+        /// What to keep of it, for [`Request::Collect`].
+        #[serde(default)]
+        keep: Keep,
     },
     /// One packet's walk.
     Trace {
@@ -57,7 +60,13 @@ pub enum Request {
         port: u16,
         /// `tcp`, `udp` or `icmp`.
         protocol: String,
+        /// What to keep of it, for [`Request::Collect`].
+        #[serde(default)]
+        keep: Keep,
     },
+    /// The file that was kept of the last answer on this connection. Answered by a descriptor alone, as
+    /// [`Request::Handover`].
+    Collect,
     /// What `podlab kubectl` wants.
     Kubectl {
         /// The question or order.
@@ -79,6 +88,19 @@ pub enum Request {
         /// Deletes every pod by CNI DEL first.
         graceful: bool,
     },
+}
+
+/// What the supervisor keeps of an answer, as a file in memory.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Keep {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// The packets, as pcapng.
+    Packets,
+    /// All the evidence, as a bundle.
+    Bundle,
 }
 
 /// What the supervisor says.
@@ -230,6 +252,17 @@ impl Client {
             .map_err(|err| Failure::new(exit::FAILED, format!("ask the lab: {err}")))?;
         receive_descriptors(&self.stream)
             .map_err(|err| Failure::new(exit::FAILED, format!("namespaces of the lab: {err}")))
+    }
+
+    /// Collects the file that was kept of the last answer; see [`Keep`].
+    ///
+    /// # Errors
+    /// The lab is gone.
+    pub fn collect(&mut self) -> Result<File, Failure> {
+        let broken = |err: std::io::Error| Failure::new(exit::FAILED, format!("evidence of the lab: {err}"));
+        send(&mut self.stream, &Request::Collect).map_err(broken)?;
+        let mut files = receive_descriptors(&self.stream).map_err(broken)?;
+        files.pop().ok_or_else(|| broken(std::io::ErrorKind::UnexpectedEof.into()))
     }
 
     /// Waits until the supervisor closes the connection, which it does when it ends, and until the lab's name is free: init

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::capture::{Facts, Recording};
-use crate::cluster::Role;
+use crate::cluster::{Cluster, Role};
 use crate::identity::{Identities, Seen};
 use crate::packet::Packet;
 use crate::pcapng::{self, ETHERNET, File, Interface, Name, RAW, Reception, Section, Statistics, Writer};
@@ -23,6 +23,20 @@ pub struct Heading {
     pub about: String,
     /// Names of pods, nodes and outside.
     pub names: Vec<(IpAddr, String)>,
+}
+
+impl Heading {
+    /// Of a cluster.
+    pub fn of(cluster: &Cluster) -> Heading {
+        let nodes = cluster.nodes.iter().map(|node| (node.address.into(), node.space.name.clone()));
+        let outside = &cluster.outside;
+        let pods = cluster
+            .pods
+            .iter()
+            .flat_map(|pod| pod.addresses.iter().map(|address| (*address, pod.space.name.clone())));
+        let names = nodes.chain([(outside.address.into(), outside.space.name.clone())]).chain(pods);
+        Heading { about: format!("lab {}, mode {}", cluster.name, cluster.mode), names: names.collect() }
+    }
 }
 
 /// Writes sightings as they come.

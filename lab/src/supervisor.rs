@@ -3,22 +3,25 @@
 //! It awaits connections and the nodes' changes on one thread; what takes long runs on threads of its own,
 //! one request at a time where packets are captured.
 
-use std::io::{BufReader, Write};
+use std::fs::File;
+use std::io::{BufReader, BufWriter, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, mpsc};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde_json::{Value, json};
 
 use crate::agent::{Agent, Deleted};
 use crate::cluster::{Cluster, Space};
-use crate::control::{self, Event, Request};
+use crate::control::{self, Event, Keep, Request};
 use crate::controller::work;
 use crate::events::Events;
 use crate::exit::{self, Failure};
+use crate::record::{self, Heading};
 use crate::services::dns::{self, SharedZone};
 use crate::topology::Topology;
 use crate::{capsule, construct, inspect, kubectl, trace, verify};
@@ -128,6 +131,7 @@ fn answer(lab: &Lab, mut stream: UnixStream) {
     }
     let Ok(reader) = stream.try_clone() else { return };
     let mut reader = BufReader::new(reader);
+    let mut kept = None;
     while let Ok(Some(request)) = control::receive::<Request>(&mut reader) {
         if let Request::Down { graceful } = request {
             end(lab, graceful, &mut stream);
@@ -140,7 +144,13 @@ fn answer(lab: &Lab, mut stream: UnixStream) {
             }
             continue;
         }
-        let event = match handle(lab, request, &mut stream) {
+        if request == Request::Collect {
+            if control::send_descriptors(&stream, kept.take().as_slice()).is_err() {
+                return;
+            }
+            continue;
+        }
+        let event = match handle(lab, request, &mut stream, &mut kept) {
             Ok(value) => Event::Result { value },
             Err(failure) => Event::error(&failure),
         };
@@ -150,15 +160,22 @@ fn answer(lab: &Lab, mut stream: UnixStream) {
     }
 }
 
-fn handle(lab: &Lab, request: Request, stream: &mut UnixStream) -> Result<Value, Failure> {
+/// Answers one request; `kept` becomes the file that the client may collect.
+fn handle(
+    lab: &Lab,
+    request: Request,
+    stream: &mut UnixStream,
+    kept: &mut Option<File>,
+) -> Result<Value, Failure> {
     match request {
         Request::Summary => Ok(summary(lab)),
         Request::Inspect { what } => inspect::inspect(lab, what.as_deref()),
-        Request::Verify { checks, nodes, sample, seed } => {
+        Request::Verify { checks, nodes, sample, seed, keep } => {
             let _probing = lab.probing.lock().unwrap_or_else(PoisonError::into_inner);
             let options = verify::VerifyOptions {
                 checks,
                 nodes,
+                keep_frames: keep != Keep::Nothing,
                 sample: sample.map(|pairs| verify::Sample { pairs, seed }),
             };
             let mut progress = |text: &str, took: Duration| {
@@ -166,17 +183,38 @@ fn handle(lab: &Lab, request: Request, stream: &mut UnixStream) -> Result<Value,
                 // The client may have gone; the checks go on and are dropped.
                 let _ = control::send(stream, &event);
             };
-            document(&verify::run(&lab.cluster(), &options, &mut progress)?)
+            let proof = verify::prove(&lab.cluster(), &options, &mut progress)?;
+            if keep == Keep::Packets {
+                let heading = Heading::of(&lab.cluster());
+                *kept = Some(in_memory(|out| record::write(out, &heading, &proof.recording, |_| None))?);
+            }
+            document(&proof.report)
         }
-        Request::Trace { source, target, port, protocol } => {
+        Request::Trace { source, target, port, protocol, keep } => {
             let _probing = lab.probing.lock().unwrap_or_else(PoisonError::into_inner);
             let options = trace::TraceOptions::parse(&source, &target, port, &protocol)?;
-            document(&trace::run(&lab.cluster(), &options)?)
+            let cluster = lab.cluster();
+            let followed = trace::follow(&cluster, &options, keep != Keep::Nothing)?;
+            if keep != Keep::Nothing {
+                *kept = Some(in_memory(|out| followed.write(out, &cluster))?);
+            }
+            document(&followed.trace)
         }
         Request::Kubectl { ask } => kubectl::server::answer(lab, ask),
         Request::Enter { what } => find(&lab.cluster(), what.as_deref()).map(|_| Value::Null),
-        Request::Handover { .. } | Request::Down { .. } => Ok(Value::Null),
+        Request::Handover { .. } | Request::Collect | Request::Down { .. } => Ok(Value::Null),
     }
+}
+
+/// A file that is in memory only, written from its beginning.
+fn in_memory(
+    write: impl FnOnce(BufWriter<File>) -> std::io::Result<BufWriter<File>>,
+) -> Result<File, Failure> {
+    let make = || -> std::io::Result<File> {
+        let file = File::from(memfd_create(c"evidence", MFdFlags::MFD_CLOEXEC)?);
+        write(BufWriter::new(file))?.into_inner().map_err(std::io::IntoInnerError::into_error)
+    };
+    make().context("write the evidence").map_err(Failure::from)
 }
 
 fn document(value: &impl serde::Serialize) -> Result<Value, Failure> {

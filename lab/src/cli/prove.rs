@@ -1,12 +1,15 @@
 //! `podlab verify` and `podlab trace`: the proofs. The supervisor captures and judges; here the answer is
 //! printed.
 
+use std::fs::File;
+use std::io;
 use std::num::NonZeroUsize;
+use std::path::Path;
 
 use serde_json::{Value, json};
 
 use super::{Style, TraceArgs, VerifyArgs};
-use crate::control::{Client, Request};
+use crate::control::{Client, Keep, Request};
 use crate::exit::{self, Failure};
 use crate::output::{self, Format, Steps};
 use crate::trace::{self, Trace};
@@ -23,14 +26,30 @@ pub(super) fn verify(args: VerifyArgs, style: Style) -> Result<u8, Failure> {
         nodes: args.node,
         sample: args.sample.map(NonZeroUsize::get),
         seed: args.seed,
+        keep: keep(args.write.as_deref()),
     };
-    let document = Client::connect(&args.lab.name)?.ask(&request, &mut |text, ms| steps.done(text, ms))?;
+    let mut client = Client::connect(&args.lab.name)?;
+    let document = client.ask(&request, &mut |text, ms| steps.done(text, ms))?;
+    if let Some(path) = &args.write {
+        save(&mut client, path)?;
+    }
     let report: Report = decode(&document)?;
     match style.format {
         Format::Json => output::print_json(&document)?,
         Format::Table => output::print(&verdict::render_table(&report, looks(style)))?,
     }
     Ok(report.exit_code())
+}
+
+fn keep(path: Option<&Path>) -> Keep {
+    if path.is_some() { Keep::Packets } else { Keep::Nothing }
+}
+
+/// Writes what the lab has kept of its answer.
+fn save(client: &mut Client, path: &Path) -> Result<(), Failure> {
+    let mut kept = client.collect()?;
+    let copied = File::create(path).and_then(|mut file| io::copy(&mut kept, &mut file));
+    copied.map(drop).map_err(|err| Failure::new(exit::FAILED, format!("{}: {err}", path.display())))
 }
 
 fn list(style: Style) -> Result<u8, Failure> {
@@ -66,8 +85,13 @@ pub(super) fn trace(args: &TraceArgs, style: Style) -> Result<u8, Failure> {
         target: target.to_owned(),
         port,
         protocol: args.proto.clone(),
+        keep: keep(args.write.as_deref()),
     };
-    let document = Client::connect(&args.lab.name)?.ask(&request, &mut |_, _| {})?;
+    let mut client = Client::connect(&args.lab.name)?;
+    let document = client.ask(&request, &mut |_, _| {})?;
+    if let Some(path) = &args.write {
+        save(&mut client, path)?;
+    }
     let walk: Trace = decode(&document)?;
     match style.format {
         Format::Json => output::print_json(&document)?,

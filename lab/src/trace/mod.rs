@@ -7,16 +7,18 @@ mod render;
 mod walk;
 mod why;
 
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
-use crate::capture::Capture;
+use crate::capture::{self, Capture, Recording};
 use crate::cluster::{Cluster, Containers};
 use crate::exit::{FAILED, Failure, OK};
 use crate::packet::{Arp, Content, Packet, Transport};
 use crate::probe::{ProbeOutcome, ProbeRequest, Protocol, Word};
+use crate::record::{self, Heading};
 use crate::sighting::{Direction, Flow, Flows, Sighting, one_transmission};
 use crate::verdict::{OnWire, Ruling, Seals, Way};
 use crate::verify::NonceMaker;
@@ -115,14 +117,44 @@ impl Trace {
     }
 }
 
+/// A trace, and all that was captured for it.
+#[derive(Debug)]
+pub struct Followed {
+    /// The walk.
+    pub trace: Trace,
+    /// The packets.
+    pub recording: Recording,
+}
+
+impl Followed {
+    /// Writes the packets as pcapng, with the reason of each hop.
+    ///
+    /// # Errors
+    /// The writer's below.
+    pub fn write<W: std::io::Write>(&self, out: W, cluster: &Cluster) -> std::io::Result<W> {
+        let hops = self.trace.walks.iter().flat_map(|walk| walk.hops.iter().map(move |hop| (walk, hop)));
+        let notes: HashMap<(u64, String), String> = hops
+            .map(|(walk, hop)| ((hop.stamp_ns, hop.place()), format!("{}: {}", walk.packet, hop.why)))
+            .collect();
+        let note = |s: &Sighting| notes.get(&(s.stamp_ns, s.to_string())).cloned();
+        record::write(out, &Heading::of(cluster), &self.recording, note)
+    }
+}
+
+/// Sends the probe and follows it, without keeping what was captured. Errors are those of [`follow`].
+pub fn run(cluster: &Cluster, options: &TraceOptions) -> Result<Trace> {
+    follow(cluster, options, false).map(|followed| followed.trace)
+}
+
 /// Sends the probe and follows it. An error is a [`Failure`] of wrong usage for a name that the lab does not have;
 /// else something that stopped the capture or the sidecar.
-pub fn run(cluster: &Cluster, options: &TraceOptions) -> Result<Trace> {
+pub fn follow(cluster: &Cluster, options: &TraceOptions, keep_frames: bool) -> Result<Followed> {
     let containers = sender(cluster, &options.source)?;
     let address = SocketAddr::new(address_of(cluster, &options.target)?, options.port);
     let nonces = NonceMaker::new()?;
     let wanted = move |packet: &Packet| nonces.is_ours(packet) || is_arp(packet) || is_icmp_error(packet);
-    let capture = Capture::start(cluster.spaces(), wanted)?;
+    let listening = capture::Options { keep_frames, ..capture::Options::default() };
+    let capture = Capture::start_with(cluster.spaces(), listening, wanted)?;
     let request = ProbeRequest {
         nonce: nonces.nonce(0),
         protocol: options.protocol,
@@ -145,7 +177,7 @@ pub fn run(cluster: &Cluster, options: &TraceOptions) -> Result<Trace> {
         .collect();
     let drops = recording.drops.values().sum();
     let (ruling, verdict) = walk::judge(&outcome, &walks, drops);
-    Ok(Trace {
+    let trace = Trace {
         schema: SCHEMA.into(),
         lab: cluster.name.clone(),
         source: options.source.clone(),
@@ -160,7 +192,8 @@ pub fn run(cluster: &Cluster, options: &TraceOptions) -> Result<Trace> {
         errors: recording.sightings.iter().filter_map(icmp_error).collect(),
         encrypted: Seals::of(&recording.sightings).sent(),
         drops,
-    })
+    };
+    Ok(Followed { trace, recording })
 }
 
 /// The packets of a flow by name, each in one transmission.
@@ -213,7 +246,7 @@ fn is_arp(packet: &Packet) -> bool {
 }
 
 /// Destination unreachable or time exceeded, of either IP version.
-fn is_icmp_error(packet: &Packet) -> bool {
+pub(crate) fn is_icmp_error(packet: &Packet) -> bool {
     packet.ip().is_some_and(|ip| error_words(ip).is_some())
 }
 

@@ -14,6 +14,7 @@
 mod bed;
 mod capture;
 mod faults;
+mod oracle;
 mod services;
 mod trace;
 mod verify;
