@@ -50,6 +50,8 @@ enum Verb {
     Ls,
     /// Check the four needs of pod networking on captured packets.
     Verify(VerifyArgs),
+    /// Verify, and keep all evidence in one file: packets, verdicts, state, CNI calls, checksums.
+    Report(ReportArgs),
     /// Follow one packet hop by hop.
     Trace(TraceArgs),
     /// Show packets as they go by, or write them to a file that Wireshark opens.
@@ -133,10 +135,9 @@ struct DownArgs {
     graceful: bool,
 }
 
+/// What of a lab is verified.
 #[derive(Debug, Args)]
-struct VerifyArgs {
-    #[command(flatten)]
-    lab: NameArg,
+struct Selection {
     /// The checks to run [default: all].
     checks: Vec<String>,
     /// Only pods of this node as clients; may be given again.
@@ -149,12 +150,34 @@ struct VerifyArgs {
     /// Which sample: another number, other pairs.
     #[arg(long, default_value_t = 1, requires = "sample", env = "PODLAB_VERIFY_SEED")]
     seed: u64,
+}
+
+#[derive(Debug, Args)]
+struct VerifyArgs {
+    #[command(flatten)]
+    lab: NameArg,
+    #[command(flatten)]
+    selection: Selection,
     /// Write the packets that the verdicts rest on to a file, as pcapng.
     #[arg(short, long, value_name = "FILE", env = "PODLAB_VERIFY_WRITE")]
     write: Option<PathBuf>,
+    /// Judge the bundle of `podlab report` again, from its packets alone: no lab, no root, any machine. Says where the
+    /// bundle's own verdicts differ.
+    #[arg(long, value_name = "BUNDLE", conflicts_with_all = ["checks", "node", "sample", "write", "list"])]
+    from: Option<PathBuf>,
     /// List the checks and run none.
     #[arg(long)]
     list: bool,
+}
+
+#[derive(Debug, Args)]
+struct ReportArgs {
+    #[command(flatten)]
+    lab: NameArg,
+    /// Where the evidence goes: report.tgz.
+    file: PathBuf,
+    #[command(flatten)]
+    selection: Selection,
 }
 
 #[derive(Debug, Args)]
@@ -283,6 +306,7 @@ fn dispatch(verb: Verb, style: Style) -> Result<u8, Failure> {
         Verb::Down(args) => labs::down(&args, style),
         Verb::Ls => labs::ls(style),
         Verb::Verify(args) => prove::verify(args, style),
+        Verb::Report(args) => prove::report(args, style),
         Verb::Trace(args) => prove::trace(&args, style),
         Verb::Capture(args) => capture::capture(&args, style),
         Verb::Exec(args) => enter::exec(&args),

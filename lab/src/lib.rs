@@ -5,6 +5,7 @@
 //! calling CNI plugins as a runtime does; the library does not link any plugin.
 
 pub mod agent;
+pub mod bundle;
 pub mod capsule;
 pub mod capture;
 pub mod cli;
@@ -17,6 +18,7 @@ pub mod doctor;
 pub mod encap;
 mod esp;
 pub mod events;
+pub mod evidence;
 pub mod exit;
 pub mod fabric;
 pub mod identity;

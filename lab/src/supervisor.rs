@@ -4,14 +4,13 @@
 //! one request at a time where packets are captured.
 
 use std::fs::File;
-use std::io::{BufReader, BufWriter, Write};
+use std::io::{BufReader, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, mpsc};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
-use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde_json::{Value, json};
 
@@ -24,7 +23,7 @@ use crate::exit::{self, Failure};
 use crate::record::{self, Heading};
 use crate::services::dns::{self, SharedZone};
 use crate::topology::Topology;
-use crate::{capsule, construct, inspect, kubectl, trace, verify};
+use crate::{capsule, construct, evidence, inspect, kubectl, trace, verify};
 
 /// A running lab.
 #[derive(Debug)]
@@ -183,11 +182,17 @@ fn handle(
                 // The client may have gone; the checks go on and are dropped.
                 let _ = control::send(stream, &event);
             };
+            let before = if keep == Keep::Bundle { Some(evidence::state(lab)?) } else { None };
             let proof = verify::prove(&lab.cluster(), &options, &mut progress)?;
-            if keep == Keep::Packets {
-                let heading = Heading::of(&lab.cluster());
-                *kept = Some(in_memory(|out| record::write(out, &heading, &proof.recording, |_| None))?);
-            }
+            *kept = match (keep, before) {
+                (Keep::Bundle, Some(before)) => Some(evidence::gather(lab, &proof, &before)?),
+                (Keep::Packets, _) => {
+                    let heading = Heading::of(&lab.cluster());
+                    let packets = &proof.recording;
+                    Some(evidence::in_memory(|out| record::write(out, &heading, packets, |_| None))?)
+                }
+                _ => None,
+            };
             document(&proof.report)
         }
         Request::Trace { source, target, port, protocol, keep } => {
@@ -196,7 +201,7 @@ fn handle(
             let cluster = lab.cluster();
             let followed = trace::follow(&cluster, &options, keep != Keep::Nothing)?;
             if keep != Keep::Nothing {
-                *kept = Some(in_memory(|out| followed.write(out, &cluster))?);
+                *kept = Some(evidence::in_memory(|out| followed.write(out, &cluster))?);
             }
             document(&followed.trace)
         }
@@ -204,17 +209,6 @@ fn handle(
         Request::Enter { what } => find(&lab.cluster(), what.as_deref()).map(|_| Value::Null),
         Request::Handover { .. } | Request::Collect | Request::Down { .. } => Ok(Value::Null),
     }
-}
-
-/// A file that is in memory only, written from its beginning.
-fn in_memory(
-    write: impl FnOnce(BufWriter<File>) -> std::io::Result<BufWriter<File>>,
-) -> Result<File, Failure> {
-    let make = || -> std::io::Result<File> {
-        let file = File::from(memfd_create(c"evidence", MFdFlags::MFD_CLOEXEC)?);
-        write(BufWriter::new(file))?.into_inner().map_err(std::io::IntoInnerError::into_error)
-    };
-    make().context("write the evidence").map_err(Failure::from)
 }
 
 fn document(value: &impl serde::Serialize) -> Result<Value, Failure> {

@@ -8,29 +8,55 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::{Style, TraceArgs, VerifyArgs};
+use super::{ReportArgs, Selection, Style, TraceArgs, VerifyArgs};
 use crate::control::{Client, Keep, Request};
 use crate::exit::{self, Failure};
 use crate::output::{self, Format, Steps};
 use crate::trace::{self, Trace};
 use crate::verdict::{self, Report};
-use crate::{kubia, verify};
+use crate::verify::Plan;
+use crate::{bundle, kubia, record, verify};
+
+/// The name of the form of what `verify --from` says.
+const AGAIN: &str = "podlab.again/1";
 
 pub(super) fn verify(args: VerifyArgs, style: Style) -> Result<u8, Failure> {
     if args.list {
         return list(style);
     }
+    if let Some(bundle) = &args.from {
+        return again(bundle, style);
+    }
+    let kept = args.write.as_deref().map(|path| (path, Keep::Packets));
+    ask_to_verify(&args.lab.name, args.selection, kept, style)
+}
+
+pub(super) fn report(args: ReportArgs, style: Style) -> Result<u8, Failure> {
+    let code = ask_to_verify(&args.lab.name, args.selection, Some((&args.file, Keep::Bundle)), style)?;
+    if !style.quiet {
+        eprintln!("evidence in {0} · podlab verify --from {0}", args.file.display());
+    }
+    Ok(code)
+}
+
+/// Has a lab verify, saves what is to be kept, and prints the report.
+fn ask_to_verify(
+    lab: &str,
+    selection: Selection,
+    kept: Option<(&Path, Keep)>,
+    style: Style,
+) -> Result<u8, Failure> {
     let steps = Steps::new(style.quiet);
     let request = Request::Verify {
-        checks: args.checks,
-        nodes: args.node,
-        sample: args.sample.map(NonZeroUsize::get),
-        seed: args.seed,
-        keep: keep(args.write.as_deref()),
+        checks: selection.checks,
+        nodes: selection.node,
+        sample: selection.sample.map(NonZeroUsize::get),
+        seed: selection.seed,
+        keep: kept.map_or(Keep::Nothing, |(_, keep)| keep),
     };
-    let mut client = Client::connect(&args.lab.name)?;
+    let mut client = Client::connect(lab)?;
     let document = client.ask(&request, &mut |text, ms| steps.done(text, ms))?;
-    if let Some(path) = &args.write {
+    if let Some((path, _)) = kept {
         save(&mut client, path)?;
     }
     let report: Report = decode(&document)?;
@@ -39,6 +65,46 @@ pub(super) fn verify(args: VerifyArgs, style: Style) -> Result<u8, Failure> {
         Format::Table => output::print(&verdict::render_table(&report, looks(style)))?,
     }
     Ok(report.exit_code())
+}
+
+/// Differences that are shown.
+const SHOWN: usize = 20;
+
+/// Judges a bundle again. What it says of itself is printed only where the packets say otherwise.
+fn again(path: &Path, style: Style) -> Result<u8, Failure> {
+    let refused = |text: String| Failure::usage(format!("{}: {text}", path.display()));
+    let file = File::open(path).map_err(|err| refused(err.to_string()))?;
+    let bundle = bundle::read(io::BufReader::new(file), bundle::Limits::default()).map_err(refused)?;
+    let plan: Plan =
+        serde_json::from_slice(&bundle.plan).map_err(|err| refused(format!("plan.json: {err}")))?;
+    let claimed: Report =
+        serde_json::from_slice(&bundle.verdicts).map_err(|err| refused(format!("verdicts.json: {err}")))?;
+    let recording = record::read(&bundle.packets).map_err(refused)?;
+    let (report, differences) = verify::again(&plan, &recording, &claimed).map_err(refused)?;
+    match style.format {
+        Format::Json => output::print_json(&json!({
+            "schema": AGAIN,
+            "report": report,
+            "differences": differences,
+        }))?,
+        Format::Table => {
+            let mut text = verdict::render_table(&report, looks(style));
+            for it in differences.iter().take(SHOWN) {
+                let (subject, field, claimed, found) = (&it.subject, &it.field, &it.claimed, &it.found);
+                text.push_str(&format!(
+                    "the bundle is wrong about {subject}, {field}: it says {claimed}, the packets say {found}\n"
+                ));
+            }
+            if differences.len() > SHOWN {
+                text.push_str(&format!("and {} more differences\n", differences.len() - SHOWN));
+            }
+            if differences.is_empty() {
+                text.push_str("the packets say what the bundle says\n");
+            }
+            output::print(&text)?;
+        }
+    }
+    Ok(if differences.is_empty() { report.exit_code() } else { exit::FAILED })
 }
 
 fn keep(path: Option<&Path>) -> Keep {

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::time::Duration;
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -43,6 +43,7 @@ pub fn again(
     if let Some(defect) = plan.defect() {
         return Err(defect);
     }
+    let began = Instant::now();
     let flows = Flows::of(&recording.sightings);
     let refusals = Refusals::of(&recording.sightings);
     let mut visits = HashMap::new();
@@ -56,7 +57,7 @@ pub fn again(
     });
     let outcomes = outcomes.collect();
     let seen = Seen { outcomes, visits, recording, holdings: holdings(plan, recording) };
-    let report = judging::report(plan, &seen, Duration::ZERO);
+    let report = judging::report(plan, &seen, began.elapsed());
     let differences = compare(claimed, &report);
     Ok((report, differences))
 }

@@ -4,6 +4,7 @@
 mod cleanliness;
 mod command_line;
 mod document;
+mod evidence;
 mod kubectl;
 mod modes;
 mod scale;
