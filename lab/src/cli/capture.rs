@@ -21,10 +21,10 @@ use crate::cluster::{Role, Space};
 use crate::control::{Client, Request};
 use crate::exit::{self, Failure};
 use crate::identity::Identities;
-use crate::output::Format;
+use crate::output::{self, Format};
 use crate::packet::{Content, Packet, Transport};
 use crate::record::{self, Heading, Recorder};
-use crate::sighting::Sighting;
+use crate::sighting::{Sighting, Spot};
 use crate::verdict::Point;
 
 /// The network namespace among those that a lab hands over.
@@ -59,13 +59,13 @@ pub(super) fn capture(args: &CaptureArgs, style: Style) -> Result<u8, Failure> {
             )));
         }
     }
-    let is_listened_on = |s: &Sighting| {
-        places.is_empty() || places.iter().any(|place| place.has(&s.at.space, &s.at.interface))
-    };
-    let wanted = |s: &Sighting| is_listened_on(s) && filter.holds(&s.packet);
+    let is_heard =
+        |spot: &Spot| places.is_empty() || places.iter().any(|place| place.has(&spot.space, &spot.interface));
+    let wanted = |s: &Sighting| is_heard(&s.at) && filter.holds(&s.packet);
     let limits = Limits { count: args.count, time: args.time };
     if !style.quiet {
-        eprintln!("capturing on {} interfaces of lab {} · Ctrl-C ends", live.facts().count(), args.lab.name);
+        let heard = live.facts().filter(|facts| is_heard(&facts.spot)).count();
+        output::tell(&format!("capturing on {heard} interfaces of lab {} · Ctrl-C ends", args.lab.name));
     }
     let totals = match args.write.as_deref() {
         None => to_text(&mut live, limits, wanted, style)?,
@@ -77,10 +77,8 @@ pub(super) fn capture(args: &CaptureArgs, style: Style) -> Result<u8, Failure> {
     };
     if !style.quiet {
         let drops: u64 = totals.drops.values().sum();
-        eprintln!(
-            "{} packets taken, {} frames seen, {drops} dropped by the kernel",
-            totals.taken, totals.frames
-        );
+        let (taken, frames) = (totals.taken, totals.frames);
+        output::tell(&format!("{taken} packets taken, {frames} frames seen, {drops} dropped by the kernel"));
     }
     Ok(exit::OK)
 }
@@ -174,16 +172,22 @@ fn to_file(
 ) -> Result<Totals, Failure> {
     let broken = |err: io::Error| Failure::new(exit::FAILED, format!("write the capture: {err}"));
     let began = live.began;
-    let recorder = Recorder::new(BufWriter::new(out), heading, live.facts(), began).map_err(broken)?;
-    let recorder = std::cell::RefCell::new(recorder);
-    // Whoever reads along is to know the interfaces before the first packet comes.
-    recorder.borrow_mut().flush().map_err(broken)?;
+    let is_gone = |err: &io::Error| err.kind() == io::ErrorKind::BrokenPipe;
+    let begin = || {
+        let mut recorder = Recorder::new(BufWriter::new(out), heading, live.facts(), began)?;
+        // Whoever reads along is to know the interfaces before the first packet comes.
+        recorder.flush().map(|()| recorder)
+    };
+    let recorder = match begin() {
+        Err(err) if is_gone(&err) => return Ok(Totals::default()),
+        other => std::cell::RefCell::new(other.map_err(broken)?),
+    };
     let totals =
         live.run(limits, wanted, &mut |s| recorder.borrow_mut().sighting(s, None).map(drop), &mut || {
             recorder.borrow_mut().flush()
         })?;
     match recorder.into_inner().finish(live.facts(), &totals.drops, now_ns()) {
-        Err(err) if err.kind() != io::ErrorKind::BrokenPipe => Err(broken(err)),
+        Err(err) if !is_gone(&err) => Err(broken(err)),
         _ => Ok(totals),
     }
 }

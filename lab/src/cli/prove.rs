@@ -34,7 +34,7 @@ pub(super) fn verify(args: VerifyArgs, style: Style) -> Result<u8, Failure> {
 pub(super) fn report(args: ReportArgs, style: Style) -> Result<u8, Failure> {
     let code = ask_to_verify(&args.lab.name, args.selection, Some((&args.file, Keep::Bundle)), style)?;
     if !style.quiet {
-        eprintln!("evidence in {0} · podlab verify --from {0}", args.file.display());
+        output::tell(&format!("evidence in {0} · podlab verify --from {0}", args.file.display()));
     }
     Ok(code)
 }
