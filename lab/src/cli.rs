@@ -191,6 +191,9 @@ struct TraceArgs {
     /// tcp, udp or icmp.
     #[arg(long, default_value = "tcp", env = "PODLAB_TRACE_PROTO")]
     proto: String,
+    /// Tell what nf_tables did with the packets between the interfaces: hook, chain, rule, verdict.
+    #[arg(long, env = "PODLAB_TRACE_HOOKS")]
+    hooks: bool,
     /// Write all packets meanwhile to a file, as pcapng, each with the reason why it was there.
     #[arg(short, long, value_name = "FILE", env = "PODLAB_TRACE_WRITE")]
     write: Option<PathBuf>,

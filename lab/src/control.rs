@@ -60,6 +60,9 @@ pub enum Request {
         port: u16,
         /// `tcp`, `udp` or `icmp`.
         protocol: String,
+        /// What nf_tables does is told too.
+        #[serde(default)]
+        hooks: bool,
         /// What to keep of it, for [`Request::Collect`].
         #[serde(default)]
         keep: Keep,

@@ -195,9 +195,10 @@ fn handle(
             };
             document(&proof.report)
         }
-        Request::Trace { source, target, port, protocol, keep } => {
+        Request::Trace { source, target, port, protocol, hooks, keep } => {
             let _probing = lab.probing.lock().unwrap_or_else(PoisonError::into_inner);
             let options = trace::TraceOptions::parse(&source, &target, port, &protocol)?;
+            let options = trace::TraceOptions { hooks, ..options };
             let cluster = lab.cluster();
             let followed = trace::follow(&cluster, &options, keep != Keep::Nothing)?;
             if keep != Keep::Nothing {

@@ -151,6 +151,7 @@ pub(super) fn trace(args: &TraceArgs, style: Style) -> Result<u8, Failure> {
         target: target.to_owned(),
         port,
         protocol: args.proto.clone(),
+        hooks: args.hooks,
         keep: keep(args.write.as_deref()),
     };
     let mut client = Client::connect(&args.lab.name)?;
