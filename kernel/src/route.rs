@@ -237,7 +237,7 @@ pub fn decide(rtnl: &mut Rtnl, packet: &Packet) -> Result<Route> {
     let mut query = RouteMessage::default();
     query.header.address_family = Family::of(packet.destination).number();
     query.header.destination_prefix_length = bits(packet.destination);
-    query.header.flags = RouteFlags::FibMatch;
+    query.header.flags = RouteFlags::FibMatch | RouteFlags::LookupTable;
     query.attributes.push(RouteAttribute::Destination(packet.destination.into()));
     if let Some(source) = packet.source {
         query.header.source_prefix_length = bits(source);

@@ -28,6 +28,9 @@ const KIND_LOCAL: u8 = 2;
 /// `RTN_*` beside these two, by what they do to a packet (linux/rtnetlink.h).
 const REFUSING: [(u8, &str); 3] = [(6, "blackhole"), (7, "unreachable"), (8, "prohibit")];
 
+/// What to try when nothing that was asked has lost a packet.
+const HINT: &str = "a firewall? try: podlab trace --hooks";
+
 /// What became of a packet that did not arrive.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lost {
@@ -230,9 +233,12 @@ impl Place {
         }
     }
 
-    /// `route 10.244.2.0/24 via 192.0.2.12 on eth0`, with the table where it is not the main one.
+    /// `route 10.244.2.0/24 via 192.0.2.12 on eth0`, `default via …`, with the table where it is not the main one.
     fn route_words(&self, route: &Route) -> String {
-        let mut text = format!("route {}", route.destination());
+        let mut text = match route.destination() {
+            net if net.prefix() == 0 => "default".to_owned(),
+            net => format!("route {net}"),
+        };
         if let Some((_, word)) = REFUSING.iter().find(|(kind, _)| *kind == route.kind) {
             text = format!("{word} {text}");
         }
@@ -281,7 +287,8 @@ impl Place {
         let both = |t: &Tuple| (end(t.source, t.source_port), end(t.destination, t.destination_port));
         let is_of = |flow: &&conntrack::Flow| {
             let known = [both(&flow.original), both(&flow.reply)];
-            known.iter().any(|known| ends.contains(known))
+            // A packet that is translated twice is, after the first time, neither as it was sent nor as it arrives.
+            known.iter().any(|&(from, to)| ends.contains(&(from, to)) || ends.contains(&(to, from)))
         };
         let flow = self.flows.iter().find(is_of)?;
         let words = |t: &Tuple| {
@@ -320,9 +327,37 @@ impl Place {
                 let text = format!("the frame is for {}{}", s.packet.target_mac, own.unwrap_or_default());
                 (LostKind::OtherMac, text)
             }
-            (Direction::In, None) => {
-                let asked = self.asked(ip.target, arrival.unwrap_or(s));
-                self.onward(&asked, Some((s, ip)))
+            (Direction::In, None) => match s.packet.outer {
+                Some(outer) => {
+                    let asked = Asked { destination: outer.target.ip(), source: None, iif: None };
+                    let (kind, reason) = self.onward(&asked, Some((s, ip)));
+                    (kind, format!("in {outer}, which nobody unpacked: {reason}"))
+                }
+                None => self.onward(&self.asked(ip.target, arrival.unwrap_or(s)), Some((s, ip))),
+            },
+        }
+    }
+
+    /// Why the kernel refuses a packet: for its destination, which a packet of the host's own would tell too, or for the way
+    /// it came.
+    fn refused(&self, asked: &Asked) -> (LostKind, String) {
+        let to = asked.destination;
+        let own = self.decide(&Asked { source: None, iif: None, ..*asked });
+        match own {
+            Decision::Refused(libc::EINVAL) => {
+                (LostKind::NoRoute, format!("the route to {to} is a blackhole"))
+            }
+            Decision::Refused(libc::EACCES) => (LostKind::NoRoute, format!("the route to {to} prohibits it")),
+            Decision::Refused(_) => (LostKind::NoRoute, format!("no route to {to}")),
+            Decision::Route(_) if !self.forwards => {
+                (LostKind::NoForwarding, "it does not forward (net.ipv4.ip_forward is 0)".into())
+            }
+            Decision::Route(_) => {
+                let source = asked.source.map(|source| source.to_string()).unwrap_or_default();
+                let text = format!(
+                    "a packet from {source} is not expected on this link (rp_filter), or none can be"
+                );
+                (LostKind::ReversePath, text)
             }
         }
     }
@@ -332,17 +367,7 @@ impl Place {
         let to = asked.destination;
         let route = match self.decide(asked) {
             Decision::Route(route) => route,
-            Decision::Refused(libc::EHOSTUNREACH) if asked.iif.is_some() && !self.forwards => {
-                return (LostKind::NoForwarding, "it does not forward (net.ipv4.ip_forward is 0)".into());
-            }
-            Decision::Refused(libc::EXDEV | libc::EINVAL) if asked.iif.is_some() => {
-                let source = asked.source.map(|source| source.to_string()).unwrap_or_default();
-                let text = format!(
-                    "a packet from {source} is not expected on this link (rp_filter), or none can be"
-                );
-                return (LostKind::ReversePath, text);
-            }
-            Decision::Refused(_) => return (LostKind::NoRoute, format!("no route to {to}")),
+            Decision::Refused(_) => return self.refused(asked),
         };
         let words = self.route_words(&route);
         if route.kind == KIND_LOCAL {
@@ -363,8 +388,10 @@ impl Place {
             Some((hop, Some(found))) if matches!(found.state_word(), "failed" | "incomplete") => {
                 return (LostKind::Neighbour, format!("neighbour {hop} does not answer ({words})"));
             }
+            // Whoever had come so far would have asked for it.
             Some((hop, None)) => {
-                return (LostKind::Neighbour, format!("neighbour {hop} is not known ({words})"));
+                let text = format!("something took it before {words} asked for neighbour {hop} · {HINT}");
+                return (LostKind::Unknown, text);
             }
             _ => {}
         }
@@ -372,7 +399,6 @@ impl Place {
         if let Some((link, len)) = out.zip(len).filter(|(link, len)| *len > link.mtu + 14) {
             return (LostKind::TooBig, format!("{len} bytes, and {} takes {}", link.name, link.mtu));
         }
-        let hint = "a firewall? try: podlab trace --hooks";
-        (LostKind::Unknown, format!("it was not seen to leave, though there is {words} · {hint}"))
+        (LostKind::Unknown, format!("it was not seen to leave, though there is {words} · {HINT}"))
     }
 }

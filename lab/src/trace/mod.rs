@@ -1,7 +1,8 @@
 //! `trace`: one packet's walk through the lab, interface by interface, there and back.
 //!
 //! One probe is sent under a capture of the whole lab. The walk is what was seen; the reasons beside it come from the
-//! route tables and bridges of the namespaces it passed. Nothing is predicted, and nothing is changed.
+//! kernel's tables in the namespaces it passed. Nothing is predicted, and nothing is changed, but that `--hooks` has nf_tables
+//! mark the probe's packets while it runs.
 
 mod causes;
 mod hooks;
@@ -113,7 +114,7 @@ pub struct Trace {
     pub errors: Vec<String>,
     /// Encrypted packets that left nodes meanwhile; what is in them cannot be told.
     pub encrypted: Vec<OnWire>,
-    /// What became of a packet that did not arrive.
+    /// What became of the packet that got no answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lost: Option<Lost>,
     /// Namespaces of which nf_tables could not tell everything.
@@ -217,8 +218,8 @@ pub fn follow(cluster: &Cluster, options: &TraceOptions, keep_frames: bool) -> R
     let walks: Vec<Walk> =
         packets.iter().map(|(name, way, sightings)| Walk::of(name, *way, sightings, &reasons)).collect();
     let lost = match outcome.word {
-        Word::Ok | Word::Refused => None,
-        Word::Timeout | Word::Other => match packets.last() {
+        Word::Ok => None,
+        Word::Refused | Word::Timeout | Word::Other => match packets.last() {
             Some((name, _, sightings)) => {
                 let marks: Vec<Mark> = sightings.iter().filter_map(|s| s.ip()).map(Mark::of).collect();
                 let own = watching.steps.iter().filter(|(mark, _)| marks.contains(mark));

@@ -79,12 +79,12 @@ fn table(walk: &Walk) -> String {
 /// the kernel that its reason does not name already.
 fn beside(hop: &Hop) -> (String, String) {
     let (mut before, mut after) = (String::new(), String::new());
+    for cause in hop.causes.iter().filter(|cause| !cause.starts_with(hop.why.as_str())) {
+        let _ = writeln!(after, "     {cause}");
+    }
     for step in &hop.hooks {
         let place = if step.is_outward() { &mut before } else { &mut after };
         let _ = writeln!(place, "     {}", step.words());
-    }
-    for cause in hop.causes.iter().filter(|cause| !hop.why.contains(cause.as_str())) {
-        let _ = writeln!(after, "     {cause}");
     }
     (before, after)
 }

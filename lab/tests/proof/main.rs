@@ -13,6 +13,7 @@
 
 mod bed;
 mod capture;
+mod causes;
 mod faults;
 mod oracle;
 mod services;

@@ -164,6 +164,34 @@ fn verify_and_trace_write_the_packets_that_they_speak_of() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn a_trace_with_hooks_tells_the_rules_of_a_service_and_leaves_none_of_its_own() -> Result<()> {
+    let lab = Lab::up("hooks", &SMALL)?;
+    lab.k("run web --image=kubia --port=8080 --generator=run/v1")?;
+    lab.k("expose rc web")?;
+    // It goes with the next trace, whoever left it.
+    lab.exec("node1", &["nft", "add", "table", "inet", "podlab-trace"])?;
+    let output = lab.podlab("trace", &["kubia-1", "10.96.0.11", "--hooks", "-o", "json"])?;
+    let trace: Value = serde_json::from_slice(&output.stdout).with_context(|| text(&output))?;
+    let hops = trace["walks"][0]["hops"].as_array().context("no hops")?;
+    let steps: Vec<&Value> =
+        hops.iter().flat_map(|hop| hop["hooks"].as_array().into_iter().flatten()).collect();
+    let is_nat =
+        |step: &&&Value| step["rule"] == "nat" && step["verdict"] == "accept" && step["handle"].is_u64();
+    ensure!(steps.iter().filter(is_nat).count() == 1, "{steps:?}");
+    let causes: Vec<&str> = hops
+        .iter()
+        .flat_map(|hop| hop["causes"].as_array().into_iter().flatten())
+        .filter_map(Value::as_str)
+        .collect();
+    ensure!(causes.iter().any(|cause| cause.contains(" > 10.96.0.11:8080, answers ")), "{causes:?}");
+    for place in ["node1", "node2", "fabric", "kubia-1"] {
+        let tables = lab.exec(place, &["nft", "list", "tables"])?;
+        ensure!(!tables.contains("podlab-trace"), "{place}: {tables}");
+    }
+    Ok(())
+}
+
 /// A lab's evidence, in a directory of its own.
 struct Evidence {
     dir: tempfile::TempDir,
