@@ -96,6 +96,13 @@ impl Walk {
         let hops = sightings.iter().enumerate().filter_map(|(i, s)| {
             let ip = s.ip()?;
             let before = i.checked_sub(1).map(|i| sightings[i]);
+            let (mut why, causes) = (reasons.tables.why(sightings, i), reasons.causes.of(sightings, i));
+            // What the kernel decides counts, where policy rules lead past the main table.
+            let is_routed =
+                s.direction == Direction::Out && s.at.port_of.is_none() && s.packet.outer.is_none();
+            if let Some(decision) = causes.first().filter(|it| is_routed && !it.starts_with(&why)) {
+                why.clone_from(decision);
+            }
             Some(Hop {
                 number: i + 1,
                 space: s.at.space.clone(),
@@ -112,8 +119,8 @@ impl Walk {
                 target_mac: s.packet.target_mac.to_string(),
                 outer: s.packet.outer,
                 changed: before.map(|before| changes(before, s)).unwrap_or_default(),
-                why: reasons.tables.why(sightings, i),
-                causes: reasons.causes.of(sightings, i),
+                why,
+                causes,
                 hooks: Vec::new(),
             })
         });

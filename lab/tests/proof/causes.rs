@@ -184,7 +184,8 @@ fn route_of_another_table_is_the_one_that_is_named() {
     );
     let trace = traced(&cluster, "kubia-1", "kubia-2", false);
     let hop = trace.walks[0].hops.iter().find(|hop| hop.place() == "node1/eth0 out").unwrap();
-    assert_eq!(hop.causes[0], "route 10.244.2.0/24 via 192.0.2.1 on eth0 of table 100", "{}", text(&trace));
+    let words = "route 10.244.2.0/24 via 192.0.2.1 on eth0 of table 100";
+    assert_eq!((hop.causes[0].as_str(), hop.why.as_str()), (words, words), "{}", text(&trace));
 }
 
 #[test]
