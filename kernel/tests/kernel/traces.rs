@@ -53,6 +53,36 @@ fn marked_packet_tells_the_rule_that_dropped_it() {
 }
 
 #[test]
+fn dropped_packets_are_told_with_the_kernels_reason() {
+    with_nfnl(|nfnl, _| {
+        // No such tracepoint before 5.17, and not for everybody.
+        let Ok(mut drops) = kernel::drops::Drops::open() else { return };
+        up(&mut Rtnl::open().unwrap(), 1);
+        let table = Table::new(Family::Ip, "t");
+        let mut batch = Batch::new();
+        batch
+            .add_table(table, None)
+            .add_chain(table, "in", Some(&Hook::new(ChainKind::Filter, Point::Input, priority::FILTER)))
+            .append(table, "in", &Rule::new().l4proto(UDP).dport(Op::Eq, 9).drop());
+        nfnl.commit(batch).unwrap();
+        let stamp = || std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64;
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        drops.read().unwrap();
+        let before = stamp();
+        socket.send_to(b"x", "127.0.0.1:9").unwrap();
+        let after = stamp();
+        // The clocks of samples and of this test may differ by what the conversion takes.
+        let slack = 1_000_000;
+        let told = drops.read().unwrap();
+        let is_it = |d: &&kernel::drops::Dropped| {
+            d.stamp_ns + slack > before && d.stamp_ns < after + slack && d.reason == "NETFILTER_DROP"
+        };
+        let own = told.iter().find(is_it);
+        assert_eq!(own.map(|own| own.ether_type), Some(0x0800), "{told:?}");
+    });
+}
+
+#[test]
 fn the_kernel_decides_on_a_packet_as_it_would_route_it() {
     crate::in_netns(|rtnl, _| {
         let (near, far) = crate::pair(rtnl, "near", "far");

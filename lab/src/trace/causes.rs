@@ -43,6 +43,32 @@ pub struct Lost {
     pub kind: LostKind,
     /// In words, with the kernel's entry.
     pub reason: String,
+    /// The kernel's own word for dropping a packet then and there (`skb:kfree_skb`), where it can be heard.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel: Option<String>,
+}
+
+/// What was dropped meanwhile, anywhere on this machine.
+#[derive(Default)]
+pub(super) struct Dropped(pub(super) Vec<kernel::drops::Dropped>);
+
+/// A packet is dropped this soon after it was seen last, in nanoseconds.
+const SOON_NS: u64 = 300_000;
+/// What the kernel says when a socket of our own has looked at a packet and lets it go.
+const NO_LOSS: [&str; 2] = ["SOCKET_FILTER", "PACKET_SOCK_ERROR"];
+
+impl Dropped {
+    /// The reason for the first packet of the kind that was dropped right after a sighting.
+    fn after(&self, s: &Sighting) -> Option<String> {
+        let ether_type = if s.ip()?.source.is_ipv4() { 0x0800 } else { 0x86dd };
+        let is_it = |d: &&kernel::drops::Dropped| {
+            let after = d.stamp_ns.checked_sub(s.stamp_ns);
+            d.ether_type == ether_type
+                && after.is_some_and(|ns| ns < SOON_NS)
+                && !NO_LOSS.contains(&d.reason.as_str())
+        };
+        self.0.iter().find(is_it).map(|dropped| dropped.reason.clone())
+    }
 }
 
 /// What loses packets.
@@ -151,7 +177,13 @@ impl Causes {
     }
 
     /// What became of the packet of a walk that did not go on after its last sighting.
-    pub(super) fn lost(&self, packet: &str, walk: &[&Sighting], steps: &[&HookStep]) -> Option<Lost> {
+    pub(super) fn lost(
+        &self,
+        packet: &str,
+        walk: &[&Sighting],
+        steps: &[&HookStep],
+        dropped: &Dropped,
+    ) -> Option<Lost> {
         let s = *walk.last()?;
         let place = self.places.get(&s.at.space)?;
         let drop = steps.iter().rev().find(|step| step.space == s.at.space && step.is_drop());
@@ -159,7 +191,14 @@ impl Causes {
             Some(step) => (LostKind::Firewall, format!("dropped at {}", step.words())),
             None => place.fate(s, arrival(walk, walk.len())),
         };
-        Some(Lost { packet: packet.into(), at: Some(s.to_string()), kind, reason })
+        let kernel = dropped.after(s);
+        let kind = match (kind, kernel.as_deref()) {
+            (LostKind::Unknown, Some("NETFILTER_DROP" | "TC_INGRESS" | "TC_EGRESS" | "XDP")) => {
+                LostKind::Firewall
+            }
+            _ => kind,
+        };
+        Some(Lost { packet: packet.into(), at: Some(s.to_string()), kind, reason, kernel })
     }
 
     /// What became of a packet that was seen nowhere: it never left the namespace that sent it.
@@ -170,7 +209,13 @@ impl Causes {
             Some(step) => (LostKind::Firewall, format!("dropped at {}", step.words())),
             None => place.onward(&Asked { destination: target, source: None, iif: None }, None),
         };
-        Some(Lost { packet: "the first packet".into(), at: None, kind, reason: format!("{space}: {reason}") })
+        Some(Lost {
+            packet: "the first packet".into(),
+            at: None,
+            kind,
+            reason: format!("{space}: {reason}"),
+            kernel: None,
+        })
     }
 }
 

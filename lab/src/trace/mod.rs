@@ -14,6 +14,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
 use anyhow::Result;
+use kernel::drops::Drops;
 use serde::{Deserialize, Serialize};
 
 use crate::capture::{self, Capture, Recording};
@@ -26,7 +27,7 @@ use crate::services;
 use crate::sighting::{Direction, Flow, Flows, Sighting, one_transmission};
 use crate::verdict::{OnWire, Ruling, Seals, Way};
 use crate::verify::NonceMaker;
-use causes::Causes;
+use causes::{Causes, Dropped};
 use hooks::{Mark, Watch};
 use walk::Reasons;
 
@@ -196,10 +197,13 @@ pub fn follow(cluster: &Cluster, options: &TraceOptions, keep_frames: bool) -> R
         }
         false => None,
     };
+    // A machine or a user without it goes without the kernel's own words.
+    let mut drops_heard = Drops::open().ok();
     // A panic of another thread leaves the sidecar's pipes as usable as before: answers are numbered.
     let sent =
         containers.sidecar.lock().unwrap_or_else(std::sync::PoisonError::into_inner).probe(vec![request]);
     let recording = capture.stop()?;
+    let dropped = Dropped(drops_heard.as_mut().and_then(|heard| heard.read().ok()).unwrap_or_default());
     let watching = watch.map(Watch::finish).transpose()?.unwrap_or_default();
     let outcome = sent?.remove(0);
 
@@ -224,7 +228,7 @@ pub fn follow(cluster: &Cluster, options: &TraceOptions, keep_frames: bool) -> R
                 let marks: Vec<Mark> = sightings.iter().filter_map(|s| s.ip()).map(Mark::of).collect();
                 let own = watching.steps.iter().filter(|(mark, _)| marks.contains(mark));
                 let own: Vec<&HookStep> = own.map(|(_, step)| step).collect();
-                reasons.causes.lost(name, sightings, &own)
+                reasons.causes.lost(name, sightings, &own, &dropped)
             }
             None => {
                 let all: Vec<&HookStep> = watching.steps.iter().map(|(_, step)| step).collect();

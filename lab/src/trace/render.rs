@@ -30,6 +30,9 @@ pub fn render_trace(trace: &Trace, style: Style) -> String {
     if let Some(lost) = &trace.lost {
         let at = lost.at.as_ref().map(|at| format!(" after {at}")).unwrap_or_default();
         let _ = writeln!(out, "lost: {}{at}: {}", lost.packet, lost.reason);
+        if let Some(word) = &lost.kernel {
+            let _ = writeln!(out, "the kernel dropped a packet there then: {word}");
+        }
     }
     if !trace.gaps.is_empty() {
         let _ =

@@ -47,8 +47,8 @@ pub fn again(
     let flows = Flows::of(&recording.sightings);
     let refusals = Refusals::of(&recording.sightings);
     let mut visits = HashMap::new();
-    let outcomes = plan.probes.iter().map(|probe| match &probe.aim {
-        Aim::Impossible(reason) => Err(reason.clone()),
+    let outcomes = plan.probes.iter().map(|probe| match (&probe.aim, &probe.silent) {
+        (Aim::Impossible(reason), _) | (_, Some(reason)) => Err(reason.clone()),
         _ => {
             let flow = flow_of(probe, probe.local, &flows);
             visits.extend(visit(&flow).map(|visit| (probe.nonce, visit)));

@@ -197,6 +197,7 @@ pub fn prove(
         client: task.client.name.into(),
         nonce: probed.nonces.nonce(i),
         local: probed.outcomes[i].as_ref().ok().and_then(|outcome| outcome.local),
+        silent: probed.outcomes[i].as_ref().err().cloned(),
         aim: task.aim,
     });
     let plan = Plan {

@@ -102,6 +102,9 @@ pub struct Probe {
     pub nonce: Nonce,
     /// The address and port that its client's socket had, as the client says.
     pub local: Option<SocketAddr>,
+    /// Why there is no word of how it ended, where whoever sent it gave none: such a probe proves nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub silent: Option<String>,
     /// What it has to show.
     pub aim: Aim,
 }

@@ -248,6 +248,28 @@ fn watching_leaves_every_ruleset_as_it_was_also_after_one_that_was_cut_off() {
     assert!(steps.count() > 0, "{}", text(&trace));
 }
 
+#[test]
+fn the_kernels_own_word_tells_a_drop_that_no_table_of_rules_shows() {
+    if kernel::drops::Drops::open().is_err() {
+        // A kernel without the tracepoint, or a machine that does not let it be heard: doctor's affair.
+        return;
+    }
+    let cluster = cluster(2, 1);
+    // Before nftrace, conntrack and routing; right behind the capture.
+    let rule = "nft 'add table netdev early; add chain netdev early in { type filter hook ingress device eth0 priority 0; }; \
+                add rule netdev early in tcp dport 8080 drop'";
+    sh(&cluster, "node2", rule);
+    let trace = traced(&cluster, "kubia-1", "kubia-2", true);
+    let lost = trace.lost.clone().unwrap();
+    assert_eq!(
+        (lost.kind, lost.at.as_deref()),
+        (LostKind::Firewall, Some("node2/eth0 in")),
+        "{}",
+        text(&trace)
+    );
+    assert_eq!(lost.kernel.as_deref(), Some("NETFILTER_DROP"), "{}", text(&trace));
+}
+
 /// Packets of others between the same two are not taken for the probe's.
 #[test]
 fn packets_of_others_are_not_the_probes() {
