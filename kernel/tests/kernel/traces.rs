@@ -55,8 +55,7 @@ fn marked_packet_tells_the_rule_that_dropped_it() {
 #[test]
 fn dropped_packets_are_told_with_the_kernels_reason() {
     with_nfnl(|nfnl, _| {
-        // No such tracepoint before 5.17, and not for everybody.
-        let Ok(mut drops) = kernel::drops::Drops::open() else { return };
+        let mut drops = kernel::drops::Drops::open().expect("root, tracefs and a kernel from 5.17 on");
         up(&mut Rtnl::open().unwrap(), 1);
         let table = Table::new(Family::Ip, "t");
         let mut batch = Batch::new();

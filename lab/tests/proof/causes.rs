@@ -247,10 +247,6 @@ fn watching_leaves_every_ruleset_as_it_was_also_after_one_that_was_cut_off() {
 
 #[test]
 fn the_kernels_own_word_tells_a_drop_that_no_table_of_rules_shows() {
-    if kernel::drops::Drops::open().is_err() {
-        // A kernel without the tracepoint, or a machine that does not let it be heard: doctor's affair.
-        return;
-    }
     let cluster = cluster(2, 1);
     // Before nftrace, conntrack and routing; right behind the capture.
     let rule = "nft 'add table netdev early; add chain netdev early in { type filter hook ingress device eth0 priority 0; }; \
