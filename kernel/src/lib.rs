@@ -2,7 +2,7 @@
 //! rules and connections over nfnetlink, network namespaces, sysctls, packet sockets and device offloads.
 //!
 //! Every verb is blocking and returns when the kernel has answered. The crate decides nothing: it knows no CNI, no
-//! IPAM and no policy, it starts no thread except the one that [`Netns::create`] needs, and it retries no change
+//! IPAM and no policy, it starts no thread except those that [`Netns::create`] and [`drops::Drops::open`] need, and it retries no change
 //! but those of [`Nfnl::transact`]. What it does deliberately not hold: devices that no pod uses.
 //!
 //! `unsafe` lives in the private module `sys` only.
@@ -11,6 +11,7 @@ pub mod addr;
 pub mod batch;
 mod channel;
 pub mod conntrack;
+pub mod drops;
 mod error;
 pub mod ethtool;
 pub mod fork;

@@ -218,6 +218,41 @@ pub fn lookup(rtnl: &mut Rtnl, ip: IpAddr) -> Result<Route> {
     rtnl.get(libc::RTM_GETROUTE, &query, first).map_err(|c| c.about(format!("look up the route to {ip}")))
 }
 
+/// A packet, as far as routes and rules look at it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Packet {
+    /// Where it goes.
+    pub destination: IpAddr,
+    /// Where it comes from; None lets the kernel choose.
+    pub source: Option<IpAddr>,
+    /// The link that it came in by; None for a packet of this host's own.
+    pub iif: Option<u32>,
+}
+
+/// What the kernel would do with a packet now: the entry of a table that rules and routes lead to (RTM_F_FIB_MATCH, so from
+/// 4.13 on). The error is the kernel's own for such a packet: ENETUNREACH without a route, EHOSTUNREACH where it does not
+/// forward, EXDEV (EINVAL from 6.14 on) where the source is expected elsewhere (`rp_filter`).
+pub fn decide(rtnl: &mut Rtnl, packet: &Packet) -> Result<Route> {
+    let bits = |ip: IpAddr| if ip.is_ipv4() { 32 } else { 128 };
+    let mut query = RouteMessage::default();
+    query.header.address_family = Family::of(packet.destination).number();
+    query.header.destination_prefix_length = bits(packet.destination);
+    query.header.flags = RouteFlags::FibMatch | RouteFlags::LookupTable;
+    query.attributes.push(RouteAttribute::Destination(packet.destination.into()));
+    if let Some(source) = packet.source {
+        query.header.source_prefix_length = bits(source);
+        query.attributes.push(RouteAttribute::Source(source.into()));
+    }
+    query.attributes.extend(packet.iif.map(RouteAttribute::Iif));
+    let first = |payload: &[u8]| {
+        let mut all = Vec::new();
+        read(payload, &mut all)?;
+        all.into_iter().next().ok_or_else(|| wire::malformed("a route of no IP family"))
+    };
+    let subject = || format!("decide on a packet to {}", packet.destination);
+    rtnl.get(libc::RTM_GETROUTE, &query, first).map_err(|c| c.about(subject()))
+}
+
 pub(crate) fn about(verb: &str, route: &Route) -> String {
     let mut text = format!("{verb} route {}", route.destination());
     let mut more = |word: &str, value: Option<String>| {

@@ -1,14 +1,17 @@
 //! The system calls that no safe wrapper covers: packet sockets, SIOCETHTOOL, TUNSETIFF and its kin, fork(2),
-//! getrandom(2), descriptors by number.
+//! getrandom(2), descriptors by number, rings of tracepoint samples.
 //!
 //! The only file of the workspace that may hold `unsafe`. Each function takes and gives plain safe values; the
-//! structures and numbers are those of linux/if_packet.h, linux/ethtool.h, linux/if_tun.h and linux/if.h.
+//! structures and numbers are those of linux/if_packet.h, linux/ethtool.h, linux/if_tun.h, linux/if.h and linux/perf_event.h.
+//! It is long because it is the only one.
 #![allow(unsafe_code)]
 
 use std::io::{Error, Read, Result, Write};
 use std::mem::{size_of, zeroed};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use libc::{c_int, c_void, socklen_t};
 
@@ -476,5 +479,113 @@ mod tests {
             let e = ethtool_value(&socket, name, 0x2b, 0).unwrap_err();
             assert_eq!(e.raw_os_error(), Some(libc::ENODEV), "{name:?}");
         }
+    }
+}
+
+/// `struct perf_event_attr` as of PERF_ATTR_SIZE_VER5 (linux/perf_event.h), in words of eight bytes.
+const PERF_WORDS: usize = 14;
+/// PERF_TYPE_TRACEPOINT
+const PERF_TRACEPOINT: u64 = 2;
+/// PERF_SAMPLE_TIME and PERF_SAMPLE_RAW
+const PERF_TIME_AND_RAW: u64 = 1 << 2 | 1 << 10;
+/// The bit `use_clockid`.
+const PERF_USE_CLOCK: u64 = 1 << 25;
+/// PERF_FLAG_FD_CLOEXEC
+const PERF_CLOEXEC: libc::c_ulong = 8;
+/// Where the ring's ends stand in its first page: `data_head`, `data_tail` of `struct perf_event_mmap_page`.
+const RING_HEAD: usize = 1024;
+const RING_TAIL: usize = 1032;
+/// Pages of data; a power of two.
+const RING_PAGES: usize = 64;
+/// PERF_RECORD_SAMPLE
+const RING_SAMPLE: u32 = 9;
+
+/// The samples of a tracepoint on one processor (perf_event_open(2)), in a ring in memory. Nobody else reads from it.
+#[derive(Debug)]
+pub(crate) struct Ring {
+    /// Holds the event: with it go the samples.
+    _fd: OwnedFd,
+    base: NonNull<u8>,
+    page: usize,
+}
+
+// SAFETY: the mapping is this value's own, and goes with it, on whatever thread.
+unsafe impl Send for Ring {}
+
+impl Ring {
+    /// Samples the tracepoint of this number on a processor, stamped by CLOCK_MONOTONIC.
+    pub(crate) fn open(tracepoint: u64, processor: i32) -> Result<Ring> {
+        let mut attr = [0u64; PERF_WORDS];
+        attr[0] = PERF_TRACEPOINT | (size_of_val(&attr) as u64) << 32;
+        attr[1] = tracepoint;
+        attr[2] = 1;
+        attr[3] = PERF_TIME_AND_RAW;
+        attr[5] = PERF_USE_CLOCK;
+        attr[11] = (libc::CLOCK_MONOTONIC as u64) << 32;
+        // SAFETY: the kernel reads as many bytes of the attribute as it says that it has.
+        let fd = unsafe {
+            libc::syscall(libc::SYS_perf_event_open, attr.as_ptr(), -1, processor, -1, PERF_CLOEXEC)
+        };
+        let fd = i32::try_from(fd).ok().filter(|fd| *fd >= 0).ok_or_else(Error::last_os_error)?;
+        // SAFETY: a descriptor that the kernel has just given, and nobody else has.
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        // SAFETY: no pointer is passed.
+        let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as usize;
+        let len = page * (1 + RING_PAGES);
+        let access = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: a new mapping at an address of the kernel's choice.
+        let base =
+            unsafe { libc::mmap(std::ptr::null_mut(), len, access, libc::MAP_SHARED, fd.as_raw_fd(), 0) };
+        if base == libc::MAP_FAILED {
+            return Err(Error::last_os_error());
+        }
+        let base = NonNull::new(base.cast::<u8>()).ok_or_else(|| Error::from_raw_os_error(libc::ENOMEM))?;
+        Ok(Ring { _fd: fd, base, page })
+    }
+
+    fn end(&self, at: usize) -> &AtomicU64 {
+        // SAFETY: an aligned word in the first page of the mapping, which lives as long as self does; the kernel changes
+        // it as an atomic does.
+        unsafe { AtomicU64::from_ptr(self.base.add(at).as_ptr().cast()) }
+    }
+
+    fn byte(&self, at: u64) -> u8 {
+        let offset = self.page + (at as usize & (self.page * RING_PAGES - 1));
+        // SAFETY: within the mapping's data; below the head that was read, the kernel writes no more until the tail has
+        // passed.
+        unsafe { self.base.add(offset).as_ptr().read_volatile() }
+    }
+
+    /// The samples that wait: time in nanoseconds, and the tracepoint's record.
+    pub(crate) fn samples(&mut self) -> Vec<(u64, Vec<u8>)> {
+        let head = self.end(RING_HEAD).load(Ordering::Acquire);
+        let mut at = self.end(RING_TAIL).load(Ordering::Relaxed);
+        let mut all = Vec::new();
+        while head.wrapping_sub(at) >= 8 {
+            let take =
+                |from: u64, len: usize| (0..len as u64).map(|i| self.byte(from + i)).collect::<Vec<u8>>();
+            let header = take(at, 8);
+            let kind = u32::from_ne_bytes([header[0], header[1], header[2], header[3]]);
+            let size = u64::from(u16::from_ne_bytes([header[6], header[7]]));
+            if size < 8 {
+                break;
+            }
+            if kind == RING_SAMPLE && size >= 20 {
+                let body = take(at + 8, size as usize - 8);
+                let time = u64::from_ne_bytes(std::array::from_fn(|i| body[i]));
+                let len = u32::from_ne_bytes(std::array::from_fn(|i| body[8 + i])) as usize;
+                all.extend(body.get(12..12 + len).map(|raw| (time, raw.to_vec())));
+            }
+            at += size;
+        }
+        self.end(RING_TAIL).store(at, Ordering::Release);
+        all
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        // SAFETY: the mapping that open made, which nobody uses after this.
+        unsafe { libc::munmap(self.base.as_ptr().cast(), self.page * (1 + RING_PAGES)) };
     }
 }

@@ -1,31 +1,35 @@
 //! Captures: one packet socket in every namespace of a lab, read by one thread.
 //!
-//! Frames are decoded as they come and forgotten unless they are asked for. Nothing is joined or judged here, and
-//! nothing is written to a file. How many frames the kernel had to drop is always told: a capture with holes proves
-//! nothing.
+//! Frames are decoded as they come and forgotten unless they are asked for; their bytes are kept only where a file is to
+//! be written. Nothing is joined or judged here. How many frames the kernel had to drop is always told: a capture with
+//! holes proves nothing.
 
-use std::collections::{HashMap, HashSet};
+mod ear;
+pub mod filter;
+pub mod live;
+
+use std::collections::HashMap;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
+use std::time::SystemTime;
 
 use anyhow::{Context, Result, anyhow};
+use kernel::Netns;
 use kernel::packet::{Instruction, PacketSocket};
-use kernel::{Netns, Rtnl, link};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-use crate::cluster::{Role, Space};
+use crate::cluster::Space;
 use crate::packet::Packet;
-use crate::sighting::{self, Direction, Sighting, Spot};
+use crate::sighting::{self, Sighting};
+use ear::{Ear, LONGEST};
 
-/// `PACKET_OTHERHOST`, linux/if_packet.h.
-const OTHERHOST: u8 = 3;
-/// Longer than any frame, those that an offload put together included.
-const LONGEST: usize = 128 * 1024;
+pub use ear::{Facts, facts};
+
 /// Frames read from one socket before the next has its turn.
 const TURN: usize = 256;
 /// Frames are let gather for this long: a wake-up for each would cost the probes more than the frames do.
@@ -70,6 +74,25 @@ pub struct Recording {
     pub frames: u64,
     /// Frames that the kernel dropped because they were not read fast enough, by namespace, where there are any.
     pub drops: HashMap<String, u64>,
+    /// The interfaces that were listened on, where frames are kept.
+    pub interfaces: Vec<Facts>,
+    /// When it began and ended, in nanoseconds since 1970.
+    pub lasted: (u64, u64),
+}
+
+/// What a capture passes over, and what it keeps.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Options {
+    /// ARP is passed over by the kernel: a bridge with hundreds of ports sends each question to all of them, hundreds of
+    /// frames to every one that a probe is made of.
+    pub without_arp: bool,
+    /// The bytes of frames and the properties of interfaces are kept, to be written to a file.
+    pub keep_frames: bool,
+}
+
+/// Nanoseconds since 1970.
+pub(crate) fn now_ns() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
 }
 
 /// A capture that runs.
@@ -94,16 +117,17 @@ impl Capture {
         spaces: impl IntoIterator<Item = &'a Space>,
         wanted: impl Fn(&Packet) -> bool + Send + 'static,
     ) -> Result<Capture> {
-        Self::listen(spaces.into_iter().map(|space| Ear::open(space, &[])).collect::<Result<_>>()?, wanted)
+        Self::start_with(spaces, Options::default(), wanted)
     }
 
-    /// As [`Capture::start`], without ARP, which the kernel passes over: a bridge with hundreds of ports sends each
-    /// question to all of them, hundreds of frames to every one that a probe is made of.
-    pub fn start_without_arp<'a>(
+    /// As [`Capture::start`], with options.
+    pub fn start_with<'a>(
         spaces: impl IntoIterator<Item = &'a Space>,
+        options: Options,
         wanted: impl Fn(&Packet) -> bool + Send + 'static,
     ) -> Result<Capture> {
-        let ears = spaces.into_iter().map(|space| Ear::open(space, &NO_ARP));
+        let filter: &[Instruction] = if options.without_arp { &NO_ARP } else { &[] };
+        let ears = spaces.into_iter().map(|space| Ear::open(space, filter, options.keep_frames));
         Self::listen(ears.collect::<Result<_>>()?, wanted)
     }
 
@@ -121,7 +145,7 @@ impl Capture {
         let told = stop.clone();
         let thread = std::thread::Builder::new()
             .name("capture".into())
-            .spawn(move || Listener { ears, epoll, told, wanted }.listen())
+            .spawn(move || Listener { ears, epoll, told, wanted, began: now_ns() }.listen())
             .context("start the capture's thread")?;
         Ok(Capture { thread: Some(thread), stop })
     }
@@ -135,55 +159,12 @@ impl Capture {
     }
 }
 
-/// A socket in one namespace, and what its links are called.
-struct Ear {
-    space: String,
-    role: Role,
-    socket: PacketSocket,
-    spots: HashMap<u32, Arc<Spot>>,
-    /// Links whose packets have no Ethernet header.
-    bare: HashSet<u32>,
-}
-
-impl Ear {
-    fn open(space: &Space, filter: &[Instruction]) -> Result<Ear> {
-        let context = || format!("capture in {}", space.name);
-        let socket = PacketSocket::open_filtered(&space.netns, filter).with_context(context)?;
-        let links =
-            Rtnl::open_in(&space.netns).and_then(|mut rtnl| link::list(&mut rtnl)).with_context(context)?;
-        let name_of = |index: u32| links.iter().find(|l| l.index == index).map(|l| l.name.clone());
-        let spots = links.iter().map(|link| {
-            let spot = Spot {
-                space: space.name.clone(),
-                role: space.role,
-                interface: link.name.clone(),
-                port_of: link.master.and_then(name_of),
-                is_bridge: link.kind.as_deref() == Some("bridge"),
-            };
-            (link.index, Arc::new(spot))
-        });
-        let bare = links.iter().filter(|link| link.mac.is_none()).map(|link| link.index).collect();
-        Ok(Ear { space: space.name.clone(), role: space.role, spots: spots.collect(), bare, socket })
-    }
-
-    /// A link that was made after the capture began has a number only.
-    fn spot(&mut self, index: u32) -> Arc<Spot> {
-        let made_later = || Spot {
-            space: self.space.clone(),
-            role: self.role,
-            interface: format!("link {index}"),
-            port_of: None,
-            is_bridge: false,
-        };
-        self.spots.entry(index).or_insert_with(|| Arc::new(made_later())).clone()
-    }
-}
-
 struct Listener<F> {
     ears: Vec<Ear>,
     epoll: Epoll,
     told: Arc<EventFd>,
     wanted: F,
+    began: u64,
 }
 
 impl<F: Fn(&Packet) -> bool> Listener<F> {
@@ -199,7 +180,7 @@ impl<F: Fn(&Packet) -> bool> Listener<F> {
             };
             for event in ready.iter().filter(|e| e.data() != STOP) {
                 let ear = &mut self.ears[event.data() as usize];
-                read(ear, &mut buffer, &self.wanted, &mut recording, TURN)?;
+                ear.read(&mut buffer, &self.wanted, TURN, &mut |s| recording.sightings.push(s))?;
             }
             let mut told = [PollFd::new(self.told.as_fd(), PollFlags::POLLIN)];
             match poll(&mut told, PollTimeout::from(GATHER_MS)) {
@@ -209,13 +190,15 @@ impl<F: Fn(&Packet) -> bool> Listener<F> {
             }
         }
         for ear in &mut self.ears {
-            read(ear, &mut buffer, &self.wanted, &mut recording, usize::MAX)?;
-            let stats = ear.socket.stats().with_context(|| format!("capture in {}", ear.space))?;
+            ear.read(&mut buffer, &self.wanted, usize::MAX, &mut |s| recording.sightings.push(s))?;
+            let stats = ear.stats()?;
             recording.frames += stats.packets;
             if stats.drops > 0 {
                 recording.drops.insert(ear.space.clone(), stats.drops);
             }
+            recording.interfaces.append(&mut ear.take_facts());
         }
+        recording.lasted = (self.began, now_ns());
         close(self.ears);
         sighting::sort(&mut recording.sightings);
         Ok(recording)
@@ -233,30 +216,4 @@ fn close(mut ears: Vec<Ear>) {
             let _ = std::thread::Builder::new().spawn_scoped(scope, move || drop(part));
         }
     });
-}
-
-/// Reads up to `most` frames, fewer when there are no more.
-fn read(
-    ear: &mut Ear,
-    buffer: &mut [u8],
-    wanted: &impl Fn(&Packet) -> bool,
-    recording: &mut Recording,
-    most: usize,
-) -> Result<()> {
-    for _ in 0..most {
-        let frame = ear.socket.recv(buffer).with_context(|| format!("capture in {}", ear.space))?;
-        let Some(frame) = frame else { break };
-        let decode = if ear.bare.contains(&frame.ifindex) { Packet::decode_bare } else { Packet::decode };
-        let Some(packet) = decode(&buffer[..frame.len]) else { continue };
-        if wanted(&packet) {
-            recording.sightings.push(Sighting {
-                at: ear.spot(frame.ifindex),
-                direction: if frame.outgoing { Direction::Out } else { Direction::In },
-                stamp_ns: frame.stamp_ns,
-                is_overheard: frame.packet_type == OTHERHOST,
-                packet,
-            });
-        }
-    }
-    Ok(())
 }

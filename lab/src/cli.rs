@@ -1,5 +1,6 @@
 //! The command line: what can be said, and which file does it. One file a verb below `cli/`.
 
+mod capture;
 mod doctor;
 mod enter;
 mod faults;
@@ -55,8 +56,12 @@ enum Verb {
     Ls,
     /// Check the four needs of pod networking on captured packets.
     Verify(VerifyArgs),
+    /// Verify, and keep all evidence in one file: packets, verdicts, state, CNI calls, checksums.
+    Report(ReportArgs),
     /// Follow one packet hop by hop.
     Trace(TraceArgs),
+    /// Show packets as they go by, or write them to a file that Wireshark opens.
+    Capture(CaptureArgs),
     /// Find what keeps two places from reaching each other: probes, captures, and what the kernels have on the way.
     Why(WhyArgs),
     /// List what can be broken in a lab.
@@ -168,10 +173,9 @@ struct DownArgs {
     graceful: bool,
 }
 
+/// What of a lab is verified.
 #[derive(Debug, Args)]
-struct VerifyArgs {
-    #[command(flatten)]
-    lab: NameArg,
+struct Selection {
     /// The checks to run [default: those of the topology, or all].
     checks: Vec<String>,
     /// Only pods of this node as clients; may be given again.
@@ -184,12 +188,37 @@ struct VerifyArgs {
     /// Which sample: another number, other pairs.
     #[arg(long, default_value_t = 1, requires = "sample", env = "PODLAB_VERIFY_SEED")]
     seed: u64,
+}
+
+#[derive(Debug, Args)]
+struct VerifyArgs {
+    #[command(flatten)]
+    lab: NameArg,
+    #[command(flatten)]
+    selection: Selection,
+    /// Write the packets that the verdicts rest on to a file, as pcapng.
+    #[arg(short, long, value_name = "FILE", env = "PODLAB_VERIFY_WRITE")]
+    write: Option<PathBuf>,
+    /// Judge the bundle of `podlab report` again, from its packets alone: no lab, no root, any machine. Says where the
+    /// bundle's own verdicts differ.
+    #[arg(long, value_name = "BUNDLE", conflicts_with_all = ["checks", "node", "sample", "write", "list"])]
+    from: Option<PathBuf>,
     /// Also write the verdicts as JUnit's XML into this file.
     #[arg(long, value_name = "FILE", env = "PODLAB_VERIFY_JUNIT")]
     junit: Option<PathBuf>,
     /// List the checks and run none.
     #[arg(long)]
     list: bool,
+}
+
+#[derive(Debug, Args)]
+struct ReportArgs {
+    #[command(flatten)]
+    lab: NameArg,
+    /// Where the evidence goes: report.tgz.
+    file: PathBuf,
+    #[command(flatten)]
+    selection: Selection,
 }
 
 #[derive(Debug, Args)]
@@ -203,6 +232,34 @@ struct TraceArgs {
     /// tcp, udp or icmp.
     #[arg(long, default_value = "tcp", env = "PODLAB_TRACE_PROTO")]
     proto: String,
+    /// Tell what nf_tables did with the packets between the interfaces: hook, chain, rule, verdict.
+    #[arg(long, env = "PODLAB_TRACE_HOOKS")]
+    hooks: bool,
+    /// Write all packets meanwhile to a file, as pcapng, each with the reason why it was there.
+    #[arg(short, long, value_name = "FILE", env = "PODLAB_TRACE_WRITE")]
+    write: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct CaptureArgs {
+    #[command(flatten)]
+    lab: NameArg,
+    /// Where: a pod, a node, fabric or outside, and perhaps an interface: node1, node1/eth0 [default: everywhere].
+    #[arg(value_name = "PLACE[/INTERFACE]")]
+    places: Vec<String>,
+    #[arg(short, long, value_name = "WORDS", env = "PODLAB_CAPTURE_FILTER",
+        help = format!("Which packets: {}", crate::capture::filter::WORDS))]
+    filter: Option<String>,
+    /// Write pcapng to a file instead of text; `-` is standard output: podlab capture -w - | wireshark -k -i -
+    #[arg(short, long, value_name = "FILE", env = "PODLAB_CAPTURE_WRITE")]
+    write: Option<PathBuf>,
+    /// End after so many packets; a packet counts at each interface where it is seen.
+    #[arg(short, long, value_name = "N", env = "PODLAB_CAPTURE_COUNT",
+        value_parser = clap::value_parser!(u64).range(1..))]
+    count: Option<u64>,
+    /// End after a time: 10s, 500ms, 2m.
+    #[arg(long = "for", value_name = "DURATION", env = "PODLAB_CAPTURE_FOR", value_parser = capture::duration)]
+    time: Option<std::time::Duration>,
 }
 
 #[derive(Debug, Args)]
@@ -369,11 +426,13 @@ fn dispatch(verb: Verb, style: Style) -> Result<u8, Failure> {
         Verb::Down(args) => labs::down(&args, style),
         Verb::Ls => labs::ls(style),
         Verb::Verify(args) => prove::verify(args, style),
+        Verb::Report(args) => prove::report(args, style),
         Verb::Trace(args) => prove::trace(&args, style),
         Verb::Why(args) => prove::why(args, style),
         Verb::Faults(args) => faults::faults(&args, style),
         Verb::Break(args) => faults::inject(args, style),
         Verb::Heal(args) => faults::heal(args, style),
+        Verb::Capture(args) => capture::capture(&args, style),
         Verb::Exec(args) => enter::exec(&args),
         Verb::Run(args) => run::run(&args, style),
         Verb::Inspect(args) => inspect::inspect(&args, style),

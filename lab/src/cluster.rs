@@ -19,7 +19,7 @@ use crate::probe::Sidecar;
 use crate::topology::Ranges;
 
 /// What a namespace stands for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Role {
     /// A router between the nodes and the world outside, with or without a switch.
     Fabric,
@@ -29,6 +29,23 @@ pub enum Role {
     Outside,
     /// A pod.
     Pod,
+}
+
+impl Role {
+    /// `fabric`, `node`, `outside` or `pod`.
+    pub fn word(self) -> &'static str {
+        match self {
+            Role::Fabric => "fabric",
+            Role::Node => "node",
+            Role::Outside => "outside",
+            Role::Pod => "pod",
+        }
+    }
+
+    /// The role of that word.
+    pub fn of_word(word: &str) -> Option<Role> {
+        [Role::Fabric, Role::Node, Role::Outside, Role::Pod].into_iter().find(|role| role.word() == word)
+    }
 }
 
 /// A network namespace with a name.

@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, IoSlice, IoSliceMut, Write};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::sync::OnceLock;
@@ -47,6 +47,9 @@ pub enum Request {
         /// Which sample.
         #[serde(default)]
         seed: u64,
+        /// What to keep of it, for [`Request::Collect`].
+        #[serde(default)]
+        keep: Keep,
     },
     /// One packet's walk.
     Trace {
@@ -58,6 +61,12 @@ pub enum Request {
         port: u16,
         /// `tcp`, `udp` or `icmp`.
         protocol: String,
+        /// What nf_tables does is told too.
+        #[serde(default)]
+        hooks: bool,
+        /// What to keep of it, for [`Request::Collect`].
+        #[serde(default)]
+        keep: Keep,
     },
     /// What is broken between two places.
     Why {
@@ -82,6 +91,9 @@ pub enum Request {
     },
     /// The faults that are active.
     Active,
+    /// The file that was kept of the last answer on this connection. Answered by a descriptor alone, as
+    /// [`Request::Handover`].
+    Collect,
     /// What `podlab kubectl` wants.
     Kubectl {
         /// The question or order.
@@ -103,6 +115,19 @@ pub enum Request {
         /// Deletes every pod by CNI DEL first.
         graceful: bool,
     },
+}
+
+/// What the supervisor keeps of an answer, as a file in memory.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Keep {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// The packets, as pcapng.
+    Packets,
+    /// All the evidence, as a bundle.
+    Bundle,
 }
 
 /// What the supervisor says.
@@ -206,6 +231,13 @@ pub struct Client {
     reader: BufReader<UnixStream>,
 }
 
+impl AsFd for Client {
+    /// The connection, which the lab closes when it ends.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
+}
+
 impl Client {
     /// Connects to the lab of that name.
     ///
@@ -246,13 +278,24 @@ impl Client {
     ///
     /// # Errors
     /// There is no such namespace.
-    pub fn enter(mut self, what: Option<&str>) -> Result<Vec<File>, Failure> {
+    pub fn enter(&mut self, what: Option<&str>) -> Result<Vec<File>, Failure> {
         let what = what.map(str::to_owned);
         self.ask(&Request::Enter { what: what.clone() }, &mut |_, _| {})?;
         send(&mut self.stream, &Request::Handover { what })
             .map_err(|err| Failure::new(exit::FAILED, format!("ask the lab: {err}")))?;
         receive_descriptors(&self.stream)
             .map_err(|err| Failure::new(exit::FAILED, format!("namespaces of the lab: {err}")))
+    }
+
+    /// Collects the file that was kept of the last answer; see [`Keep`].
+    ///
+    /// # Errors
+    /// The lab is gone.
+    pub fn collect(&mut self) -> Result<File, Failure> {
+        let broken = |err: std::io::Error| Failure::new(exit::FAILED, format!("evidence of the lab: {err}"));
+        send(&mut self.stream, &Request::Collect).map_err(broken)?;
+        let mut files = receive_descriptors(&self.stream).map_err(broken)?;
+        files.pop().ok_or_else(|| broken(std::io::ErrorKind::UnexpectedEof.into()))
     }
 
     /// Waits until the supervisor closes the connection, which it does when it ends, and until the lab's name is free: init

@@ -9,7 +9,6 @@ use kernel::{Netns, Nfnl, Rtnl, addr, link, neigh, nft, route, rule, sysctl, tc}
 use serde_json::{Map, Value, json};
 
 use crate::breaking;
-use crate::cluster::Role;
 use crate::construct::netns_path;
 use crate::exit::Failure;
 use crate::supervisor::{Lab, unknown};
@@ -28,7 +27,7 @@ pub fn inspect(lab: &Lab, what: Option<&str>) -> Result<Value, Failure> {
     let mut document = Map::new();
     document.insert("schema".into(), SCHEMA.into());
     document.insert("name".into(), name.into());
-    document.insert("role".into(), role(space.role).into());
+    document.insert("role".into(), space.role.word().into());
     if let Some(pod) = cluster.pod(name) {
         let node = &cluster.nodes[pod.node].space.name;
         document.insert("node".into(), node.as_str().into());
@@ -44,15 +43,6 @@ pub fn inspect(lab: &Lab, what: Option<&str>) -> Result<Value, Failure> {
         kernel_state(&space.netns).map_err(|err| Failure::from(err.context(format!("inspect {name}"))))?;
     document.extend(state);
     Ok(Value::Object(document))
-}
-
-fn role(role: Role) -> &'static str {
-    match role {
-        Role::Fabric => "fabric",
-        Role::Node => "node",
-        Role::Outside => "outside",
-        Role::Pod => "pod",
-    }
 }
 
 fn whole(lab: &Lab) -> Value {

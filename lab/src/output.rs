@@ -109,6 +109,11 @@ impl Steps {
     }
 }
 
+/// One line on standard error, for people; that nobody reads it is no failure.
+pub fn tell(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
 /// A table: columns as wide as their widest cell, two blanks between, no lines drawn.
 pub fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     let width = |column: usize| {

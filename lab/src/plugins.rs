@@ -4,6 +4,8 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::fs::OpenOptions;
+use std::io::Write;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,7 +14,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, bail};
 use cni::runtime::{Added, Attachment, Network, Runtime, Transcript};
 use kernel::Mac;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::construct::{IFNAME, netns_path};
 use crate::topology::{Topology, pod_mac};
@@ -45,6 +47,33 @@ pub fn path(topology: &Topology) -> Result<Vec<PathBuf>> {
         symlink(&beside, dir.join(name)).with_context(|| format!("plugin {name}"))?;
     }
     Ok(vec![dir])
+}
+
+/// The capsule's own directory of transcripts, a file for each node.
+const TRANSCRIPTS: &str = "/run/podlab/cni";
+
+/// Every call of a plugin since the lab was made, a document in a line each, the nodes one after the other.
+///
+/// # Errors
+/// A file that cannot be read.
+pub fn transcripts() -> Result<Vec<u8>> {
+    let read = || -> std::io::Result<Vec<u8>> {
+        let mut paths = Vec::new();
+        for entry in std::fs::read_dir(TRANSCRIPTS)? {
+            paths.push(entry?.path());
+        }
+        paths.sort();
+        let mut all = Vec::new();
+        for path in paths {
+            all.extend(std::fs::read(path)?);
+        }
+        Ok(all)
+    };
+    match read() {
+        // No pod was ever made.
+        Err(err) if err.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        other => other.with_context(|| format!("read {TRANSCRIPTS}")),
+    }
 }
 
 /// One node's network and how its plugins are run.
@@ -100,11 +129,27 @@ impl Plugins {
     /// The plugin's words, with all that went into it and came out.
     pub fn add(&self, pod: &str) -> Result<Added> {
         let report = self.runtime.add_list(&self.network, &self.attachment(pod));
+        self.remember(pod, &report.calls)?;
         report.outcome.map_err(|err| {
             let call = report.calls.iter().find(|call| call.exit != Some(0));
             let call = call.map(transcript).unwrap_or_default();
             anyhow!("{}: CNI ADD of pod {pod} to network {:?}: {err}{call}", self.node, self.network.name)
         })
+    }
+
+    /// Adds calls to the node's transcripts, a document in a line each.
+    fn remember(&self, pod: &str, calls: &[Transcript]) -> Result<()> {
+        let mut lines = Vec::new();
+        for call in calls {
+            serde_json::to_writer(&mut lines, &json!({ "node": self.node, "pod": pod, "call": call }))?;
+            lines.push(b'\n');
+        }
+        let path = Path::new(TRANSCRIPTS).join(&self.node).with_extension("ndjson");
+        let append = || -> std::io::Result<()> {
+            std::fs::create_dir_all(TRANSCRIPTS)?;
+            OpenOptions::new().create(true).append(true).open(&path)?.write_all(&lines)
+        };
+        append().with_context(|| format!("write {}", path.display()))
     }
 
     /// CNI DEL of a pod, with the result of its ADD or null.
@@ -114,6 +159,7 @@ impl Plugins {
     pub fn del(&self, pod: &str, result: &Value) -> Result<()> {
         let result = Some(result).filter(|result| !result.is_null());
         let report = self.runtime.del_list(&self.network, &self.attachment(pod), result);
+        self.remember(pod, &report.calls)?;
         report.outcome.map_err(|err| anyhow!("CNI DEL of pod {pod}: {err}"))
     }
 

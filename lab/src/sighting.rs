@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cluster::Role;
 use crate::packet::{Ip, Nonce, Packet, Tcp};
+use crate::pcapng::Reception;
 
 /// Which way a frame went through an interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -34,7 +35,7 @@ impl fmt::Display for Direction {
 }
 
 /// An interface of the lab, where packets are seen.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Spot {
     /// The name of the namespace.
     pub space: String,
@@ -67,6 +68,21 @@ pub struct Sighting {
     pub is_overheard: bool,
     /// What.
     pub packet: Packet,
+    /// The frame itself, where the capture keeps frames.
+    pub frame: Option<Arc<Frame>>,
+}
+
+/// A frame as it was captured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frame {
+    /// Its bytes, a VLAN tag that the kernel took out put back.
+    pub bytes: Vec<u8>,
+    /// Its length on the wire; what was longer than the buffer is cut off.
+    pub original_len: u32,
+    /// How it got here; a packet that goes out has none.
+    pub reception: Reception,
+    /// Its transport checksum is left to the device.
+    pub is_unfinished: bool,
 }
 
 impl fmt::Display for Sighting {
@@ -233,6 +249,7 @@ pub(crate) mod tests {
             direction: if direction == "in" { Direction::In } else { Direction::Out },
             stamp_ns,
             is_overheard: false,
+            frame: None,
             packet: Packet {
                 source_mac: Mac([2, 0, 0, 0, 0, 1]),
                 target_mac: Mac([2, 0, 0, 0, 0, 2]),

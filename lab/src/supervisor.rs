@@ -3,6 +3,7 @@
 //! It awaits connections and the nodes' changes on one thread; what takes long runs on threads of its own,
 //! one request at a time where packets are captured.
 
+use std::fs::File;
 use std::io::{BufReader, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -15,15 +16,16 @@ use serde_json::{Value, json};
 
 use crate::agent::{Agent, Deleted};
 use crate::cluster::{Cluster, Space};
-use crate::control::{self, Event, Request};
+use crate::control::{self, Event, Keep, Request};
 use crate::controller::work;
 use crate::events::Events;
 use crate::exit::{self, Failure};
 use crate::kubectl::{Ask, Kind};
+use crate::record::{self, Heading};
 use crate::services::dns::{self, SharedZone};
 use crate::services::model::TrafficPolicy;
 use crate::topology::Topology;
-use crate::{breaking, capsule, construct, inspect, kubectl, trace, verify, why};
+use crate::{breaking, capsule, construct, evidence, inspect, kubectl, trace, verify, why};
 
 /// A running lab.
 #[derive(Debug)]
@@ -166,6 +168,7 @@ fn answer(lab: &Lab, mut stream: UnixStream) {
     }
     let Ok(reader) = stream.try_clone() else { return };
     let mut reader = BufReader::new(reader);
+    let mut kept = None;
     while let Ok(Some(request)) = control::receive::<Request>(&mut reader) {
         if let Request::Down { graceful } = request {
             end(lab, graceful, &mut stream);
@@ -178,7 +181,13 @@ fn answer(lab: &Lab, mut stream: UnixStream) {
             }
             continue;
         }
-        let event = match handle(lab, request, &mut stream) {
+        if request == Request::Collect {
+            if control::send_descriptors(&stream, kept.take().as_slice()).is_err() {
+                return;
+            }
+            continue;
+        }
+        let event = match handle(lab, request, &mut stream, &mut kept) {
             Ok(value) => Event::Result { value },
             Err(failure) => Event::error(&failure),
         };
@@ -188,15 +197,22 @@ fn answer(lab: &Lab, mut stream: UnixStream) {
     }
 }
 
-fn handle(lab: &Lab, request: Request, stream: &mut UnixStream) -> Result<Value, Failure> {
+/// Answers one request; `kept` becomes the file that the client may collect.
+fn handle(
+    lab: &Lab,
+    request: Request,
+    stream: &mut UnixStream,
+    kept: &mut Option<File>,
+) -> Result<Value, Failure> {
     match request {
         Request::Summary => Ok(summary(lab)),
         Request::Inspect { what } => inspect::inspect(lab, what.as_deref()),
-        Request::Verify { checks, nodes, sample, seed } => {
+        Request::Verify { checks, nodes, sample, seed, keep } => {
             let _probing = lab.probing.lock().unwrap_or_else(PoisonError::into_inner);
             let options = verify::VerifyOptions {
                 checks: if checks.is_empty() { lab.topology.verify.clone() } else { checks },
                 nodes,
+                keep_frames: keep != Keep::Nothing,
                 sample: sample.map(|pairs| verify::Sample { pairs, seed }),
             };
             let mut progress = |text: &str, took: Duration| {
@@ -204,7 +220,18 @@ fn handle(lab: &Lab, request: Request, stream: &mut UnixStream) -> Result<Value,
                 // The client may have gone; the checks go on and are dropped.
                 let _ = control::send(stream, &event);
             };
-            let mut report = verify::run(&lab.cluster(), &options, &mut progress)?;
+            let before = if keep == Keep::Bundle { Some(evidence::state(lab)?) } else { None };
+            let proof = verify::prove(&lab.cluster(), &options, &mut progress)?;
+            *kept = match (keep, before) {
+                (Keep::Bundle, Some(before)) => Some(evidence::gather(lab, &proof, &before)?),
+                (Keep::Packets, _) => {
+                    let heading = Heading::of(&lab.cluster());
+                    let packets = &proof.recording;
+                    Some(evidence::in_memory(|out| record::write(out, &heading, packets, |_| None))?)
+                }
+                _ => None,
+            };
+            let mut report = proof.report;
             report.notes.extend(breaking::note(lab));
             document(&report)
         }
@@ -221,14 +248,20 @@ fn handle(lab: &Lab, request: Request, stream: &mut UnixStream) -> Result<Value,
             breaking::heal(lab, which.as_deref())
         }
         Request::Active => Ok(breaking::active(lab)),
-        Request::Trace { source, target, port, protocol } => {
+        Request::Trace { source, target, port, protocol, hooks, keep } => {
             let _probing = lab.probing.lock().unwrap_or_else(PoisonError::into_inner);
             let options = trace::TraceOptions::parse(&source, &target, port, &protocol)?;
-            document(&trace::run(&lab.cluster(), &options)?)
+            let options = trace::TraceOptions { hooks, ..options };
+            let cluster = lab.cluster();
+            let followed = trace::follow(&cluster, &options, keep != Keep::Nothing)?;
+            if keep != Keep::Nothing {
+                *kept = Some(evidence::in_memory(|out| followed.write(out, &cluster))?);
+            }
+            document(&followed.trace)
         }
         Request::Kubectl { ask } => kubectl::server::answer(lab, ask),
         Request::Enter { what } => find(&lab.cluster(), what.as_deref()).map(|_| Value::Null),
-        Request::Handover { .. } | Request::Down { .. } => Ok(Value::Null),
+        Request::Handover { .. } | Request::Collect | Request::Down { .. } => Ok(Value::Null),
     }
 }
 

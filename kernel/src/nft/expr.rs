@@ -76,6 +76,8 @@ numbers! {
     IifName = 6,
     /// Name of the outgoing link, 16 bytes.
     OifName = 7,
+    /// The packet is traced, one byte; see [`super::Tracer`].
+    Trace = 12,
     /// IP version as a netfilter family, one byte.
     NfProto = 15,
     /// Transport protocol, one byte.

@@ -21,6 +21,7 @@ mod rule;
 mod set;
 #[cfg(test)]
 mod tests;
+mod trace;
 mod userdata;
 
 use std::fmt;
@@ -33,6 +34,7 @@ pub use dump::{
 pub use expr::{Base, Ct, Expr, Fib, Meta, Op, Reg, Verdict, ct_state, ct_status, fib_flag, nat_flag};
 pub use rule::{Rule, ip_bytes, name_bytes};
 pub use set::{Data, Element, Set, Type, Value};
+pub use trace::{TraceEvent, TraceKind, Tracer};
 pub use userdata::{COMMENT_MAX, Userdata};
 
 pub(crate) use attr::{Attrs, Body, to_u16, to_u32};

@@ -173,6 +173,13 @@ impl Rule {
         loaded.cmp(op, &value.to_ne_bytes())
     }
 
+    /// Has the packet traced from here on ([`super::Tracer`]).
+    #[must_use]
+    pub fn set_trace(self) -> Rule {
+        self.expr(Expr::Immediate { dreg: Reg::R1, data: vec![1] })
+            .expr(Expr::MetaSet { key: Meta::Trace, sreg: Reg::R1 })
+    }
+
     /// Sets these bits of the packet's mark, and leaves the others.
     #[must_use]
     pub fn set_mark_bits(self, bits: u32) -> Rule {

@@ -16,6 +16,7 @@ mod rules;
 mod shaping;
 mod sysctls;
 mod taps;
+mod traces;
 
 use std::net::UdpSocket;
 use std::time::Duration;

@@ -17,6 +17,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::{Deserialize, Serialize};
 
 use crate::packet::Nonce;
+pub(crate) use sidecar::http_answer;
 pub use sidecar::serve as serve_sidecar;
 
 /// How long an answer to a batch may take beyond the time-outs of its probes.

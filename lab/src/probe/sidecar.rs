@@ -206,7 +206,23 @@ fn tcp(probe: &ProbeRequest, deadline: Instant, seen: &mut Seen) -> io::Result<(
             n => answer.extend_from_slice(&part[..n]),
         }
     }
-    let text = String::from_utf8_lossy(&answer);
+    let answer = http_answer(&answer, probe.nonce)?;
+    (seen.host, seen.remote) = (Some(answer.host), answer.remote);
+    Ok(())
+}
+
+/// What kubia's answer says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Answer {
+    /// Who answers.
+    pub(crate) host: String,
+    /// Whom the server saw.
+    pub(crate) remote: Option<IpAddr>,
+}
+
+/// Reads kubia's HTTP answer to the probe with this nonce.
+pub(crate) fn http_answer(bytes: &[u8], nonce: Nonce) -> io::Result<Answer> {
+    let text = String::from_utf8_lossy(bytes);
     let (head, body) = text.split_once("\r\n\r\n").ok_or_else(|| unusable("no HTTP answer"))?;
     let (status, fields) = head.split_once("\r\n").unwrap_or((head, ""));
     if !status.starts_with("HTTP/1.1 200 ") {
@@ -216,9 +232,9 @@ fn tcp(probe: &ProbeRequest, deadline: Instant, seen: &mut Seen) -> io::Result<(
         let is = |line: &&str| line.split_once(':').is_some_and(|(n, _)| n.eq_ignore_ascii_case(name));
         fields.lines().find(is).and_then(|line| line.split_once(':')).map(|(_, value)| value.trim())
     };
-    seen.remote = field(REMOTE_HEADER).and_then(|v| v.parse().ok());
-    greeting(body, seen)?;
-    own_nonce(field(NONCE_HEADER).unwrap_or_default().as_bytes(), probe)
+    let host = greeting(body)?;
+    own_nonce(field(NONCE_HEADER).unwrap_or_default().as_bytes(), nonce)?;
+    Ok(Answer { host, remote: field(REMOTE_HEADER).and_then(|v| v.parse().ok()) })
 }
 
 /// A header field of so many bytes; none when they are too few for one.
@@ -229,15 +245,14 @@ fn padding(bytes: usize) -> String {
 }
 
 /// Reads `You've hit HOST`.
-fn greeting(text: &str, seen: &mut Seen) -> io::Result<()> {
+fn greeting(text: &str) -> io::Result<String> {
     let host = text.lines().next().and_then(|line| line.strip_prefix("You've hit "));
-    seen.host = Some(host.ok_or_else(|| unusable("the answer is not kubia's"))?.to_owned());
-    Ok(())
+    host.map(str::to_owned).ok_or_else(|| unusable("the answer is not kubia's"))
 }
 
-fn own_nonce(bytes: &[u8], probe: &ProbeRequest) -> io::Result<()> {
+fn own_nonce(bytes: &[u8], wanted: Nonce) -> io::Result<()> {
     match Nonce::find(bytes) {
-        Some(nonce) if nonce == probe.nonce => Ok(()),
+        Some(nonce) if nonce == wanted => Ok(()),
         _ => Err(unusable("the answer is to another probe")),
     }
 }
@@ -256,7 +271,8 @@ fn udp(probe: &ProbeRequest, deadline: Instant, seen: &mut Seen) -> io::Result<(
         if Nonce::find(&answer[..n]) == Some(probe.nonce) {
             let text = String::from_utf8_lossy(&answer[..n]);
             seen.remote = text.lines().nth(2).and_then(|line| line.parse().ok());
-            return greeting(&text, seen);
+            seen.host = Some(greeting(&text)?);
+            return Ok(());
         }
     }
 }

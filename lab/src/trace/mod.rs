@@ -1,27 +1,40 @@
 //! `trace`: one packet's walk through the lab, interface by interface, there and back.
 //!
 //! One probe is sent under a capture of the whole lab. The walk is what was seen; the reasons beside it come from the
-//! route tables and bridges of the namespaces it passed. Nothing is predicted, and nothing is changed.
+//! kernel's tables in the namespaces it passed. Nothing is predicted, and nothing is changed, but that `--hooks` has nf_tables
+//! mark the probe's packets while it runs.
 
+mod causes;
+mod hooks;
 mod render;
 mod walk;
 mod why;
 
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
 use anyhow::Result;
+use kernel::drops::Drops;
 use serde::{Deserialize, Serialize};
 
-use crate::capture::Capture;
-use crate::cluster::{Cluster, Containers};
+use crate::capture::{self, Capture, Recording};
+use crate::cluster::{Cluster, Containers, Role, Space};
 use crate::exit::{FAILED, Failure, OK};
 use crate::packet::{Arp, Content, Packet, Transport};
 use crate::probe::{ProbeOutcome, ProbeRequest, Protocol, Word};
+use crate::record::{self, Heading};
+use crate::services;
 use crate::sighting::{Direction, Flow, Flows, Sighting, one_transmission};
 use crate::verdict::{OnWire, Ruling, Seals, Way};
 use crate::verify::NonceMaker;
+use causes::{Causes, Dropped};
+use hooks::{Mark, Watch};
+use walk::Reasons;
 
+pub use causes::{Lost, LostKind};
+pub use hooks::HookStep;
 pub use render::render_trace;
+pub(crate) use walk::changes;
 pub use walk::{Change, Hop, Walk};
 
 /// The name of the JSON document's form.
@@ -41,10 +54,12 @@ pub struct TraceOptions {
     pub port: u16,
     /// What it is made of.
     pub protocol: Protocol,
+    /// What nf_tables does with it is told too.
+    pub hooks: bool,
 }
 
 impl TraceOptions {
-    /// From words as they come from the command line; wrong usage when the protocol is not known.
+    /// From words as they come from the command line, without hooks; wrong usage when the protocol is not known.
     pub fn parse(source: &str, target: &str, port: u16, protocol: &str) -> Result<TraceOptions, Failure> {
         let protocol = match protocol {
             "tcp" => Protocol::Tcp,
@@ -54,7 +69,7 @@ impl TraceOptions {
                 return Err(Failure::usage(format!("no protocol {other:?} · there are: tcp, udp, icmp")));
             }
         };
-        Ok(TraceOptions { source: source.into(), target: target.into(), port, protocol })
+        Ok(TraceOptions { source: source.into(), target: target.into(), port, protocol, hooks: false })
     }
 }
 
@@ -100,6 +115,12 @@ pub struct Trace {
     pub errors: Vec<String>,
     /// Encrypted packets that left nodes meanwhile; what is in them cannot be told.
     pub encrypted: Vec<OnWire>,
+    /// What became of the packet that got no answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost: Option<Lost>,
+    /// Namespaces of which nf_tables could not tell everything.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gaps: Vec<String>,
     /// Frames that the capture lost.
     pub drops: u64,
 }
@@ -114,14 +135,49 @@ impl Trace {
     }
 }
 
+/// A trace, and all that was captured for it.
+#[derive(Debug)]
+pub struct Followed {
+    /// The walk.
+    pub trace: Trace,
+    /// The packets.
+    pub recording: Recording,
+}
+
+impl Followed {
+    /// Writes the packets as pcapng, with the reason of each hop.
+    ///
+    /// # Errors
+    /// The writer's below.
+    pub fn write<W: std::io::Write>(&self, out: W, cluster: &Cluster) -> std::io::Result<W> {
+        let hops = self.trace.walks.iter().flat_map(|walk| walk.hops.iter().map(move |hop| (walk, hop)));
+        let notes: HashMap<(u64, String), String> = hops
+            .map(|(walk, hop)| {
+                let steps = hop.hooks.iter().map(HookStep::words);
+                let more: Vec<String> =
+                    [hop.why.clone()].into_iter().chain(hop.causes.clone()).chain(steps).collect();
+                ((hop.stamp_ns, hop.place()), format!("{}: {}", walk.packet, more.join("; ")))
+            })
+            .collect();
+        let note = |s: &Sighting| notes.get(&(s.stamp_ns, s.to_string())).cloned();
+        record::write(out, &Heading::of(cluster), &self.recording, note)
+    }
+}
+
+/// Sends the probe and follows it, without keeping what was captured. Errors are those of [`follow`].
+pub fn run(cluster: &Cluster, options: &TraceOptions) -> Result<Trace> {
+    follow(cluster, options, false).map(|followed| followed.trace)
+}
+
 /// Sends the probe and follows it. An error is a [`Failure`] of wrong usage for a name that the lab does not have;
 /// else something that stopped the capture or the sidecar.
-pub fn run(cluster: &Cluster, options: &TraceOptions) -> Result<Trace> {
+pub fn follow(cluster: &Cluster, options: &TraceOptions, keep_frames: bool) -> Result<Followed> {
     let containers = sender(cluster, &options.source)?;
     let address = SocketAddr::new(address_of(cluster, &options.target)?, options.port);
     let nonces = NonceMaker::new()?;
     let wanted = move |packet: &Packet| nonces.is_ours(packet) || is_arp(packet) || is_icmp_error(packet);
-    let capture = Capture::start(cluster.spaces(), wanted)?;
+    let listening = capture::Options { keep_frames, ..capture::Options::default() };
+    let capture = Capture::start_with(cluster.spaces(), listening, wanted)?;
     let request = ProbeRequest {
         nonce: nonces.nonce(0),
         protocol: options.protocol,
@@ -129,23 +185,61 @@ pub fn run(cluster: &Cluster, options: &TraceOptions) -> Result<Trace> {
         timeout_ms: TIMEOUT_MS,
         padding: 0,
     };
+    let watch = match options.hooks {
+        true => {
+            let servers = servers(cluster, address);
+            let ends = ends(cluster, &options.source, address.ip(), &servers);
+            let is_watched = |space: &&Space| {
+                space.role != Role::Pod
+                    || space.name == options.source
+                    || servers.iter().any(|(name, _)| *name == space.name)
+            };
+            Some(Watch::start(cluster.spaces().filter(is_watched), options.protocol, &ends)?)
+        }
+        false => None,
+    };
+    // A machine or a user without it goes without the kernel's own words.
+    let mut drops_heard = Drops::open().ok();
     // A panic of another thread leaves the sidecar's pipes as usable as before: answers are numbered.
     let sent =
         containers.sidecar.lock().unwrap_or_else(std::sync::PoisonError::into_inner).probe(vec![request]);
     let recording = capture.stop()?;
+    let dropped = Dropped(drops_heard.as_mut().and_then(|heard| heard.read().ok()).unwrap_or_default());
+    let watching = watch.map(Watch::finish).transpose()?.unwrap_or_default();
     let outcome = sent?.remove(0);
 
     let flows = Flows::of(&recording.sightings);
     let flow = flows.get(outcome.nonce, &options.source, outcome.local.map(|a| a.port()), address);
-    let tables = why::Tables::read(cluster, &flow)?;
-    let walks: Vec<Walk> = walks_of(&flow, options.protocol)
+    let packets: Vec<_> = walks_of(&flow, options.protocol)
         .into_iter()
         .filter(|(_, _, sightings)| !sightings.is_empty())
-        .map(|(name, way, sightings)| Walk::of(name, way, &sightings, &tables))
         .collect();
+    let places = packets.iter().flat_map(|(_, _, sightings)| sightings).map(|s| s.at.space.as_str());
+    let reasons = Reasons {
+        tables: why::Tables::read(cluster, &flow)?,
+        causes: Causes::read(cluster, places.chain([options.source.as_str()]), options.protocol)?,
+        steps: &watching.steps,
+    };
+    let walks: Vec<Walk> =
+        packets.iter().map(|(name, way, sightings)| Walk::of(name, *way, sightings, &reasons)).collect();
+    let lost = match outcome.word {
+        Word::Ok => None,
+        Word::Refused | Word::Timeout | Word::Other => match packets.last() {
+            Some((name, _, sightings)) => {
+                let marks: Vec<Mark> = sightings.iter().filter_map(|s| s.ip()).map(Mark::of).collect();
+                let own = watching.steps.iter().filter(|(mark, _)| marks.contains(mark));
+                let own: Vec<&HookStep> = own.map(|(_, step)| step).collect();
+                reasons.causes.lost(name, sightings, &own, &dropped)
+            }
+            None => {
+                let all: Vec<&HookStep> = watching.steps.iter().map(|(_, step)| step).collect();
+                reasons.causes.never_left(&options.source, address.ip(), &all)
+            }
+        },
+    };
     let drops = recording.drops.values().sum();
     let (ruling, verdict) = walk::judge(&outcome, &walks, drops);
-    Ok(Trace {
+    let trace = Trace {
         schema: SCHEMA.into(),
         lab: cluster.name.clone(),
         source: options.source.clone(),
@@ -159,8 +253,38 @@ pub fn run(cluster: &Cluster, options: &TraceOptions) -> Result<Trace> {
         arp: recording.sightings.iter().filter_map(arp_point).collect(),
         errors: recording.sightings.iter().filter_map(icmp_error).collect(),
         encrypted: Seals::of(&recording.sightings).sent(),
+        lost,
+        gaps: watching.gaps,
         drops,
-    })
+    };
+    Ok(Followed { trace, recording })
+}
+
+/// The pods that may answer: the one with the address, or those behind the service that has it.
+fn servers(cluster: &Cluster, target: SocketAddr) -> Vec<(String, IpAddr)> {
+    let is_front = |backed: &services::model::Backed| {
+        let service = &backed.service;
+        let own = [service.cluster_ip, service.balancer].into_iter().flatten();
+        let by_port = service.port.and_then(|port| port.node_port) == Some(target.port());
+        own.map(IpAddr::V4).any(|ip| ip == target.ip()) || by_port
+    };
+    let behind = services::backed(cluster).into_iter().filter(is_front).flat_map(|backed| backed.endpoints);
+    let behind = behind.map(|endpoint| (endpoint.pod, endpoint.address.into()));
+    let own = cluster.pods.iter().filter(|pod| pod.addresses.contains(&target.ip()));
+    behind.chain(own.map(|pod| (pod.space.name.clone(), target.ip()))).collect()
+}
+
+/// The addresses of which every packet of the probe has one, whatever is translated.
+fn ends(cluster: &Cluster, source: &str, target: IpAddr, servers: &[(String, IpAddr)]) -> Vec<IpAddr> {
+    let own = match cluster.pod(source) {
+        Some(pod) => pod.addresses.clone(),
+        None => vec![cluster.outside.address.into()],
+    };
+    let mut all: Vec<IpAddr> = own.into_iter().chain([target]).collect();
+    all.extend(servers.iter().map(|(_, address)| *address));
+    all.sort_unstable();
+    all.dedup();
+    all
 }
 
 /// The packets of a flow by name, each in one transmission.

@@ -27,6 +27,17 @@ pub fn render_trace(trace: &Trace, style: Style) -> String {
     if !trace.arp.is_empty() {
         let _ = writeln!(out, "ARP: {}", asked(&trace.arp));
     }
+    if let Some(lost) = &trace.lost {
+        let at = lost.at.as_ref().map(|at| format!(" after {at}")).unwrap_or_default();
+        let _ = writeln!(out, "lost: {}{at}: {}", lost.packet, lost.reason);
+        if let Some(word) = &lost.kernel {
+            let _ = writeln!(out, "the kernel dropped a packet there then: {word}");
+        }
+    }
+    if !trace.gaps.is_empty() {
+        let _ =
+            writeln!(out, "hooks: the kernel lost some of what it had to tell of {}", trace.gaps.join(", "));
+    }
     for error in &trace.errors {
         let _ = writeln!(out, "{error}");
     }
@@ -54,14 +65,31 @@ fn table(walk: &Walk) -> String {
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..HEAD.len()).map(width).collect();
     let mut out = String::new();
-    for row in &rows {
+    for (n, row) in rows.iter().enumerate() {
         let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, &width))| match HEAD[column] {
             "#" | "TTL" => format!("{cell:>width$}"),
             _ => format!("{cell:<width$}"),
         });
-        let _ = writeln!(out, "{}", cells.collect::<Vec<_>>().join("  ").trim_end());
+        let line = cells.collect::<Vec<_>>().join("  ");
+        let hop = n.checked_sub(1).and_then(|n| walk.hops.get(n));
+        let (before, after) = hop.map(beside).unwrap_or_default();
+        let _ = write!(out, "{before}{}\n{after}", line.trim_end());
     }
     out
+}
+
+/// What stands above and below a hop's line: chains that it passed before it left, or after it came, and the entries of
+/// the kernel that its reason does not name already.
+fn beside(hop: &Hop) -> (String, String) {
+    let (mut before, mut after) = (String::new(), String::new());
+    for cause in hop.causes.iter().filter(|cause| !cause.starts_with(hop.why.as_str())) {
+        let _ = writeln!(after, "     {cause}");
+    }
+    for step in &hop.hooks {
+        let place = if step.is_outward() { &mut before } else { &mut after };
+        let _ = writeln!(place, "     {}", step.words());
+    }
+    (before, after)
 }
 
 fn row(hop: &Hop, before: Option<&Hop>) -> [String; 9] {
@@ -137,6 +165,8 @@ mod tests {
             arp: Vec::new(),
             errors: Vec::new(),
             encrypted: Vec::new(),
+            lost: None,
+            gaps: Vec::new(),
             drops: 0,
         }
     }

@@ -6,12 +6,13 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::cluster::Role;
 use crate::encap::Outer;
 use crate::probe::{ProbeOutcome, Word};
 use crate::sighting::{Direction, Sighting};
 use crate::verdict::{Ruling, Way};
 
+use super::causes::Causes;
+use super::hooks::{HookStep, Mark};
 use super::why::Tables;
 
 /// A field that is not what it was at the hop before.
@@ -62,6 +63,12 @@ pub struct Hop {
     pub changed: Vec<Change>,
     /// Why the packet is here, or where it goes next.
     pub why: String,
+    /// The entries of the kernel that sent it: route, neighbour, FDB, connection.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub causes: Vec<String>,
+    /// What nf_tables did with it: after it came in, or before it went out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hooks: Vec<HookStep>,
 }
 
 impl Hop {
@@ -84,15 +91,22 @@ pub struct Walk {
 
 impl Walk {
     /// The walk of one transmission, whose sightings are in order of time.
-    pub(super) fn of(packet: &str, way: Way, sightings: &[&Sighting], tables: &Tables) -> Walk {
+    pub(super) fn of(packet: &str, way: Way, sightings: &[&Sighting], reasons: &Reasons<'_>) -> Walk {
         let began = sightings.first().map_or(0, |s| s.stamp_ns);
         let hops = sightings.iter().enumerate().filter_map(|(i, s)| {
             let ip = s.ip()?;
             let before = i.checked_sub(1).map(|i| sightings[i]);
+            let (mut why, causes) = (reasons.tables.why(sightings, i), reasons.causes.of(sightings, i));
+            // What the kernel decides counts, where policy rules lead past the main table.
+            let is_routed =
+                s.direction == Direction::Out && s.at.port_of.is_none() && s.packet.outer.is_none();
+            if let Some(decision) = causes.first().filter(|it| is_routed && !it.starts_with(&why)) {
+                why.clone_from(decision);
+            }
             Some(Hop {
                 number: i + 1,
                 space: s.at.space.clone(),
-                role: role_word(s.at.role).into(),
+                role: s.at.role.word().into(),
                 interface: s.at.interface.clone(),
                 direction: s.direction,
                 stamp_ns: s.stamp_ns,
@@ -105,23 +119,42 @@ impl Walk {
                 target_mac: s.packet.target_mac.to_string(),
                 outer: s.packet.outer,
                 changed: before.map(|before| changes(before, s)).unwrap_or_default(),
-                why: tables.why(sightings, i),
+                why,
+                causes,
+                hooks: Vec::new(),
             })
         });
-        Walk { packet: packet.into(), way, hops: hops.collect() }
+        let mut walk = Walk { packet: packet.into(), way, hops: hops.collect() };
+        let marks: Vec<Mark> = sightings.iter().filter_map(|s| s.ip()).map(Mark::of).collect();
+        let own = reasons.steps.iter().filter(|(mark, _)| marks.contains(mark));
+        own.for_each(|(_, step)| walk.place(step));
+        walk
+    }
+
+    /// Puts a step to the hop that it belongs to: what happens to a packet that comes in, to where it came in last as
+    /// routing sees it; what happens before it leaves, to where it left.
+    fn place(&mut self, step: &HookStep) {
+        let here = |hop: &Hop| hop.space == step.space;
+        let out = self.hops.iter().position(|hop| here(hop) && hop.direction == Direction::Out);
+        let end = out.unwrap_or(self.hops.len());
+        let came = self.hops[..end].iter().rposition(|hop| here(hop) && hop.direction == Direction::In);
+        let at = if step.is_outward() { out.or(came) } else { came.or(out) };
+        if let Some(hop) = at.and_then(|at| self.hops.get_mut(at)) {
+            hop.hooks.push(step.clone());
+        }
     }
 }
 
-fn role_word(role: Role) -> &'static str {
-    match role {
-        Role::Fabric => "fabric",
-        Role::Node => "node",
-        Role::Outside => "outside",
-        Role::Pod => "pod",
-    }
+/// Where the reasons of a walk come from.
+#[derive(Default)]
+pub(super) struct Reasons<'r> {
+    pub(super) tables: Tables,
+    pub(super) causes: Causes,
+    pub(super) steps: &'r [(Mark, HookStep)],
 }
 
-fn changes(before: &Sighting, after: &Sighting) -> Vec<Change> {
+/// What differs between two sightings of one packet.
+pub(crate) fn changes(before: &Sighting, after: &Sighting) -> Vec<Change> {
     let (Some(a), Some(b)) = (before.ip(), after.ip()) else { return Vec::new() };
     let mut all = Vec::new();
     let mut note = |field: &str, from: String, to: String| {
@@ -223,7 +256,7 @@ pub(super) mod tests {
             .zip(1..)
             .map(|(&(at, from, to, ttl), t)| seen(at, t * 1000, from, to, ttl, "x"))
             .collect();
-        Walk::of(packet, way, &list.iter().collect::<Vec<_>>(), &Tables::default())
+        Walk::of(packet, way, &list.iter().collect::<Vec<_>>(), &Reasons::default())
     }
 
     pub(in super::super) fn routed() -> [Walk; 2] {

@@ -1,7 +1,7 @@
 //! Why a packet is where it is: the route that sent it there, the bridge that passed it on.
 //!
-//! From the main route table of each namespace by longest prefix, read after the packet has passed. Rules, other
-//! tables and firewalls are not looked at: where they decide, the reason given here is the one that they overruled.
+//! From the main route table of each namespace by longest prefix, read after the packet has passed. Rules and other tables
+//! are not looked at: where they decide, what the kernel says ([`super::causes`]) takes the place of the reason given here.
 
 use std::collections::HashMap;
 use std::net::IpAddr;

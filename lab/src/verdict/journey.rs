@@ -6,11 +6,13 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use kernel::Mac;
+use serde::{Deserialize, Serialize};
 
 use crate::sighting::{Direction, Sighting};
 
 /// Which interfaces of a namespace belong to a stage.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Interface {
     /// The one of this name.
     Is(String),
@@ -21,7 +23,8 @@ pub enum Interface {
 }
 
 /// What must be around a packet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Look {
     /// Nothing.
     #[default]
@@ -67,7 +70,8 @@ impl fmt::Display for Look {
 }
 
 /// A part of a path: interfaces of one namespace between which nothing is routed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Stage {
     /// The namespace.
     pub space: String,
@@ -140,7 +144,7 @@ impl fmt::Display for Stage {
 }
 
 /// The stages of a walk, in order.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Path(pub Vec<Stage>);
 
 impl Path {
@@ -156,7 +160,8 @@ impl Path {
 }
 
 /// What a probe is to show.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Journey {
     /// The client's name.
     pub client_name: String,
@@ -171,9 +176,26 @@ pub struct Journey {
     /// The reply's way.
     pub back: Path,
     /// The MAC addresses of client and server, where a switch is all that is between them.
+    #[serde(with = "macs")]
     pub macs: Option<(Mac, Mac)>,
     /// The address that the source may be rewritten to on outer stages: egress.
     pub may_become: Option<IpAddr>,
     /// Between these two, name and address of each, packets are encrypted: the client's node, the server's.
     pub sealed: Option<[(String, IpAddr); 2]>,
+}
+
+/// MAC addresses as text.
+mod macs {
+    use kernel::Mac;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+    pub(super) fn serialize<S: Serializer>(macs: &Option<(Mac, Mac)>, s: S) -> Result<S::Ok, S::Error> {
+        macs.map(|(client, server)| [client.to_string(), server.to_string()]).serialize(s)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Option<(Mac, Mac)>, D::Error> {
+        let mac = |text: &str| text.parse::<Mac>().map_err(de::Error::custom);
+        let texts = Option::<[String; 2]>::deserialize(d)?;
+        texts.map(|[client, server]| Ok((mac(&client)?, mac(&server)?))).transpose()
+    }
 }

@@ -4,6 +4,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use serde::{Deserialize, Serialize};
+
 use crate::kubia::Visit;
 use crate::packet::Ip;
 use crate::probe::{ProbeOutcome, Word};
@@ -310,7 +312,8 @@ fn praise(
 }
 
 /// What container-to-container traffic over localhost is to show.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Localhost {
     /// The pod's name, which the app has to answer with.
     pub pod: String,

@@ -6,6 +6,8 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
+use serde::{Deserialize, Serialize};
+
 use super::finding::{Finding, Way};
 use super::judge::{Evidence, Judgement, host_answers, last_seen, logged};
 use crate::cluster::Role;
@@ -16,7 +18,8 @@ use crate::sighting::{Direction, Flow, Sighting, one_transmission};
 const LISTED: usize = 6;
 
 /// A pod behind a service, as one client should see it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Backend {
     /// The pod.
     pub pod: String,
@@ -27,7 +30,8 @@ pub struct Backend {
 }
 
 /// What a client may expect of a service.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Promise {
     /// One of these pods answers.
     Served(Vec<Backend>),
@@ -38,7 +42,8 @@ pub enum Promise {
 }
 
 /// One probe of a service.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Serving {
     /// The namespace of the client.
     pub client: String,
@@ -257,7 +262,8 @@ fn reply_way(
 }
 
 /// What many connections of one client are to show.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Sharing {
     /// The pods behind the service.
     pub pods: Vec<String>,

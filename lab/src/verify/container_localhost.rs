@@ -3,14 +3,14 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use super::scene::Scene;
-use super::{Aim, Check, Plan, Task};
+use super::{Aim, Check, How, Task};
 use crate::kubia::PORT;
 use crate::verdict::Localhost;
 
 pub(super) const CHECK: Check = Check {
     name: "container-localhost",
     title: "container to container over localhost",
-    plan: Plan::Probes(plan),
+    plan: How::Probes(plan),
 };
 
 fn plan<'c>(scene: &Scene<'c>) -> Vec<Task<'c>> {

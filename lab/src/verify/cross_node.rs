@@ -1,12 +1,12 @@
 //! Need 3, across nodes: every pod reaches every pod on another node without NAT.
 
 use super::scene::{Scene, task};
-use super::{Check, Plan, Task, paths};
+use super::{Check, How, Task, paths};
 use crate::modes::Wire;
 use crate::verdict::Journey;
 
 pub(super) const CHECK: Check =
-    Check { name: "cross-node", title: "pod to pod across nodes, no NAT", plan: Plan::Probes(plan) };
+    Check { name: "cross-node", title: "pod to pod across nodes, no NAT", plan: How::Probes(plan) };
 
 fn plan<'c>(scene: &Scene<'c>) -> Vec<Task<'c>> {
     let pairs = scene.pairs().filter(|(a, b)| a.pod.node != b.pod.node);

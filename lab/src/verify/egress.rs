@@ -2,10 +2,10 @@
 //! uplink: both are how clusters are run.
 
 use super::scene::{Scene, task};
-use super::{Check, Plan, Task, paths};
+use super::{Check, How, Task, paths};
 use crate::verdict::Journey;
 
-pub(super) const CHECK: Check = Check { name: "egress", title: "pod to outside", plan: Plan::Probes(plan) };
+pub(super) const CHECK: Check = Check { name: "egress", title: "pod to outside", plan: How::Probes(plan) };
 
 fn plan<'c>(scene: &Scene<'c>) -> Vec<Task<'c>> {
     let outside = &scene.cluster.outside;

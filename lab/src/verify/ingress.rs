@@ -2,10 +2,10 @@
 //! address of who came.
 
 use super::scene::{Scene, task};
-use super::{Check, Plan, Task, paths};
+use super::{Check, How, Task, paths};
 
 pub(super) const CHECK: Check =
-    Check { name: "ingress", title: "outside to pod, by route", plan: Plan::Probes(plan) };
+    Check { name: "ingress", title: "outside to pod, by route", plan: How::Probes(plan) };
 
 fn plan<'c>(scene: &Scene<'c>) -> Vec<Task<'c>> {
     let outside = &scene.cluster.outside;

@@ -13,20 +13,22 @@ use std::thread;
 use anyhow::{Context, Result};
 
 use super::{End, Task};
-use crate::capture::{Capture, Recording};
+use crate::capture::{Capture, Options, Recording};
 use crate::cluster::{Cluster, Role};
 use crate::encap::Seal;
 use crate::kubia::{self, Visit};
 use crate::packet::{Nonce, Packet};
 use crate::probe::{ProbeOutcome, ProbeRequest, Protocol};
+use crate::trace::is_icmp_error;
 
 /// How long a probe waits for its answer, in milliseconds.
-const TIMEOUT_MS: u64 = 1000;
+pub(super) const TIMEOUT_MS: u64 = 1000;
 /// Sidecars at work at once, for each processor.
 const PER_PROCESSOR: usize = 2;
 
 /// What came of the probes.
 pub(super) struct Probed {
+    pub(super) nonces: NonceMaker,
     /// By the number of the task; or why there is none.
     pub(super) outcomes: Vec<Result<ProbeOutcome, String>>,
     pub(super) recording: Recording,
@@ -61,17 +63,25 @@ impl NonceMaker {
     }
 }
 
+/// A reset, or an ICMP error.
+fn is_refusal(packet: &Packet) -> bool {
+    packet.tcp().is_some_and(|tcp| tcp.is_reset) || is_icmp_error(packet)
+}
+
 /// Sends the probe of every task.
-pub(super) fn run(cluster: &Cluster, tasks: &[Task<'_>]) -> Result<Probed> {
+pub(super) fn run(cluster: &Cluster, tasks: &[Task<'_>], keep_frames: bool) -> Result<Probed> {
     let nonces = NonceMaker::new()?;
     let logs = Logs::open(tasks)?;
     let servers = tasks.iter().flat_map(|task| &task.servers).map(|server| server.name);
     let ends: HashSet<&str> = tasks.iter().map(|task| task.client.name).chain(servers).collect();
     let spaces = cluster.spaces().filter(|s| s.role != Role::Pod || ends.contains(s.name.as_str()));
-    let capture = Capture::start_without_arp(spaces, move |packet| nonces.is_ours(packet))?;
+    let options = Options { without_arp: true, keep_frames };
+    // Who judges from the file alone has to see the refusals too.
+    let wanted = move |packet: &Packet| nonces.is_ours(packet) || keep_frames && is_refusal(packet);
+    let capture = Capture::start_with(spaces, options, wanted)?;
     let outcomes = send(tasks, nonces);
     let recording = capture.stop()?;
-    Ok(Probed { outcomes, recording, visits: logs.read()? })
+    Ok(Probed { nonces, outcomes, recording, visits: logs.read()? })
 }
 
 /// The numbers of the tasks of one client.

@@ -2,12 +2,12 @@
 //! router, so the TTL and both MAC addresses stay what the pods made them; where the node routes, the TTL falls by one.
 
 use super::scene::{Scene, task};
-use super::{Check, Plan, Task, paths};
+use super::{Check, How, Task, paths};
 use crate::modes::Siblings;
 use crate::verdict::Journey;
 
 pub(super) const CHECK: Check =
-    Check { name: "same-node", title: "pod to pod on one node", plan: Plan::Probes(plan) };
+    Check { name: "same-node", title: "pod to pod on one node", plan: How::Probes(plan) };
 
 fn plan<'c>(scene: &Scene<'c>) -> Vec<Task<'c>> {
     let is_routed = scene.cluster.mode.siblings() == Siblings::Routed;

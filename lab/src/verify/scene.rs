@@ -81,6 +81,15 @@ impl<'c> Scene<'c> {
         Ok(Scene { cluster, pods, nodes, sample, possible, probers, services })
     }
 
+    /// What every pod's interface has.
+    pub(super) fn addresses_of_pods(&self) -> Vec<(String, IpAddr)> {
+        let of = |pod: &PodFacts<'c>| {
+            let name = pod.name().to_owned();
+            pod.addresses.iter().map(move |address| (name.clone(), *address)).collect::<Vec<_>>()
+        };
+        self.pods.iter().flat_map(of).collect()
+    }
+
     /// The pods on the nodes that are asked for.
     pub(super) fn chosen(&self) -> impl Iterator<Item = &PodFacts<'c>> {
         self.pods.iter().filter(|p| self.nodes.contains(&p.pod.node))

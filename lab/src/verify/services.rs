@@ -10,14 +10,16 @@
 use std::net::{IpAddr, SocketAddr};
 
 use anyhow::Result;
-use kernel::{Rtnl, addr, link};
+use kernel::{Rtnl, addr};
 
+use super::plan::{Aim, Claim};
 use super::scene::{PodFacts, Scene};
-use super::{Aim, Check, End, Group, Plan, Task, paths, without_packets};
+use super::{Check, End, Group, How, Task, paths};
+use crate::capture;
 use crate::labels;
 use crate::services::model::{Backed, Endpoint, ServiceType, TrafficPolicy, Transport};
 use crate::services::{self, ruleset::NodeView};
-use crate::verdict::{Backend, Finding, Judgement, Promise, Serving, Sharing, Verdict};
+use crate::verdict::{Backend, Finding, Judgement, Promise, Serving, Sharing};
 
 /// Connections for each endpoint, and the most of one client.
 const CONNECTIONS: (usize, usize) = (100, 300);
@@ -25,17 +27,14 @@ const CONNECTIONS: (usize, usize) = (100, 300);
 pub(super) const STATE: Check = Check {
     name: "service-state",
     title: "services have endpoints, addresses are nowhere",
-    plan: Plan::State(state),
+    plan: How::State(claims),
 };
 
-pub(super) const REACH: Check = Check {
-    name: "service-reach",
-    title: "services from pods, nodes and outside",
-    plan: Plan::Probes(reach),
-};
+pub(super) const REACH: Check =
+    Check { name: "service-reach", title: "services from pods, nodes and outside", plan: How::Probes(reach) };
 
 pub(super) const SHARE: Check =
-    Check { name: "service-share", title: "connections are shared out", plan: Plan::Groups(share) };
+    Check { name: "service-share", title: "connections are shared out", plan: How::Groups(share) };
 
 /// What is read of the nodes before services are probed.
 #[derive(Default)]
@@ -71,43 +70,48 @@ fn probed<'s>(scene: &'s Scene<'_>) -> impl Iterator<Item = (&'s Backed, SocketA
     })
 }
 
-fn state(scene: &Scene<'_>) -> Vec<Verdict> {
-    let owners = owners(scene);
+fn claims(scene: &Scene<'_>) -> Vec<Claim> {
     let real = scene.services.backed.iter().filter(|backed| backed.service.cluster_ip.is_some());
     real.map(|backed| {
         let service = &backed.service;
-        let mut findings = Vec::new();
-        if backed.endpoints.is_empty() {
-            findings.push(Finding::NoEndpoints { selector: labels::joined(&service.selector) });
+        Claim::Service {
+            name: service.name.clone(),
+            selector: labels::joined(&service.selector),
+            endpoints: backed.endpoints.len(),
+            addresses: [service.cluster_ip, service.balancer].into_iter().flatten().map(IpAddr::V4).collect(),
         }
-        for address in [service.cluster_ip, service.balancer].into_iter().flatten().map(IpAddr::V4) {
-            let owned = owners.iter().filter(|(_, owned)| *owned == address);
-            findings.extend(owned.map(|(by, _)| Finding::AddressOwned { address, by: by.clone() }));
-        }
-        let evidence = match findings.as_slice() {
-            [] => format!(
-                "{} endpoints, its address on none of {} interfaces",
-                backed.endpoints.len(),
-                owners.len()
-            ),
-            some => some.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
-        };
-        without_packets(format!("svc/{}", service.name), Judgement { findings, evidence })
     })
     .collect()
 }
 
-/// Every address of every interface of the lab: `node1/eth0` and 192.0.2.11. A namespace that cannot be read has none.
-fn owners(scene: &Scene<'_>) -> Vec<(String, IpAddr)> {
-    let of_space = |space: &crate::cluster::Space| -> Result<Vec<(String, IpAddr)>> {
-        let mut rtnl = Rtnl::open_in(&space.netns)?;
-        let links = link::list(&mut rtnl)?;
-        let name =
-            |index: u32| links.iter().find(|link| link.index == index).map_or("?", |link| link.name.as_str());
-        let all = addr::list(&mut rtnl, None)?;
-        Ok(all.iter().map(|it| (format!("{}/{}", space.name, name(it.index)), it.net.ip())).collect())
+/// Judges a service, by selector, endpoints and addresses, from the addresses of all interfaces.
+pub(super) fn judge_state(
+    (selector, endpoints, addresses): (&str, usize, &[IpAddr]),
+    owners: &[(String, IpAddr)],
+) -> Judgement {
+    let mut findings = Vec::new();
+    if endpoints == 0 {
+        findings.push(Finding::NoEndpoints { selector: selector.to_owned() });
+    }
+    for &address in addresses {
+        let owned = owners.iter().filter(|(_, owned)| *owned == address);
+        findings.extend(owned.map(|(by, _)| Finding::AddressOwned { address, by: by.clone() }));
+    }
+    let evidence = match findings.as_slice() {
+        [] => format!("{endpoints} endpoints, its address on none of {} interfaces", owners.len()),
+        some => some.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
     };
-    scene.cluster.spaces().filter_map(|space| of_space(space).ok()).flatten().collect()
+    Judgement { findings, evidence }
+}
+
+/// Every address of every interface of the lab: `node1/eth0` and 192.0.2.11. A namespace that cannot be read has none.
+pub(super) fn addresses(scene: &Scene<'_>) -> Vec<(String, IpAddr)> {
+    let all = scene.cluster.spaces().filter_map(|space| capture::facts(space).ok()).flatten();
+    all.flat_map(|facts| {
+        let place = facts.spot.to_string();
+        facts.addresses.into_iter().map(move |net| (place.clone(), net.ip())).collect::<Vec<_>>()
+    })
+    .collect()
 }
 
 /// The pods behind a service as a client on node `near` sees them, when all endpoints serve it.

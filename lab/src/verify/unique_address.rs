@@ -1,51 +1,55 @@
 //! Need 1: every pod has an address of its own, cluster-wide. Judged from what the kernels of the pods say.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 
-use super::scene::{PodFacts, Scene};
-use super::{Check, Plan, without_packets};
+use super::judging::Holdings;
+use super::plan::Claim;
+use super::scene::Scene;
+use super::{Check, How};
 use crate::cluster::Cluster;
-use crate::verdict::{Finding, Judgement, Verdict};
+use crate::verdict::{Finding, Judgement};
 
 pub(super) const CHECK: Check =
-    Check { name: "unique-address", title: "every pod has its own address", plan: Plan::State(state) };
+    Check { name: "unique-address", title: "every pod has its own address", plan: How::State(claims) };
 
-fn state(scene: &Scene<'_>) -> Vec<Verdict> {
-    let owners = owners(scene);
-    scene.chosen().map(|pod| without_packets(pod.name().into(), judge(pod, &owners))).collect()
+fn claims(scene: &Scene<'_>) -> Vec<Claim> {
+    let claim = |pod: &super::scene::PodFacts<'_>| Claim::OwnAddress {
+        pod: pod.name().into(),
+        interface: pod.pod.ifname.clone(),
+        told: pod.pod.addresses.clone(),
+    };
+    scene.chosen().map(claim).collect()
 }
 
-/// Who has an address: pods by what their interface has, nodes and outside by what they were given.
-fn owners<'s>(scene: &Scene<'s>) -> HashMap<IpAddr, Vec<&'s str>> {
-    let mut owners: HashMap<IpAddr, Vec<&str>> = HashMap::new();
-    let pods = scene.pods.iter().flat_map(|p| p.addresses.iter().map(|a| (*a, p.name())));
-    for (address, name) in pods.chain(hosts(scene.cluster)) {
-        owners.entry(address).or_default().push(name);
-    }
-    owners
+/// The addresses that nodes and outside were given.
+pub(super) fn hosts(cluster: &Cluster) -> Vec<(IpAddr, String)> {
+    let nodes = cluster.nodes.iter().map(|n| (n.address.into(), n.space.name.clone()));
+    nodes.chain([(cluster.outside.address.into(), cluster.outside.space.name.clone())]).collect()
 }
 
-fn hosts(cluster: &Cluster) -> impl Iterator<Item = (IpAddr, &str)> {
-    let nodes = cluster.nodes.iter().map(|n| (n.address.into(), n.space.name.as_str()));
-    nodes.chain([(cluster.outside.address.into(), cluster.outside.space.name.as_str())])
-}
-
-fn judge(pod: &PodFacts<'_>, owners: &HashMap<IpAddr, Vec<&str>>) -> Judgement {
+/// Judges a pod, by name, interface and what it was told, from what pods have and nodes and outside were given.
+pub(super) fn judge(
+    (pod, interface, told): (&str, &str, &[IpAddr]),
+    holdings: &Holdings,
+    hosts: &[(IpAddr, String)],
+) -> Judgement {
+    let own = holdings.of_pods.iter().filter(|(name, _)| name == pod);
+    let own: Vec<IpAddr> = own.map(|(_, address)| *address).collect();
     let mut findings = Vec::new();
-    if pod.addresses.is_empty() {
+    if own.is_empty() {
         findings.push(Finding::NoAddress);
-    } else if !same_set(&pod.addresses, &pod.pod.addresses) {
-        findings
-            .push(Finding::AddressDiffers { told: list(&pod.pod.addresses), found: list(&pod.addresses) });
+    } else if !same_set(&own, told) {
+        findings.push(Finding::AddressDiffers { told: list(told), found: list(&own) });
     }
-    for address in &pod.addresses {
-        let others = owners.get(address).into_iter().flatten().filter(|name| **name != pod.name());
+    for address in &own {
+        let pods = holdings.of_pods.iter().map(|(name, held)| (held, name));
+        let all = pods.chain(hosts.iter().map(|(held, name)| (held, name)));
+        let others = all.filter(|(held, name)| *held == address && *name != pod);
         findings
-            .extend(others.map(|with| Finding::AddressShared { address: *address, with: (*with).into() }));
+            .extend(others.map(|(_, with)| Finding::AddressShared { address: *address, with: with.clone() }));
     }
     let evidence = match findings.as_slice() {
-        [] => format!("{} on {}, nobody else's", list(&pod.addresses), pod.pod.ifname),
+        [] => format!("{} on {interface}, nobody else's", list(&own)),
         some => some.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
     };
     Judgement { findings, evidence }

@@ -1,6 +1,6 @@
 //! Captures on real namespaces: nothing that went by before the end is missing, and a blind one says so.
 
-use podlab::capture::Capture;
+use podlab::capture::{Capture, Options};
 use podlab::packet::{Content, Nonce, Packet, Transport};
 use podlab::probe::{ProbeRequest, Protocol, Word};
 use podlab::sighting::{Direction, Flows};
@@ -53,7 +53,8 @@ fn every_protocol_is_answered_and_seen_on_both_ends_of_the_wire() {
 #[test]
 fn arp_is_passed_over_where_it_would_drown_the_probes() {
     let cluster = cluster(1, 2);
-    let capture = Capture::start_without_arp(cluster.spaces(), |_| true).unwrap();
+    let options = Options { without_arp: true, ..Options::default() };
+    let capture = Capture::start_with(cluster.spaces(), options, |_| true).unwrap();
     let probes = vec![request(Protocol::Tcp, "10.244.1.3:8080")];
     let outcomes = cluster.pods[0].containers.sidecar.lock().unwrap().probe(probes).unwrap();
     let recording = capture.stop().unwrap();

@@ -13,7 +13,9 @@
 
 mod bed;
 mod capture;
+mod causes;
 mod faults;
+mod oracle;
 mod services;
 mod trace;
 mod verify;

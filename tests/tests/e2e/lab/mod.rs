@@ -5,6 +5,7 @@ mod cleanliness;
 mod command_line;
 mod contract;
 mod document;
+mod evidence;
 mod faults;
 mod kubectl;
 mod manual;
