@@ -6,10 +6,12 @@
 use crate::exit::Failure;
 
 /// Name and text of each.
-pub const ALL: [(&str, &str); 13] = [
+pub const ALL: [(&str, &str); 17] = [
+    ("again", include_str!("../schemas/again.json")),
     ("checks", include_str!("../schemas/checks.json")),
     ("doctor", include_str!("../schemas/doctor.json")),
     ("down", include_str!("../schemas/down.json")),
+    ("faults", include_str!("../schemas/faults.json")),
     ("inspect", include_str!("../schemas/inspect.json")),
     ("lab", include_str!("../schemas/lab.json")),
     ("labs", include_str!("../schemas/labs.json")),
@@ -17,9 +19,11 @@ pub const ALL: [(&str, &str); 13] = [
     ("plan", include_str!("../schemas/plan.json")),
     ("run", include_str!("../schemas/run.json")),
     ("schemas", include_str!("../schemas/schemas.json")),
+    ("sighting", include_str!("../schemas/sighting.json")),
     ("topology", include_str!("../schemas/topology.json")),
     ("trace", include_str!("../schemas/trace.json")),
     ("verdict", include_str!("../schemas/verdict.json")),
+    ("why", include_str!("../schemas/why.json")),
 ];
 
 /// The text of the schema of that name; `podlab.NAME/1` and `NAME` are the same.

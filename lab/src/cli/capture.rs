@@ -13,6 +13,7 @@ use std::time::Duration;
 use kernel::Netns;
 use serde_json::{Value, json};
 
+use super::enter::enter_user_namespace;
 use super::{CaptureArgs, Style};
 use crate::capture::filter::Filter;
 use crate::capture::live::{Limits, Live, Totals};
@@ -27,8 +28,9 @@ use crate::record::{self, Heading, Recorder};
 use crate::sighting::{Sighting, Spot};
 use crate::verdict::Point;
 
-/// The network namespace among those that a lab hands over.
-const NETWORK: usize = 2;
+/// The user and the network namespace among those that a lab hands over.
+const USER: usize = 0;
+const NETWORK: usize = 3;
 
 pub(super) fn capture(args: &CaptureArgs, style: Style) -> Result<u8, Failure> {
     let to_stdout = args.write.as_deref().is_some_and(|path| path.as_os_str() == "-");
@@ -148,6 +150,11 @@ fn listen(client: &mut Client, lab: &Map, places: &[Place]) -> Result<Live, Fail
     let mut spaces = Vec::new();
     for (name, role) in lab.spaces.iter().filter(|(name, _)| is_wanted(name)) {
         let namespaces = client.enter(Some(name))?;
+        // In the user namespace of an ordinary user's lab, that user may capture.
+        if let Some(user) = namespaces.get(USER) {
+            enter_user_namespace(user)
+                .map_err(|err| Failure::new(exit::LACKING, format!("enter the lab: {err}")))?;
+        }
         let network = namespaces.into_iter().nth(NETWORK);
         let gone =
             || Failure::new(exit::FAILED, format!("the lab handed over no network namespace of {name}"));

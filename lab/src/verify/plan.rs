@@ -10,7 +10,7 @@ use crate::packet::Nonce;
 use crate::verdict::{Journey, Localhost, Serving, Sharing};
 
 /// The name of the JSON document's form.
-pub const PLAN_SCHEMA: &str = "podlab.plan/1";
+pub const PLAN_SCHEMA: &str = "podlab.probes/1";
 
 /// The checks of a verification and the probes that they rest on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -111,6 +111,11 @@ fn documents() -> Result<Vec<Value>> {
         &["verify", "--list"],
         &["trace", "kubia-1", "kubia-3"],
         &["trace", "kubia-1", "kubia-4", "--proto", "icmp"],
+        &["why", "kubia-1", "kubia-3"],
+        &["faults"],
+        &["break", "route-missing"],
+        &["faults", "--active"],
+        &["heal", "--all"],
         &["doctor"],
         &["down", "--graceful"],
     ];
@@ -138,7 +143,7 @@ fn every_document_is_as_its_schema_says_and_a_changed_one_is_not() -> Result<()>
     let documents = documents()?;
     let forms: std::collections::BTreeSet<&str> =
         documents.iter().filter_map(|it| it["schema"].as_str()).collect();
-    assert_eq!(forms.len(), 9, "{forms:?}");
+    assert_eq!(forms.len(), 11, "{forms:?}");
     for document in &documents {
         assert_eq!(judge(document)?, "", "{}", document["schema"]);
         let keys: Vec<String> = document.as_object().context("no object")?.keys().cloned().collect();
@@ -241,7 +246,7 @@ fn schemas_are_listed_and_printed_by_name() -> Result<()> {
     assert_eq!(schema["$id"], "urn:podlab:trace:1");
     let unknown = podlab(&["schema", "nothing"])?;
     ensure!(
-        unknown.status.code() == Some(2) && text(&unknown).contains("there are: checks"),
+        unknown.status.code() == Some(2) && text(&unknown).contains("there are: again, checks"),
         "{}",
         text(&unknown)
     );
