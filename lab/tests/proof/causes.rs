@@ -252,6 +252,12 @@ fn the_kernels_own_word_tells_a_drop_that_no_table_of_rules_shows() {
     let rule = "nft 'add table netdev early; add chain netdev early in { type filter hook ingress device eth0 priority 0; }; \
                 add rule netdev early in tcp dport 8080 drop'";
     sh(&cluster, "node2", rule);
+    if let Err(err) = kernel::drops::Drops::open() {
+        // A machine may bar even root from listening; the trace then has no such word.
+        assert!(err.to_string().starts_with("listen to dropped packets"), "{err}");
+        let lost = traced(&cluster, "kubia-1", "kubia-2", true).lost.unwrap();
+        return assert_eq!((lost.at.as_deref(), lost.kernel), (Some("node2/eth0 in"), None));
+    }
     // Drops are heard machine-wide, so that of another test may come in between.
     let told = (0..10).map(|_| traced(&cluster, "kubia-1", "kubia-2", true)).find(|trace| {
         let lost = trace.lost.as_ref().unwrap();
