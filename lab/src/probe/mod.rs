@@ -60,6 +60,11 @@ pub struct ProbeRequest {
     /// Bytes that the request carries besides, which nobody reads.
     #[serde(default)]
     pub padding: usize,
+    /// By TCP from a port below those that the kernel gives by itself. A connection that was translated is known for a while, and one
+    /// that comes with its ports and the address it was led to is given another source port: those to services must not have
+    /// ports in common with those whose source is to be kept.
+    #[serde(default)]
+    pub apart: bool,
 }
 
 /// How a probe ended, in the words of Kubernetes' agnhost.
@@ -225,6 +230,7 @@ mod tests {
             target: "10.244.2.2:8080".parse().unwrap(),
             timeout_ms: 1000,
             padding: 0,
+            apart: false,
         }
     }
 

@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::io::{self, BufRead, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
@@ -16,8 +17,9 @@ use kernel::uninterrupted;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrStorage, connect, getsockname,
-    getsockopt, recv, send, socket, sockopt::SocketError,
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrStorage, bind, connect, getsockname,
+    getsockopt, recv, send, setsockopt, socket,
+    sockopt::{ReuseAddr, SocketError},
 };
 
 use super::{Answers, Batch, ProbeOutcome, ProbeRequest, Protocol, Word};
@@ -166,9 +168,13 @@ fn local_address(fd: &impl AsRawFd) -> Option<SocketAddr> {
 }
 
 /// The local address must be known also when the connection never comes about, so the connect is done by hand.
-fn connected(target: SocketAddr, deadline: Instant, seen: &mut Seen) -> io::Result<TcpStream> {
+fn connected(probe: &ProbeRequest, deadline: Instant, seen: &mut Seen) -> io::Result<TcpStream> {
+    let target = probe.target;
     let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
     let fd: OwnedFd = socket(family(target.ip()), SockType::Stream, flags, None)?;
+    if probe.apart {
+        bind_apart(&fd, target)?;
+    }
     match connect(fd.as_raw_fd(), &SockaddrStorage::from(target)) {
         Ok(()) => {}
         Err(Errno::EINPROGRESS) => {
@@ -187,8 +193,32 @@ fn connected(target: SocketAddr, deadline: Instant, seen: &mut Seen) -> io::Resu
     Ok(stream)
 }
 
+/// Ports below those of net.ipv4.ip_local_port_range, from which the kernel chooses.
+const APART: std::ops::Range<u16> = 20_000..32_000;
+
+/// Binds to the next port of [`APART`] that is free.
+fn bind_apart(fd: &OwnedFd, target: SocketAddr) -> io::Result<()> {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    // One that an earlier connection of this process has left in TIME-WAIT may be taken.
+    setsockopt(fd, ReuseAddr, &true)?;
+    for _ in APART {
+        let port = APART.start + NEXT.fetch_add(1, Ordering::Relaxed) % (APART.end - APART.start);
+        match bind(fd.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(unspecified(target), port))) {
+            Err(Errno::EADDRINUSE) => {}
+            Err(errno) => return Err(errno.into()),
+            Ok(()) => return Ok(()),
+        }
+    }
+    Err(Errno::EADDRINUSE.into())
+}
+
+/// The address of no interface, of the target's family.
+fn unspecified(target: SocketAddr) -> IpAddr {
+    if target.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() }
+}
+
 fn tcp(probe: &ProbeRequest, deadline: Instant, seen: &mut Seen) -> io::Result<()> {
-    let mut stream = connected(probe.target, deadline, seen)?;
+    let mut stream = connected(probe, deadline, seen)?;
     let request = format!(
         "GET /{} HTTP/1.1\r\nHost: {}\r\nUser-Agent: podlab\r\nConnection: close\r\n{}\r\n",
         probe.nonce.marked(),
@@ -258,9 +288,7 @@ fn own_nonce(bytes: &[u8], wanted: Nonce) -> io::Result<()> {
 }
 
 fn udp(probe: &ProbeRequest, deadline: Instant, seen: &mut Seen) -> io::Result<()> {
-    let any: IpAddr =
-        if probe.target.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-    let socket = UdpSocket::bind((any, 0))?;
+    let socket = UdpSocket::bind((unspecified(probe.target), 0))?;
     socket.connect(probe.target)?;
     seen.local = socket.local_addr().ok();
     socket.send(probe.nonce.marked().as_bytes())?;

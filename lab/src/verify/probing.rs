@@ -136,6 +136,7 @@ fn one_round(round: &Round<'_>, tasks: &[Task<'_>], nonces: NonceMaker) -> Resul
             target: tasks[i].aim.target()?,
             timeout_ms: TIMEOUT_MS,
             padding: 0,
+            apart: !matches!(tasks[i].aim, super::Aim::Service(_)),
         })
     };
     let requests = round.tasks.iter().filter_map(request).collect();

@@ -9,7 +9,14 @@ use crate::bed::cluster;
 
 fn request(protocol: Protocol, target: &str) -> ProbeRequest {
     let nonce = Nonce(0x1000 + protocol as u128);
-    ProbeRequest { nonce, protocol, target: target.parse().unwrap(), timeout_ms: 1000, padding: 0 }
+    ProbeRequest {
+        nonce,
+        protocol,
+        target: target.parse().unwrap(),
+        timeout_ms: 1000,
+        padding: 0,
+        apart: false,
+    }
 }
 
 #[test]

@@ -84,6 +84,27 @@ fn three_pods_share_three_hundred_connections() -> Result<()> {
     Ok(())
 }
 
+/// A probe with the ports of a connection that was led to the same pod a moment ago would get another source port, and be
+/// taken for translated.
+#[test]
+fn probes_of_services_and_of_pods_have_no_port_in_common() -> Result<()> {
+    let lab = lab("apart", 3)?;
+    let (code, report) = lab.verify(&[])?;
+    ensure!(code == 0, "{report:#}");
+    let mut ports = std::collections::BTreeMap::from([(false, Vec::new()), (true, Vec::new())]);
+    for check in report["checks"].as_array().context("no checks")? {
+        let of_services = check["name"].as_str().is_some_and(|name| name.starts_with("service"));
+        for verdict in check["verdicts"].as_array().into_iter().flatten() {
+            let local = verdict["outcome"]["local"].as_str().and_then(|local| local.rsplit(':').next());
+            ports.entry(of_services).or_default().extend(local.and_then(|port| port.parse::<u16>().ok()));
+        }
+    }
+    let (direct, services) = (&ports[&false], &ports[&true]);
+    ensure!(direct.len() > 12 && direct.iter().all(|port| (20_000..32_000).contains(port)), "{direct:?}");
+    ensure!(services.len() > 5 && services.iter().all(|port| *port >= 32_000), "{services:?}");
+    Ok(())
+}
+
 #[test]
 fn the_address_of_a_service_is_nowhere_and_works_inside_only() -> Result<()> {
     let lab = lab("nowhere", 3)?;
