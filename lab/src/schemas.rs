@@ -63,6 +63,6 @@ mod tests {
             assert!(text.contains(&format!("\"const\": \"podlab.{name}/1\"")), "{name}");
         }
         assert_eq!(text("podlab.verdict/1").unwrap(), text("verdict").unwrap());
-        assert!(text("nothing").unwrap_err().text.contains("no schema \"nothing\" · there are: checks, "));
+        assert!(text("nothing").unwrap_err().text.contains("no schema \"nothing\" · there are: again, "));
     }
 }
