@@ -13,7 +13,7 @@ use netlink_sys::{Socket, SocketAddr};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use crate::error::Cause;
+use crate::error::{Cause, uninterrupted};
 use crate::sys;
 use crate::wire::{self, Message, Messages};
 
@@ -313,13 +313,8 @@ impl Channel {
     }
 
     pub(crate) fn put(&self, bytes: &[u8]) -> Answer {
-        loop {
-            match self.socket.send(bytes, 0) {
-                Ok(_) => return Ok(()),
-                Err(e) if e.raw_os_error() == Some(libc::EINTR) => {}
-                Err(e) => return Err(e.into()),
-            }
-        }
+        uninterrupted(|| self.socket.send(bytes, 0))?;
+        Ok(())
     }
 
     /// Reads one datagram into the buffer. On ENOBUFS everything that waits is thrown away: while the receive buffer
@@ -355,14 +350,11 @@ impl Channel {
     }
 
     fn read(&mut self, flags: libc::c_int) -> std::io::Result<usize> {
-        loop {
+        uninterrupted(|| {
             // Memory that nothing was read into is never touched.
             self.buffer.clear();
-            match self.socket.recv(&mut self.buffer, flags | libc::MSG_TRUNC) {
-                Err(e) if e.raw_os_error() == Some(libc::EINTR) => {}
-                other => return other,
-            }
-        }
+            self.socket.recv(&mut self.buffer, flags | libc::MSG_TRUNC)
+        })
     }
 }
 

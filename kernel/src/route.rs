@@ -68,6 +68,11 @@ impl Family {
         if ip.is_ipv4() { Family::V4 } else { Family::V6 }
     }
 
+    /// IPv6, or else IPv4.
+    pub const fn v6_if(v6: bool) -> Family {
+        if v6 { Family::V6 } else { Family::V4 }
+    }
+
     pub(crate) fn number(self) -> AddressFamily {
         match self {
             Family::V4 => AddressFamily::Inet,

@@ -52,17 +52,13 @@ fn key(v6: bool) -> &'static str {
     if v6 { "net/ipv6/conf/all/forwarding" } else { "net/ipv4/ip_forward" }
 }
 
-fn family(v6: bool) -> Family {
-    if v6 { Family::V6 } else { Family::V4 }
-}
-
 /// Lets the node forward packets of a family; nothing is written when it does. `own` is the index of this
 /// attachment's link on the node.
 ///
 /// # Errors
 /// The kernel does not tell, or the sysctl cannot be written.
 pub(crate) fn enable(rtnl: &mut Rtnl, v6: bool, own: u32, undo: &mut Undo) -> Result<(), Error> {
-    if netconf::forwarding(rtnl, family(v6)).map_err(failed(READ))? {
+    if netconf::forwarding(rtnl, Family::v6_if(v6)).map_err(failed(READ))? {
         return Ok(());
     }
     let what = failed(format!("enable forwarding ({})", key(v6)));
@@ -82,7 +78,7 @@ pub(crate) fn enable(rtnl: &mut Rtnl, v6: bool, own: u32, undo: &mut Undo) -> Re
 /// # Errors
 /// It does not, or the kernel does not tell.
 pub(crate) fn check(rtnl: &mut Rtnl, v6: bool) -> Result<(), Error> {
-    match netconf::forwarding(rtnl, family(v6)).map_err(failed(READ))? {
+    match netconf::forwarding(rtnl, Family::v6_if(v6)).map_err(failed(READ))? {
         true => Ok(()),
         false => Err(Error::internal(format!("the node does not forward: {} is 0", key(v6)))),
     }

@@ -2,7 +2,8 @@
 //! multicast alone and goes on to a chain with one rule for each address.
 //!
 //! Unlike the reference's, ADD leaves a base chain alone that is as it should be (what it deletes or changes makes
-//! the process wait) and does not read the other attachments' rules, so that their number costs nothing, and whoever removes the last rule removes chains and table, if nothing else is in them.
+//! the process wait) and does not read the other attachments' rules, so that their number costs nothing; and whoever
+//! removes the last rule removes chains and table, if nothing else is in them.
 
 use ipnetwork::IpNetwork;
 use kernel::nft::{

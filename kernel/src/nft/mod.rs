@@ -195,7 +195,8 @@ pub enum Point {
 }
 
 impl Point {
-    const fn number(self, family: Family) -> u32 {
+    /// The hook's number in chains of a family (linux/netfilter.h, `NF_INET_*`, `NF_NETDEV_*`).
+    pub const fn number(self, family: Family) -> u32 {
         match (self, family) {
             (Point::Ingress, Family::Netdev) => 0,
             (Point::Egress, _) => 1,

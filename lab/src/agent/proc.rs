@@ -22,14 +22,13 @@ impl Instance {
     /// # Errors
     /// The mount cannot be renewed.
     pub(super) fn path(&mut self) -> Result<&Path> {
-        if self.looks >= LOOKS {
+        if self.looks == LOOKS {
             self.end()?;
         }
-        self.looks += 1;
-        if self.mounted.is_none() {
-            self.mounted = Some(new()?);
-            self.looks = 1;
+        if self.looks == 0 {
+            self.mounted = new()?;
         }
+        self.looks += 1;
         Ok(self.mounted.as_deref().unwrap_or(Path::new("/proc")))
     }
 
@@ -38,21 +37,19 @@ impl Instance {
     /// # Errors
     /// The kernel's words.
     pub(super) fn end(&mut self) -> Result<()> {
-        match self.mounted.take() {
-            Some(path) if path != Path::new("/proc") => {
-                umount2(&path, MntFlags::MNT_DETACH).with_context(|| format!("unmount {}", path.display()))
-            }
-            _ => Ok(()),
-        }
+        self.looks = 0;
+        let Some(path) = self.mounted.take() else { return Ok(()) };
+        umount2(&path, MntFlags::MNT_DETACH).with_context(|| format!("unmount {}", path.display()))
     }
 }
 
-fn new() -> Result<PathBuf> {
+/// None where it is not permitted.
+fn new() -> Result<Option<PathBuf>> {
     let path = PathBuf::from(format!("/run/podlab/proc.{}", std::process::id()));
     std::fs::create_dir_all(&path).with_context(|| format!("create {}", path.display()))?;
     match mount(Some("proc"), &path, Some("proc"), MsFlags::empty(), None::<&str>) {
-        Ok(()) => Ok(path),
-        Err(Errno::EPERM) => Ok(PathBuf::from("/proc")),
+        Ok(()) => Ok(Some(path)),
+        Err(Errno::EPERM) => Ok(None),
         Err(err) => Err(err).with_context(|| format!("mount proc on {}", path.display())),
     }
 }

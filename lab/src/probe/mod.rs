@@ -35,6 +35,18 @@ pub enum Protocol {
     Icmp,
 }
 
+impl Protocol {
+    /// Its number in packets of a family (IANA, "Assigned Internet Protocol Numbers").
+    pub fn number(self, family: kernel::Family) -> u8 {
+        match (self, family) {
+            (Protocol::Tcp, _) => 6,
+            (Protocol::Udp, _) => 17,
+            (Protocol::Icmp, kernel::Family::V4) => 1,
+            (Protocol::Icmp, kernel::Family::V6) => 58,
+        }
+    }
+}
+
 impl fmt::Display for Protocol {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

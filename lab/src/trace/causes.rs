@@ -229,14 +229,10 @@ fn arrival<'w>(walk: &[&'w Sighting], i: usize) -> Option<&'w Sighting> {
 impl Place {
     fn read(space: &crate::cluster::Space, protocol: Protocol) -> Result<Place> {
         let mut rtnl = Rtnl::open_in(&space.netns)?;
-        let number = match protocol {
-            Protocol::Tcp => 6,
-            Protocol::Udp => 17,
-            Protocol::Icmp => 1,
-        };
+        let family = kernel::Family::V4;
         let filter = conntrack::Filter {
-            family: kernel::Family::V4,
-            protocol: number,
+            family,
+            protocol: protocol.number(family),
             port: None,
             destination: None,
             server: None,

@@ -192,14 +192,8 @@ fn mark(nfnl: &mut Nfnl, protocol: Protocol, ends: &[IpAddr]) -> kernel::Result<
     for (chain, point) in [("prerouting", Point::Prerouting), ("output", Point::Output)] {
         batch.add_chain(TABLE, chain, Some(&Hook::new(ChainKind::Filter, point, FIRST)));
         for &end in ends {
-            let number = match (protocol, end) {
-                (Protocol::Tcp, _) => 6,
-                (Protocol::Udp, _) => 17,
-                (Protocol::Icmp, IpAddr::V4(_)) => 1,
-                (Protocol::Icmp, IpAddr::V6(_)) => 58,
-            };
             let net = IpNetwork::from(end);
-            let rule = || Rule::new().nfproto(end).l4proto(number);
+            let rule = || Rule::new().nfproto(end).l4proto(protocol.number(kernel::Family::of(end)));
             batch.append(TABLE, chain, &rule().saddr(Op::Eq, net).set_trace());
             batch.append(TABLE, chain, &rule().daddr(Op::Eq, net).set_trace());
         }

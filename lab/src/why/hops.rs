@@ -2,10 +2,11 @@
 
 use std::net::IpAddr;
 
+use kernel::nft::Point;
 use kernel::route::{KIND_UNICAST, Route};
 
 use super::leg::{ENDS, Find, Leg, deeds, find, holds};
-use super::rules::{Hook, Packet};
+use super::rules::Packet;
 use super::state::State;
 use crate::cluster::Role;
 use crate::fabric::UPLINK;
@@ -150,7 +151,7 @@ impl Leg<'_> {
         let (Some(near), Some(far)) = (self.node_of(&state.name), far) else { return };
         let (source, target) = (far.address.into(), near.address.into());
         let packet = Packet { iif: UPLINK, oif: "", source, target, protocol: UDP, ports: (0, tunnel.port) };
-        deeds(state, &[Hook::Prerouting, Hook::Input], &packet, finds);
+        deeds(state, &[Point::Prerouting, Point::Input], &packet, finds);
     }
 
     /// With a strict filter a packet has to come in where one to its source would go out.

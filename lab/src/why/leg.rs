@@ -8,9 +8,10 @@
 use std::net::{IpAddr, SocketAddr};
 
 use kernel::link::Link;
+use kernel::nft::Point;
 use kernel::tc;
 
-use super::rules::{Deed, Hook, Packet, meet};
+use super::rules::{Deed, Packet, meet};
 use super::state::{Outline, State};
 use super::symptom::Sign;
 use crate::cluster::{Cluster, Node, Role};
@@ -94,7 +95,7 @@ impl Leg<'_> {
             find(finds, place(), "address", what, ENDS, "interfaces");
         }
         self.routed(state, None, finds);
-        self.rules(state, &[Hook::Output, Hook::Postrouting], ("", interface), finds);
+        self.rules(state, &[Point::Output, Point::Postrouting], ("", interface), finds);
         // Who shares the link is asked by ARP, everybody else by a router.
         let Some(route) = state.lookup(self.target.ip(), self.source.ip(), None) else { return };
         let is_far = self.states.get(2).is_some_and(|next| next.role != Role::Pod);
@@ -117,7 +118,7 @@ impl Leg<'_> {
         if state.link_named(interface).is_some_and(|link| !link.up) {
             find(finds, place(), interface, "it is down".into(), ENDS, "interfaces");
         }
-        self.rules(state, &[Hook::Ingress, Hook::Prerouting, Hook::Input], (interface, ""), finds);
+        self.rules(state, &[Point::Ingress, Point::Prerouting, Point::Input], (interface, ""), finds);
         if self.is_request {
             listens(state, self.target, finds);
         }
@@ -154,10 +155,10 @@ impl Leg<'_> {
             self.reverse(state, &iif, finds);
         }
         let oif = self.toward(state, self.target.ip());
-        let hooks = [Hook::Prerouting, Hook::Forward, Hook::Postrouting];
+        let hooks = [Point::Prerouting, Point::Forward, Point::Postrouting];
         self.rules(state, &hooks, (&iif, &oif), finds);
         if from_uplink {
-            self.rules(state, &[Hook::Ingress], (UPLINK, ""), finds);
+            self.rules(state, &[Point::Ingress], (UPLINK, ""), finds);
         }
         if let Some(tunnel) = tunnel_from {
             self.unpacked(i, &tunnel, finds);
@@ -233,11 +234,11 @@ impl Leg<'_> {
                 let what = "net.ipv4.ip_forward is 0: it routes for nobody".into();
                 find(finds, state.name.clone(), "ip_forward", what, ENDS, "sysctls");
             }
-            self.rules(state, &[Hook::Prerouting, Hook::Forward, Hook::Postrouting], (&iif, ""), finds);
+            self.rules(state, &[Point::Prerouting, Point::Forward, Point::Postrouting], (&iif, ""), finds);
         }
     }
 
-    fn rules(&self, state: &State, hooks: &[Hook], (iif, oif): (&str, &str), finds: &mut Vec<Find>) {
+    fn rules(&self, state: &State, hooks: &[Point], (iif, oif): (&str, &str), finds: &mut Vec<Find>) {
         let (source, target) = (self.source.ip(), self.target.ip());
         let ports = (self.source.port(), self.target.port());
         let packet = Packet { iif, oif, source, target, protocol: TCP, ports };
@@ -245,7 +246,7 @@ impl Leg<'_> {
     }
 }
 
-pub(super) fn deeds(state: &State, hooks: &[Hook], packet: &Packet<'_>, finds: &mut Vec<Find>) {
+pub(super) fn deeds(state: &State, hooks: &[Point], packet: &Packet<'_>, finds: &mut Vec<Find>) {
     for met in meet(state, hooks, packet) {
         let (what, explains) = match (met.deed, met.is_certain) {
             (Deed::Drop, true) => ("a rule drops such packets", ENDS),

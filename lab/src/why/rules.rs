@@ -6,7 +6,9 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-use kernel::nft::{Base, ChainInfo, Expr, Family, Meta, Op, Reg, RuleInfo, Verdict, ip_bytes, name_bytes};
+use kernel::nft::{
+    Base, ChainInfo, Expr, Family, Meta, Op, Point, Reg, RuleInfo, Verdict, ip_bytes, name_bytes,
+};
 
 use super::state::{State, TableState};
 
@@ -21,34 +23,12 @@ pub(super) struct Packet<'p> {
     pub(super) ports: (u16, u16),
 }
 
-/// Where packets meet rules. The numbers are those of linux/netfilter.h, `NF_INET_*`, and `NF_NETDEV_INGRESS`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Hook {
-    Prerouting,
-    Input,
-    Forward,
-    Output,
-    Postrouting,
-    Ingress,
-}
-
-impl Hook {
-    fn number(self) -> u32 {
-        match self {
-            Hook::Prerouting | Hook::Ingress => 0,
-            Hook::Input => 1,
-            Hook::Forward => 2,
-            Hook::Output => 3,
-            Hook::Postrouting => 4,
-        }
-    }
-
-    fn is_in(self, family: Option<Family>) -> bool {
-        match family {
-            Some(Family::Ip | Family::Inet) => self != Hook::Ingress,
-            Some(Family::Netdev) => self == Hook::Ingress,
-            _ => false,
-        }
+/// Whether chains of a family are at a hook: the link's own is that of family netdev.
+fn is_at(point: Point, family: Family) -> bool {
+    match family {
+        Family::Ip | Family::Inet => point != Point::Ingress,
+        Family::Netdev => point == Point::Ingress,
+        _ => false,
     }
 }
 
@@ -71,12 +51,13 @@ pub(super) struct Met {
 }
 
 /// The rules of a place that do something with the packet at one of these hooks.
-pub(super) fn meet(state: &State, hooks: &[Hook], packet: &Packet<'_>) -> Vec<Met> {
+pub(super) fn meet(state: &State, hooks: &[Point], packet: &Packet<'_>) -> Vec<Met> {
     let mut met = Vec::new();
     for table in &state.tables {
-        for hook in hooks.iter().filter(|hook| hook.is_in(table.family)) {
+        let Some(family) = table.family else { continue };
+        for point in hooks.iter().filter(|point| is_at(**point, family)) {
             for (chain, rules) in &table.chains {
-                if chain.hook.is_some_and(|(number, _)| number == hook.number()) {
+                if chain.hook.is_some_and(|(number, _)| number == point.number(family)) {
                     met.extend(through(table, chain, rules, packet));
                 }
             }
@@ -276,8 +257,8 @@ mod tests {
         nfnl.commit(batch).unwrap();
         let space = Space { name: "node1".into(), netns, uts: None, role: Role::Node };
         let state = State::read(&space, None).unwrap();
-        assert!(meet(&state, &[Hook::Input, Hook::Output], &packet()).is_empty(), "another hook");
-        meet(&state, &[Hook::Forward], &packet()).into_iter().map(|met| (met.deed, met.is_certain)).collect()
+        assert!(meet(&state, &[Point::Input, Point::Output], &packet()).is_empty(), "another hook");
+        meet(&state, &[Point::Forward], &packet()).into_iter().map(|met| (met.deed, met.is_certain)).collect()
     }
 
     fn net(text: &str) -> ipnetwork::IpNetwork {

@@ -212,8 +212,7 @@ fn complete(result: &mut CniResult, config: &BridgeConfig) {
             continue;
         };
         if !result.routes.iter().any(|route| route.dst.prefix() == 0 && route.dst.is_ipv6() == v6) {
-            let everywhere = if v6 { Family::V6.any() } else { Family::V4.any() };
-            result.routes.push(cni::Route::new(everywhere, Some(gateway)));
+            result.routes.push(cni::Route::new(Family::v6_if(v6).any(), Some(gateway)));
         }
     }
 }

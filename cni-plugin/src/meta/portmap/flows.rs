@@ -10,13 +10,9 @@ use kernel::{Family, Nfnl, Result, Rtnl, addr};
 
 use super::config::{HostIp, Mapping};
 
-fn family(v6: bool) -> Family {
-    if v6 { Family::V6 } else { Family::V4 }
-}
-
 fn to_port(mapping: &Mapping, v6: bool) -> Filter {
     Filter {
-        family: family(v6),
+        family: Family::v6_if(v6),
         protocol: mapping.protocol.0,
         port: Some(mapping.host_port),
         destination: None,

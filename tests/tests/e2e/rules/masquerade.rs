@@ -258,20 +258,25 @@ fn rules_are_undone_whichever_request_fails() -> Result<()> {
     Ok(())
 }
 
-/// What is there already is not added again: the kernel takes that for a change, and lets the process wait for 10 ms
-/// and more at its end.
-#[test]
-fn second_pods_add_asks_for_rules_only() -> Result<()> {
+/// How often the ADDs of two pods, one after the other, send each of these messages of nf_tables.
+fn asked_by_two_pods<const N: usize>(text: &str, messages: [&str; N]) -> Result<Vec<[usize; N]>> {
     let world = World::new(Side::Podnet, 2)?;
     let mut asked = Vec::new();
     for pod in 0..2 {
         let log = world.dir().join("strace").to_string_lossy().into_owned();
         let strace = ["strace", "-v", "-o", &log, "-e", "trace=sendto"];
-        bridge(&world, "ADD", BOTH).pod(pod).through(&strace).run()?.result()?;
+        bridge(&world, "ADD", text).pod(pod).through(&strace).run()?.result()?;
         let log = std::fs::read_to_string(&log).context("strace's log")?;
-        let count = |message: &str| log.matches(&format!("NFT_MSG_{message},")).count();
-        asked.push(["NEWTABLE", "NEWCHAIN", "NEWRULE", "DELRULE"].map(count));
+        asked.push(messages.map(|message| log.matches(&format!("NFT_MSG_{message},")).count()));
     }
+    Ok(asked)
+}
+
+/// What is there already is not added again: the kernel takes that for a change, and lets the process wait for 10 ms
+/// and more at its end.
+#[test]
+fn second_pods_add_asks_for_rules_only() -> Result<()> {
+    let asked = asked_by_two_pods(BOTH, ["NEWTABLE", "NEWCHAIN", "NEWRULE", "DELRULE"])?;
     // Two tables, two base chains and one for all; for each pod two chains and five rules.
     assert_eq!(asked, [[2, 5, 3 + 5, 0], [0, 2, 5, 0]]);
     Ok(())
@@ -280,15 +285,7 @@ fn second_pods_add_asks_for_rules_only() -> Result<()> {
 /// The rules of the pods that are there are not read: their number costs nothing.
 #[test]
 fn second_pods_add_reads_the_base_chain_only() -> Result<()> {
-    let world = World::new(Side::Podnet, 2)?;
-    let mut asked = Vec::new();
-    for pod in 0..2 {
-        let log = world.dir().join("strace").to_string_lossy().into_owned();
-        let strace = ["strace", "-v", "-o", &log, "-e", "trace=sendto"];
-        bridge(&world, "ADD", MASQ).pod(pod).through(&strace).run()?.result()?;
-        let log = std::fs::read_to_string(&log).context("strace's log")?;
-        asked.push(["GETGEN", "GETRULE", "NEWRULE"].map(|m| log.matches(&format!("NFT_MSG_{m},")).count()));
-    }
+    let asked = asked_by_two_pods(MASQ, ["GETGEN", "GETRULE", "NEWRULE"])?;
     // The first looks, takes its turn and looks again; each pod has a rule for each family.
     assert_eq!(asked, [[1, 2, 3 + 2], [0, 1, 2]]);
     Ok(())
