@@ -9,7 +9,9 @@ use std::fmt;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -57,6 +59,19 @@ impl fmt::Display for Protocol {
     }
 }
 
+/// Source ports of probes whose source is to be kept: below those of net.ipv4.ip_local_port_range, from which the kernel chooses. A
+/// connection that was translated is known for a while, and one that comes with its ports and the address it was led to is given
+/// another source port: probes to services must not have ports in common with these.
+pub(crate) const APART: Range<u16> = 20_000..32_000;
+
+/// The next port of [`APART`]: two probes at once have none in common, whichever pods they leave. Where a node masquerades, two of
+/// its pods that connect from one port to one server at the same moment would be given one port of the node, and the kernel
+/// drops the packet of the second (nf_conntrack_confirm, "insert_failed").
+pub(crate) fn port_apart() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    APART.start + NEXT.fetch_add(1, Ordering::Relaxed) % (APART.end - APART.start)
+}
+
 /// One probe to send.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -72,11 +87,9 @@ pub struct ProbeRequest {
     /// Bytes that the request carries besides, which nobody reads.
     #[serde(default)]
     pub padding: usize,
-    /// By TCP from a port below those that the kernel gives by itself. A connection that was translated is known for a while, and one
-    /// that comes with its ports and the address it was led to is given another source port: those to services must not have
-    /// ports in common with those whose source is to be kept.
+    /// By TCP from this port or the next one that is free of [`APART`].
     #[serde(default)]
-    pub apart: bool,
+    pub source_port: Option<u16>,
 }
 
 /// How a probe ended, in the words of Kubernetes' agnhost.
@@ -242,7 +255,7 @@ mod tests {
             target: "10.244.2.2:8080".parse().unwrap(),
             timeout_ms: 1000,
             padding: 0,
-            apart: false,
+            source_port: None,
         }
     }
 

@@ -7,7 +7,6 @@ use std::collections::VecDeque;
 use std::io::{self, BufRead, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
@@ -22,7 +21,7 @@ use nix::sys::socket::{
     sockopt::{ReuseAddr, SocketError},
 };
 
-use super::{Answers, Batch, ProbeOutcome, ProbeRequest, Protocol, Word};
+use super::{APART, Answers, Batch, ProbeOutcome, ProbeRequest, Protocol, Word};
 use crate::kubia::{NONCE_HEADER, REMOTE_HEADER};
 use crate::packet::{MARK, Nonce};
 
@@ -172,8 +171,8 @@ fn connected(probe: &ProbeRequest, deadline: Instant, seen: &mut Seen) -> io::Re
     let target = probe.target;
     let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
     let fd: OwnedFd = socket(family(target.ip()), SockType::Stream, flags, None)?;
-    if probe.apart {
-        bind_apart(&fd, target)?;
+    if let Some(port) = probe.source_port {
+        bind_from(&fd, target, port)?;
     }
     match connect(fd.as_raw_fd(), &SockaddrStorage::from(target)) {
         Ok(()) => {}
@@ -193,16 +192,11 @@ fn connected(probe: &ProbeRequest, deadline: Instant, seen: &mut Seen) -> io::Re
     Ok(stream)
 }
 
-/// Ports below those of net.ipv4.ip_local_port_range, from which the kernel chooses.
-const APART: std::ops::Range<u16> = 20_000..32_000;
-
-/// Binds to the next port of [`APART`] that is free.
-fn bind_apart(fd: &OwnedFd, target: SocketAddr) -> io::Result<()> {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
+/// Binds to this port, or to the next of [`APART`] that is free.
+fn bind_from(fd: &OwnedFd, target: SocketAddr, first: u16) -> io::Result<()> {
     // One that an earlier connection of this process has left in TIME-WAIT may be taken.
     setsockopt(fd, ReuseAddr, &true)?;
-    for _ in APART {
-        let port = APART.start + NEXT.fetch_add(1, Ordering::Relaxed) % (APART.end - APART.start);
+    for port in (first..APART.end).chain(APART) {
         match bind(fd.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(unspecified(target), port))) {
             Err(Errno::EADDRINUSE) => {}
             Err(errno) => return Err(errno.into()),

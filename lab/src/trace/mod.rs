@@ -184,7 +184,7 @@ pub fn follow(cluster: &Cluster, options: &TraceOptions, keep_frames: bool) -> R
         target: address,
         timeout_ms: TIMEOUT_MS,
         padding: 0,
-        apart: false,
+        source_port: None,
     };
     let watch = match options.hooks {
         true => {

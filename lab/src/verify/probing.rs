@@ -18,7 +18,7 @@ use crate::cluster::{Cluster, Role};
 use crate::encap::Seal;
 use crate::kubia::{self, Visit};
 use crate::packet::{Nonce, Packet};
-use crate::probe::{ProbeOutcome, ProbeRequest, Protocol};
+use crate::probe::{ProbeOutcome, ProbeRequest, Protocol, port_apart};
 use crate::trace::is_icmp_error;
 
 /// How long a probe waits for its answer, in milliseconds.
@@ -136,7 +136,7 @@ fn one_round(round: &Round<'_>, tasks: &[Task<'_>], nonces: NonceMaker) -> Resul
             target: tasks[i].aim.target()?,
             timeout_ms: TIMEOUT_MS,
             padding: 0,
-            apart: !matches!(tasks[i].aim, super::Aim::Service(_)),
+            source_port: (!matches!(tasks[i].aim, super::Aim::Service(_))).then(port_apart),
         })
     };
     let requests = round.tasks.iter().filter_map(request).collect();

@@ -95,7 +95,7 @@ fn request(kind: Kind, target: SocketAddr, nonces: NonceMaker, number: usize) ->
         Kind::Large => (Protocol::Tcp, LARGE, TIMEOUT_MS.1),
         Kind::Held => (Protocol::Icmp, HELD.1, TIMEOUT_MS.1),
     };
-    ProbeRequest { nonce: nonces.nonce(number), protocol, target, timeout_ms, padding, apart: false }
+    ProbeRequest { nonce: nonces.nonce(number), protocol, target, timeout_ms, padding, source_port: None }
 }
 
 /// Has the nodes of both pods ask by ARP for their addresses, where they share a bridge: who answers is seen.

@@ -15,7 +15,7 @@ fn request(protocol: Protocol, target: &str) -> ProbeRequest {
         target: target.parse().unwrap(),
         timeout_ms: 1000,
         padding: 0,
-        apart: false,
+        source_port: None,
     }
 }
 
