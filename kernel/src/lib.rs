@@ -32,6 +32,8 @@ pub mod sysctl;
 pub mod tap;
 pub mod tc;
 mod wire;
+pub mod wireguard;
+pub mod xfrm;
 
 pub use batch::Batch;
 pub use error::{Error, Result, uninterrupted};

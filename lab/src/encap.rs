@@ -20,6 +20,10 @@ const NAT_T_PORT: u16 = 4500;
 /// IP's number of ESP (RFC 4303).
 const ESP: u8 = 50;
 
+/// WireGuard's port, and the first byte of a message that carries a packet (type 4, three bytes of nothing).
+const WIREGUARD_PORT: u16 = 51820;
+const WIREGUARD_DATA: [u8; 4] = [4, 0, 0, 0];
+
 /// An encrypted packet, by its form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Seal {
@@ -27,6 +31,8 @@ pub enum Seal {
     Esp,
     /// ESP in UDP.
     EspInUdp,
+    /// WireGuard's transport data.
+    WireGuard,
 }
 
 impl Seal {
@@ -36,6 +42,11 @@ impl Seal {
         let has_spi = ip.payload.get(..4).is_some_and(|spi| spi != [0; 4]);
         match ip.transport {
             Transport::Other(ESP) if has_spi => Some(Seal::Esp),
+            Transport::Udp { source: WIREGUARD_PORT, target: WIREGUARD_PORT }
+                if ip.payload.starts_with(&WIREGUARD_DATA) =>
+            {
+                Some(Seal::WireGuard)
+            }
             Transport::Udp { source: NAT_T_PORT, target: NAT_T_PORT } if has_spi => Some(Seal::EspInUdp),
             _ => None,
         }
@@ -47,6 +58,7 @@ impl fmt::Display for Seal {
         f.write_str(match self {
             Seal::Esp => "ESP",
             Seal::EspInUdp => "ESP in UDP to port 4500",
+            Seal::WireGuard => "WireGuard in UDP to port 51820",
         })
     }
 }
@@ -125,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn esp_in_udp_is_recognised_by_ports_and_spi() {
+    fn what_is_encrypted_is_recognised_by_ports_and_first_bytes() {
         let of = |port: u16, spi: u8| {
             let mut frame =
                 datagram([192, 0, 2, 11], [192, 0, 2, 12], port, 64, &[0, 0, 0, spi, 0, 0, 0, 1, 9, 9]);
@@ -133,6 +145,11 @@ mod tests {
             Seal::of(Packet::decode(&frame).unwrap().ip().unwrap())
         };
         assert_eq!((of(4500, 7), of(4500, 0), of(4501, 7)), (Some(Seal::EspInUdp), None, None));
+        let mut frame = datagram([192, 0, 2, 11], [192, 0, 2, 12], 51820, 64, &[4, 0, 0, 0, 9, 9]);
+        frame[34..36].copy_from_slice(&51820_u16.to_be_bytes());
+        assert_eq!(Seal::of(Packet::decode(&frame).unwrap().ip().unwrap()), Some(Seal::WireGuard));
+        frame[14 + 20 + 8] = 1; // a handshake
+        assert_eq!(Seal::of(Packet::decode(&frame).unwrap().ip().unwrap()), None);
         // ESP itself: protocol 50.
         let mut frame = datagram([192, 0, 2, 11], [192, 0, 2, 12], 9, 64, b"12345678");
         frame[14 + 9] = 50;

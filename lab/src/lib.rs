@@ -37,6 +37,7 @@ pub mod pcapng;
 pub mod plugins;
 pub mod probe;
 pub mod record;
+mod relay;
 pub mod runner;
 pub mod schemas;
 pub mod services;

@@ -21,7 +21,7 @@ struct Feature {
 
 const PARENT: &str = "ip link add parent type veth peer name far";
 
-const FEATURES: [Feature; 6] = [
+const FEATURES: [Feature; 8] = [
     Feature {
         name: "vlan",
         option: "CONFIG_VLAN_8021Q",
@@ -40,13 +40,24 @@ const FEATURES: [Feature; 6] = [
     Feature { name: "dummy", option: "CONFIG_DUMMY", commands: &["ip link add probe type dummy"] },
     Feature { name: "vrf", option: "CONFIG_NET_VRF", commands: &["ip link add probe type vrf table 10"] },
     Feature {
+        name: "wireguard",
+        option: "CONFIG_WIREGUARD",
+        commands: &["ip link add probe type wireguard"],
+    },
+    Feature {
+        name: "esp",
+        option: "CONFIG_INET_ESP, CONFIG_CRYPTO_GCM",
+        commands: &["ip xfrm state add src 127.0.0.1 dst 127.0.0.2 proto esp spi 0x100 mode tunnel \
+                     aead rfc4106(gcm(aes)) 0x0102030405060708090a0b0c0d0e0f1011121314 128"],
+    },
+    Feature {
         name: "bridge-vlan",
         option: "CONFIG_BRIDGE_VLAN_FILTERING",
         commands: &["ip link add probe type bridge vlan_filtering 1", "bridge vlan add vid 7 dev probe self"],
     },
 ];
 
-/// Whether this kernel has a device: one of `vlan`, `macvlan`, `ipvlan`, `dummy`, `vrf`, `bridge-vlan`. Where it has not,
+/// Whether this kernel has a device: one of `vlan`, `macvlan`, `ipvlan`, `dummy`, `vrf`, `wireguard`, `esp`, `bridge-vlan`. Where it has not,
 /// the skip of the calling test is reported, and the test is to return.
 ///
 /// # Errors
@@ -88,7 +99,13 @@ fn has(feature: &Feature) -> Result<bool> {
             continue;
         }
         let stderr = String::from_utf8_lossy(&output.stderr);
-        if stderr.contains("Unknown device type") || stderr.contains("Operation not supported") {
+        let lacking = [
+            "Unknown device type",
+            "Operation not supported",
+            "Requested type not found",
+            "Requested AEAD algorithm not found",
+        ];
+        if lacking.iter().any(|words| stderr.contains(words)) {
             return Ok(false);
         }
         bail!("{command}: {stderr}");

@@ -1,4 +1,4 @@
-//! Links of one piece: macvlan, ipvlan, vlan, dummy, VRF, VXLAN. What they are, creation straight into another namespace,
+//! Links of one piece: macvlan, ipvlan, vlan, dummy, VRF, VXLAN, WireGuard. What they are, creation straight into another namespace,
 //! reading back, and whether the running kernel has them at all.
 //!
 //! A link that stands on another finds it by its index in the socket's namespace, wherever it is created itself.
@@ -57,6 +57,8 @@ pub enum LinkKind {
         /// The UDP port that datagrams are sent to and received on; the standard has 4789, Linux' old default is 8472.
         port: u16,
     },
+    /// Packets encrypted to their peers (CONFIG_WIREGUARD); see [`crate::wireguard`].
+    Wireguard,
 }
 
 /// Who reaches whom among the macvlans of one link (`MACVLAN_MODE_*`, linux/if_link.h).
@@ -137,6 +139,7 @@ impl LinkKind {
             LinkKind::Dummy => ("dummy", "CONFIG_DUMMY"),
             LinkKind::Vrf { .. } => ("vrf", "CONFIG_NET_VRF"),
             LinkKind::Vxlan { .. } => ("vxlan", "CONFIG_VXLAN"),
+            LinkKind::Wireguard => ("wireguard", "CONFIG_WIREGUARD"),
         }
     }
 
@@ -155,6 +158,7 @@ impl LinkKind {
                 (InfoKind::Vlan, Some(InfoData::Vlan(data)))
             }
             LinkKind::Dummy => (InfoKind::Dummy, None),
+            LinkKind::Wireguard => (InfoKind::Wireguard, None),
             LinkKind::Vrf { table } => (InfoKind::Vrf, Some(InfoData::Vrf(vec![InfoVrf::TableId(table)]))),
             LinkKind::Vxlan { vni, local, port } => {
                 let data = vec![
@@ -313,6 +317,7 @@ pub(super) fn read(kind: &str, data: Option<&[u8]>) -> std::result::Result<Optio
             Some(LinkKind::Vlan { id: id as u16, protocol })
         }
         ("dummy", _) => Some(LinkKind::Dummy),
+        ("wireguard", _) => Some(LinkKind::Wireguard),
         ("vrf", Some(table)) => Some(LinkKind::Vrf { table }),
         ("vxlan", Some(vni)) => match (local, port) {
             (Some(IpAddr::V4(local)), Some(port)) => Some(LinkKind::Vxlan { vni, local, port }),
@@ -422,11 +427,14 @@ mod tests {
     }
 
     #[test]
-    fn dummy_has_no_data_and_a_vrf_its_table() {
+    fn dummy_and_wireguard_have_no_data_and_a_vrf_its_table() {
         let mut expected = head(0);
         expected.extend(info("dummy", &[]));
         assert_eq!(bytes(&message(&NewLink::new("p0", LinkKind::Dummy))), expected);
         assert_eq!(read("dummy", None), Ok(Some(LinkKind::Dummy)));
+        let mut expected = head(0);
+        expected.extend(info("wireguard", &[]));
+        assert_eq!(bytes(&message(&NewLink::new("p0", LinkKind::Wireguard))), expected);
 
         let kind = LinkKind::Vrf { table: 0x1_0001 };
         let data = [8, 0, 1, 0, 1, 0, 1, 0];

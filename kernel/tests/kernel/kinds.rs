@@ -132,6 +132,7 @@ fn kinds_that_the_kernel_lacks_are_named() {
             (LinkKind::Vlan { id: 5, protocol: VlanProtocol::Dot1q }, "vlan (CONFIG_VLAN_8021Q)"),
             (LinkKind::Dummy, "dummy (CONFIG_DUMMY)"),
             (LinkKind::Vrf { table: 7 }, "vrf (CONFIG_NET_VRF)"),
+            (LinkKind::Wireguard, "wireguard (CONFIG_WIREGUARD)"),
         ];
         for (kind, option) in kinds {
             let before = link::list(rtnl).unwrap().len();

@@ -6,6 +6,7 @@
 mod addresses;
 mod batches;
 mod bridges;
+mod encryption;
 mod flows;
 mod kinds;
 mod links;

@@ -43,7 +43,7 @@ impl Mode for Bgp {
         program().map(drop)
     }
 
-    fn network(&self, ip_masq: bool) -> Option<String> {
+    fn network(&self, _option: Option<&str>, ip_masq: bool) -> Option<String> {
         Some(bridge(ip_masq, None))
     }
 

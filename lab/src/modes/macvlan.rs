@@ -35,7 +35,7 @@ impl Mode for Macvlan {
         Ok(link::require(&mut Rtnl::open_in(&Netns::create()?)?, &kind)?)
     }
 
-    fn network(&self, ip_masq: bool) -> Option<String> {
+    fn network(&self, _option: Option<&str>, ip_masq: bool) -> Option<String> {
         let keys = [format!(r#""master": "{UPLINK}""#), r#""mode": "bridge""#.to_owned(), MAC.to_owned()];
         // One subnet for all pods of the wire; each node hands out the addresses of its PodCIDR.
         let ipam = r#""ranges": [[{

@@ -1,35 +1,39 @@
-//! Encrypted mesh, as Weave: what goes to another node's pods is encrypted to that node. A process on each node takes the
-//! packets from a TUN device and sends them as ESP in UDP to its peer, with a key for each direction of each pair.
+//! Encrypted mesh, as Weave: what goes to another node's pods is encrypted to that node. By WireGuard where the kernel has
+//! it, else by the kernel's ESP (xfrm); where it has neither, a process on each node takes the packets from a TUN device
+//! and sends them as ESP in UDP to its peer. ESP has a key for each direction of each pair.
 
 use std::collections::HashMap;
 use std::fs::{self, File, Permissions};
-use std::io::{ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
+use std::io::Read;
+use std::net::{SocketAddrV4, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
 use anyhow::{Context, Result};
 use ipnetwork::{IpNetwork, Ipv4Network};
-use kernel::link::{self, Change};
+use kernel::link::{self, Change, LinkKind, NewLink};
 use kernel::route::{self, Route};
-use kernel::{Rtnl, tap};
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use serde::{Deserialize, Serialize};
+use kernel::wireguard::{self, Key, WireGuard};
+use kernel::xfrm::{self, Association, Direction, Policy, Xfrm};
+use kernel::{Netns, Rtnl, tap};
 
 use super::{Ground, Mode, PROCESS, Routers, Siblings, Wire, bridge};
 use crate::cluster::Node;
 use crate::construct::{enter, in_thread};
-use crate::esp::{Receiver, SECRET, Sender};
+use crate::esp::SECRET;
 use crate::fabric;
+use crate::relay::{PORT, Peer, Plan, Relay, Secret};
 use crate::topology::Topology;
 
-/// The node's end of the mesh.
+/// WireGuard's device, port and MTU: 1500 less IPv6, UDP and its own 32 bytes, as wg-quick(8) has it.
+const WIREGUARD: &str = "wg0";
+const WIREGUARD_PORT: u16 = 51820;
+const WIREGUARD_MTU: usize = 1420;
+/// The device of the process.
 const DEVICE: &str = "mesh0";
-/// ESP in UDP (RFC 3948).
-const PORT: u16 = 4500;
 /// What fits into the wire's 1500 with IPv4, UDP, ESP's header, counter, tag and trailer (20 + 8 + 8 + 8 + 16 + 2).
 const MTU: usize = 1438;
 /// Secrets, logs and process numbers.
@@ -43,36 +47,35 @@ pub(super) const MODE: Mesh = Mesh;
 
 impl Mode for Mesh {
     fn summary(&self) -> &'static str {
-        "encrypted from node to node (ESP in UDP), as Weave; MTU 1438"
+        "encrypted from node to node, as Weave: by WireGuard, else the kernel's ESP, else a process"
     }
 
-    fn require(&self, _option: Option<&str>) -> Result<()> {
-        Ok(tap::require()?)
+    fn options(&self) -> &'static [(&'static str, &'static str)] {
+        &[
+            ("wireguard", "by WireGuard; MTU 1420"),
+            ("esp", "by the kernel's ESP (xfrm); MTU 1438"),
+            ("process", "by a process on each node, ESP in UDP; MTU 1438"),
+        ]
     }
 
-    fn network(&self, ip_masq: bool) -> Option<String> {
-        Some(bridge(ip_masq, Some(MTU)))
+    fn require(&self, option: Option<&str>) -> Result<()> {
+        Carrier::of(option).require()
+    }
+
+    fn network(&self, option: Option<&str>, ip_masq: bool) -> Option<String> {
+        Some(bridge(ip_masq, Some(Carrier::of(option).mtu())))
     }
 
     fn routers(&self, _option: Option<&str>, _topology: &Topology) -> Routers {
         Routers::FromOutside
     }
 
-    fn prepare(&self, _option: Option<&str>, ground: &Ground<'_>) -> Result<()> {
-        fs::create_dir_all(STATE).with_context(|| format!("create {STATE}"))?;
-        fs::set_permissions(STATE, Permissions::from_mode(0o700))?;
-        let secrets = secrets(ground.nodes.len())?;
-        for (index, node) in ground.nodes.iter().enumerate() {
-            let peers = fabric::peers(ground, node).map(|(number, peer)| Peer {
-                address: peer.address,
-                pods: peer.pod_cidr,
-                send: secrets[&(index, number)].clone(),
-                receive: secrets[&(number, index)].clone(),
-            });
-            let plan = Plan { address: node.address, pods: node.pod_cidr, peers: peers.collect() };
-            start(node, &plan).with_context(|| format!("mesh of {}", node.space.name))?;
+    fn prepare(&self, option: Option<&str>, ground: &Ground<'_>) -> Result<()> {
+        match Carrier::of(option) {
+            Carrier::WireGuard => by_wireguard(ground),
+            Carrier::Esp => by_kernel(ground),
+            Carrier::Process => by_process(ground),
         }
-        Ok(())
     }
 
     fn serve(&self) -> Result<()> {
@@ -88,53 +91,152 @@ impl Mode for Mesh {
         Siblings::Switched
     }
 
-    fn wire(&self, _option: Option<&str>, _near: &Node, _far: &Node) -> Wire {
-        Wire::Sealed(DEVICE)
+    fn wire(&self, option: Option<&str>, _near: &Node, _far: &Node) -> Wire {
+        Wire::Sealed(Carrier::of(option).device())
     }
+}
+
+/// Who encrypts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Carrier {
+    WireGuard,
+    Esp,
+    Process,
+}
+
+impl Carrier {
+    /// As asked for; else the first that this kernel has.
+    fn of(option: Option<&str>) -> Carrier {
+        static FIRST: OnceLock<Carrier> = OnceLock::new();
+        let is_there = |carrier: &Carrier| carrier.require().is_ok();
+        match option {
+            Some("wireguard") => Carrier::WireGuard,
+            Some("esp") => Carrier::Esp,
+            Some(_) => Carrier::Process,
+            None => *FIRST.get_or_init(|| {
+                [Carrier::WireGuard, Carrier::Esp].into_iter().find(is_there).unwrap_or(Carrier::Process)
+            }),
+        }
+    }
+
+    fn require(self) -> Result<()> {
+        match self {
+            Carrier::WireGuard => {
+                Ok(link::require(&mut Rtnl::open_in(&Netns::create()?)?, &LinkKind::Wireguard)?)
+            }
+            Carrier::Esp => Ok(xfrm::require()?),
+            Carrier::Process => Ok(tap::require()?),
+        }
+    }
+
+    fn mtu(self) -> usize {
+        if self == Carrier::WireGuard { WIREGUARD_MTU } else { MTU }
+    }
+
+    /// The node's link that the packets pass; xfrm has none.
+    fn device(self) -> Option<&'static str> {
+        match self {
+            Carrier::WireGuard => Some(WIREGUARD),
+            Carrier::Esp => None,
+            Carrier::Process => Some(DEVICE),
+        }
+    }
+}
+
+/// A device on each node, whose peers are the other nodes with their PodCIDRs.
+fn by_wireguard(ground: &Ground<'_>) -> Result<()> {
+    let mut keys = Vec::new();
+    for node in ground.nodes {
+        let make = || -> Result<Key> {
+            let mut rtnl = Rtnl::open_in(&node.space.netns)?;
+            let wanted =
+                NewLink { mtu: WIREGUARD_MTU as u32, ..NewLink::new(WIREGUARD, LinkKind::Wireguard) };
+            link::add(&mut rtnl, &wanted)?;
+            let mut private = Key::default();
+            File::open("/dev/urandom")?.read_exact(&mut private).context("read the random source")?;
+            Ok(WireGuard::open_in(&node.space.netns)?.set_device(WIREGUARD, &private, WIREGUARD_PORT)?)
+        };
+        keys.push(make().with_context(|| format!("mesh of {}", node.space.name))?);
+    }
+    for node in ground.nodes {
+        let connect = || -> Result<()> {
+            let mut wireguard = WireGuard::open_in(&node.space.netns)?;
+            for (number, peer) in fabric::peers(ground, node) {
+                let endpoint = SocketAddrV4::new(peer.address, WIREGUARD_PORT);
+                let peer = wireguard::Peer { key: keys[number], endpoint, allowed: peer.pod_cidr };
+                wireguard.add_peer(WIREGUARD, &peer)?;
+            }
+            let mut rtnl = Rtnl::open_in(&node.space.netns)?;
+            let index = link::by_name(&mut rtnl, WIREGUARD)?.index;
+            link::set(&mut rtnl, index, &Change { up: Some(true), ..Change::default() })?;
+            routes(&mut rtnl, index, fabric::peers(ground, node).map(|(_, peer)| peer.pod_cidr))
+        };
+        connect().with_context(|| format!("mesh of {}", node.space.name))?;
+    }
+    Ok(())
+}
+
+/// Associations and policies for the PodCIDRs of each pair. The route stays the default one: the policy decides later.
+fn by_kernel(ground: &Ground<'_>) -> Result<()> {
+    let secrets = secrets(ground.nodes.len())?;
+    for (index, node) in ground.nodes.iter().enumerate() {
+        let mut xfrm = Xfrm::open_in(&node.space.netns)?;
+        let mut connect = |number: usize, peer: &Node| -> Result<()> {
+            let mut add =
+                |source: &Node, target: &Node, secret: &Secret, directions: &[Direction]| -> Result<()> {
+                    let (key, spi) = (&secret.key[..], secret.spi);
+                    let (source_ip, target_ip) = (source.address, target.address);
+                    xfrm.add_association(&Association { source: source_ip, target: target_ip, spi, key })?;
+                    for direction in directions {
+                        let policy = Policy {
+                            direction: *direction,
+                            from: source.pod_cidr,
+                            to: target.pod_cidr,
+                            source: source_ip,
+                            target: target_ip,
+                        };
+                        xfrm.add_policy(&policy)?;
+                    }
+                    Ok(())
+                };
+            add(node, peer, &secrets[&(index, number)], &[Direction::Out])?;
+            add(peer, node, &secrets[&(number, index)], &[Direction::In, Direction::Forward])
+        };
+        for (number, peer) in fabric::peers(ground, node) {
+            connect(number, peer).with_context(|| format!("mesh of {}", node.space.name))?;
+        }
+    }
+    Ok(())
+}
+
+/// A process on each node, with the secrets of its pairs.
+fn by_process(ground: &Ground<'_>) -> Result<()> {
+    fs::create_dir_all(STATE).with_context(|| format!("create {STATE}"))?;
+    fs::set_permissions(STATE, Permissions::from_mode(0o700))?;
+    let secrets = secrets(ground.nodes.len())?;
+    for (index, node) in ground.nodes.iter().enumerate() {
+        let peers = fabric::peers(ground, node).map(|(number, peer)| Peer {
+            address: peer.address,
+            pods: peer.pod_cidr,
+            send: secrets[&(index, number)].clone(),
+            receive: secrets[&(number, index)].clone(),
+        });
+        let plan = Plan { address: node.address, pods: node.pod_cidr, peers: peers.collect() };
+        start(node, &plan).with_context(|| format!("mesh of {}", node.space.name))?;
+    }
+    Ok(())
+}
+
+/// Routes to prefixes by a link.
+fn routes(rtnl: &mut Rtnl, index: u32, to: impl Iterator<Item = Ipv4Network>) -> Result<()> {
+    for pods in to {
+        route::add(rtnl, &Route { dst: Some(IpNetwork::V4(pods)), oif: Some(index), ..Route::default() })?;
+    }
+    Ok(())
 }
 
 fn path(node: &str, extension: &str) -> PathBuf {
     Path::new(STATE).join(format!("{node}.{extension}"))
-}
-
-/// One direction of a pair of nodes.
-#[derive(Clone, Serialize, Deserialize)]
-struct Secret {
-    spi: u32,
-    key: Vec<u8>,
-}
-
-/// What a process knows of another node.
-#[derive(Serialize, Deserialize)]
-struct Peer {
-    address: Ipv4Addr,
-    #[serde(with = "text")]
-    pods: Ipv4Network,
-    send: Secret,
-    receive: Secret,
-}
-
-/// What a process is to do.
-#[derive(Serialize, Deserialize)]
-struct Plan {
-    address: Ipv4Addr,
-    #[serde(with = "text")]
-    pods: Ipv4Network,
-    peers: Vec<Peer>,
-}
-
-/// A prefix as it is written.
-mod text {
-    use ipnetwork::Ipv4Network;
-    use serde::{Deserialize, Deserializer, Serializer, de};
-
-    pub(super) fn serialize<S: Serializer>(net: &Ipv4Network, s: S) -> Result<S::Ok, S::Error> {
-        s.collect_str(net)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Ipv4Network, D::Error> {
-        String::deserialize(d)?.parse().map_err(de::Error::custom)
-    }
 }
 
 /// A secret for each ordered pair of nodes.
@@ -164,10 +266,7 @@ fn start(node: &Node, plan: &Plan) -> Result<()> {
     let mut rtnl = Rtnl::open_in(&node.space.netns)?;
     let index = link::by_name(&mut rtnl, DEVICE)?.index;
     link::set(&mut rtnl, index, &Change { up: Some(true), mtu: Some(MTU as u32), ..Change::default() })?;
-    for peer in &plan.peers {
-        let route = Route { dst: Some(IpNetwork::V4(peer.pods)), oif: Some(index), ..Route::default() };
-        route::add(&mut rtnl, &route)?;
-    }
+    routes(&mut rtnl, index, plan.peers.iter().map(|peer| peer.pods))?;
     let process = in_thread(|| {
         enter(&node.space)?;
         let mut relay = Command::new("/proc/self/exe");
@@ -176,102 +275,4 @@ fn start(node: &Node, plan: &Plan) -> Result<()> {
         relay.spawn().context("start the relay")
     })?;
     Ok(fs::write(path(name, "pid"), process.id().to_string())?)
-}
-
-/// Both directions to and from another node.
-struct Pair {
-    address: SocketAddr,
-    pods: Ipv4Network,
-    sender: Sender,
-    receiver: Receiver,
-}
-
-/// The process: packets from the device go encrypted to the node whose pods they are for, and back.
-struct Relay {
-    device: File,
-    socket: UdpSocket,
-    pods: Ipv4Network,
-    pairs: Vec<Pair>,
-}
-
-impl Relay {
-    fn new(plan: Plan, device: File, socket: UdpSocket) -> Result<Relay> {
-        let pair = |peer: Peer| -> Result<Pair> {
-            let secret = |secret: &Secret| -> Result<[u8; SECRET]> {
-                secret.key[..].try_into().context("a key of another length")
-            };
-            Ok(Pair {
-                address: SocketAddrV4::new(peer.address, PORT).into(),
-                pods: peer.pods,
-                sender: Sender::new(peer.send.spi, &secret(&peer.send)?),
-                receiver: Receiver::new(peer.receive.spi, &secret(&peer.receive)?),
-            })
-        };
-        let pairs = plan.peers.into_iter().map(pair).collect::<Result<_>>()?;
-        Ok(Relay { device, socket, pods: plan.pods, pairs })
-    }
-
-    fn run(mut self) -> Result<()> {
-        let mut buffer = vec![0; 64 * 1024];
-        loop {
-            let mut ready = [
-                PollFd::new(self.device.as_fd(), PollFlags::POLLIN),
-                PollFd::new(self.socket.as_fd(), PollFlags::POLLIN),
-            ];
-            match poll(&mut ready, PollTimeout::NONE) {
-                Ok(_) | Err(Errno::EINTR) => {}
-                Err(err) => return Err(err).context("wait for packets"),
-            }
-            while let Some(len) = waiting(self.device.read(&mut buffer)).context("read the device")? {
-                self.send(&buffer[..len])?;
-            }
-            while let Some((len, from)) = waiting(self.socket.recv_from(&mut buffer)).context("receive")? {
-                self.receive(&buffer[..len], from)?;
-            }
-        }
-    }
-
-    /// What is for no peer's pods is dropped, as a router without a route does.
-    fn send(&mut self, packet: &[u8]) -> Result<()> {
-        let Some((_, target)) = ends(packet) else { return Ok(()) };
-        let Some(pair) = self.pairs.iter_mut().find(|pair| pair.pods.contains(target)) else { return Ok(()) };
-        let sealed = pair.sender.seal(packet).context("the sequence numbers are used up")?;
-        match self.socket.send_to(&sealed, pair.address) {
-            // A peer that is not there yet, or no more: datagrams get lost.
-            Err(err) if !matches!(err.kind(), ErrorKind::ConnectionRefused | ErrorKind::WouldBlock) => {
-                eprintln!("send to {}: {err}", pair.address);
-                Ok(())
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// A peer may send packets of its own pods to ours, and nothing else.
-    fn receive(&mut self, esp: &[u8], from: SocketAddr) -> Result<()> {
-        let Some(pair) = self.pairs.iter_mut().find(|pair| pair.address == from) else { return Ok(()) };
-        let Some(packet) = pair.receiver.open(esp) else { return Ok(()) };
-        let Some((source, target)) = ends(&packet) else { return Ok(()) };
-        if pair.pods.contains(source) && self.pods.contains(target) {
-            self.device.write_all(&packet).context("write the device")?;
-        }
-        Ok(())
-    }
-}
-
-/// Source and destination of an IPv4 packet.
-fn ends(packet: &[u8]) -> Option<(Ipv4Addr, Ipv4Addr)> {
-    let address =
-        |at: usize| -> Option<Ipv4Addr> { Some(<[u8; 4]>::try_from(packet.get(at..at + 4)?).ok()?.into()) };
-    (packet.first()? >> 4 == 4).then_some((address(12)?, address(16)?))
-}
-
-/// None when there is nothing more at the moment.
-fn waiting<T>(outcome: std::io::Result<T>) -> Result<Option<T>> {
-    match outcome {
-        Ok(value) => Ok(Some(value)),
-        // An ICMP error to an earlier datagram is told to the next call.
-        Err(err) if matches!(err.kind(), ErrorKind::WouldBlock | ErrorKind::ConnectionRefused) => Ok(None),
-        Err(err) if err.kind() == ErrorKind::Interrupted => Ok(None),
-        Err(err) => Err(err.into()),
-    }
 }

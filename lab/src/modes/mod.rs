@@ -49,7 +49,7 @@ pub trait Mode: Sync {
 
     /// The network configuration of a node's pods, in which `${NODE}`, `${POD_CIDR}`, `${FIRST_POD}` and `${LAST_POD}`
     /// are replaced. None where it has no use for `ip_masq`.
-    fn network(&self, ip_masq: bool) -> Option<String>;
+    fn network(&self, option: Option<&str>, ip_masq: bool) -> Option<String>;
 
     /// What the fabric's routers know of pods.
     fn routers(&self, option: Option<&str>, topology: &Topology) -> Routers;
@@ -122,8 +122,8 @@ pub enum Wire {
     Plain,
     /// Whole, in a datagram from node to node.
     Tunnel(Tunnel),
-    /// Encrypted from node to node, by this link of the nodes.
-    Sealed(&'static str),
+    /// Encrypted from node to node, by this link of the nodes; None where the kernel does it without one.
+    Sealed(Option<&'static str>),
 }
 
 /// A packet in a packet, readable.
@@ -190,7 +190,7 @@ impl Selected {
     /// The mode has no use for `ip_masq`.
     pub fn network(&self, ip_masq: bool) -> Result<String, Failure> {
         let without = || Failure::usage(format!("mode {self} has no ipMasq: no node routes for its pods"));
-        self.mode.network(ip_masq).ok_or_else(without)
+        self.mode.network(self.option, ip_masq).ok_or_else(without)
     }
 
     /// As [`Mode::routers`].
@@ -416,7 +416,7 @@ mod tests {
     fn every_network_configuration_is_one() {
         for (name, mode) in ALL {
             for masq in [false, true] {
-                let Some(text) = mode.network(masq) else { continue };
+                let Some(text) = mode.network(None, masq) else { continue };
                 assert!(cni::runtime::Network::parse(text.as_bytes()).is_ok(), "{name}: {text}");
                 assert_eq!(text.contains("ipMasq"), masq, "{name}: {text}");
             }

@@ -17,7 +17,7 @@ impl Mode for Ptp {
         "a routed veth pair for each pod and no bridge, a route to every PodCIDR"
     }
 
-    fn network(&self, ip_masq: bool) -> Option<String> {
+    fn network(&self, _option: Option<&str>, ip_masq: bool) -> Option<String> {
         let keys: Vec<String> = ip_masq.then(|| r#""ipMasq": true"#.to_owned()).into_iter().collect();
         let routes = format!("{POD_CIDR},\n        \"routes\": [{{ \"dst\": \"0.0.0.0/0\" }}]");
         Some(network("ptp", &keys, &routes))

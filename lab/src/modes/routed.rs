@@ -24,7 +24,7 @@ impl Mode for Routed {
         &[(HOST_GW, "routers between racks know nothing of pods, as any LAN's; fails across racks")]
     }
 
-    fn network(&self, ip_masq: bool) -> Option<String> {
+    fn network(&self, _option: Option<&str>, ip_masq: bool) -> Option<String> {
         Some(bridge(ip_masq, None))
     }
 

@@ -43,7 +43,7 @@ impl Mode for Vxlan {
         Ok(link::require(&mut Rtnl::open_in(&Netns::create()?)?, &kind)?)
     }
 
-    fn network(&self, ip_masq: bool) -> Option<String> {
+    fn network(&self, _option: Option<&str>, ip_masq: bool) -> Option<String> {
         Some(bridge(ip_masq, Some(WIRE_MTU - OVERHEAD)))
     }
 

@@ -85,14 +85,17 @@ pub(super) fn across(cluster: &Cluster, (from, near): (&Pod, &Node), (to, far): 
         Wire::Tunnel(Tunnel { device, vni, port }) => {
             (Look::Vxlan { vni, port, from: near.address.into(), to: far.address.into() }, 0, Some(device))
         }
-        Wire::Sealed(device) => (Look::Sealed, 0, Some(device)),
+        Wire::Sealed(device) => (Look::Sealed, 0, device),
     };
     // What is encrypted is not seen on the wire; the nodes' own links show it before and after.
     let wire = |stage: Stage, direction| if look == Look::Sealed { stage } else { stage.required(direction) };
     let start = node_step(cluster);
     let mut stages = vec![pod(from, 0).required(Out)];
     stages.extend(device.map(|name| Stage::at(&near.space.name, is(name), start).required(Out)));
-    stages.push(inside(near, 0));
+    // Without a link of its own the kernel encrypts what it sends and shows on the uplink what it has decrypted.
+    let is_bare = look == Look::Sealed && device.is_none();
+    let before = inside(near, 0);
+    stages.push(if is_bare { before.required(In) } else { before });
     stages.push(wire(uplink(near, start), Out).looks(look));
     let mut hops = start;
     stages.push(switch(cluster, near, hops).looks(look));
@@ -107,7 +110,10 @@ pub(super) fn across(cluster: &Cluster, (from, near): (&Pod, &Node), (to, far): 
         hops = start + 3 * step;
         stages.push(switch(cluster, far, hops).looks(look));
     }
-    stages.push(wire(uplink(far, hops), In).looks(look));
+    stages.push(match is_bare {
+        true => uplink(far, hops).required(In),
+        false => wire(uplink(far, hops), In).looks(look),
+    });
     stages.extend(device.map(|name| Stage::at(&far.space.name, is(name), hops).required(In)));
     hops += start;
     stages.push(inside(far, hops));

@@ -16,6 +16,7 @@ mod scale;
 mod services;
 mod topology;
 mod verdicts;
+mod vxlan;
 
 use std::ffi::OsStr;
 use std::process::{Command, Output, Stdio};

@@ -11,6 +11,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use podnet_tests::devices;
 use podnet_tests::plugins::{self, DEBIAN};
 use serde_json::Value;
 
@@ -18,24 +19,29 @@ use super::verdicts::{SMALL, all_pass, kinds, rulings, verdicts};
 use super::{Lab, podlab, text};
 
 /// Three nodes in two racks.
-const RACKS: [&str; 6] = ["--nodes", "3", "--racks", "2", "--pods", "1"];
+pub(super) const RACKS: [&str; 6] = ["--nodes", "3", "--racks", "2", "--pods", "1"];
 /// How long a router may take to take a route away.
 const LIMIT: Duration = Duration::from_secs(20);
 
-fn up(name: &str, mode: &str, options: &[&str]) -> Result<Lab> {
+pub(super) fn up(name: &str, mode: &str, options: &[&str]) -> Result<Lab> {
     let mut all = vec!["--mode", mode];
     all.extend(options);
     Lab::up(name, &all)
 }
 
+/// A lab's name for a mode.
+fn label(what: &str, mode: &str) -> String {
+    format!("{what}-{}", mode.replace(':', "-"))
+}
+
 /// The verdict with this subject.
-fn of<'r>(report: &'r Value, check: &str, subject: &str) -> Result<&'r Value> {
+pub(super) fn of<'r>(report: &'r Value, check: &str, subject: &str) -> Result<&'r Value> {
     let found = verdicts(report, check)?.iter().find(|verdict| verdict["subject"] == subject);
     found.with_context(|| format!("no verdict for {subject}"))
 }
 
 /// What the report says about the wire: words and packets.
-fn on_wire(report: &Value) -> Vec<(String, u64)> {
+pub(super) fn on_wire(report: &Value) -> Vec<(String, u64)> {
     let seen = report["wire"].as_array().into_iter().flatten();
     seen.map(|seen| {
         (seen["looks"].as_str().unwrap_or_default().into(), seen["packets"].as_u64().unwrap_or(0))
@@ -44,7 +50,7 @@ fn on_wire(report: &Value) -> Vec<(String, u64)> {
 }
 
 /// The check fails with this kind of finding, and no other check fails but those that `may` fail too.
-fn reddens(lab: &Lab, check: &str, kind: &str, may: &[&str]) -> Result<Value> {
+pub(super) fn reddens(lab: &Lab, check: &str, kind: &str, may: &[&str]) -> Result<Value> {
     let (code, report) = lab.verify(&[])?;
     assert_eq!(code, 1, "{}", lab.name);
     let failed: Vec<_> = verdicts(&report, check)?.iter().filter(|v| v["ruling"] != "PASS").collect();
@@ -65,16 +71,16 @@ fn every_mode_passes_the_same_checks_and_says_what_is_on_the_wire() -> Result<()
         ("bgp", plain, "TTL 64→63→62"),
         ("macvlan", plain, "TTL 64→64"),
         ("vxlan", "VXLAN, VNI 1", "TTL 64→63→62"),
-        ("mesh", "ESP in UDP to port 4500 from node to node", "TTL 64→63→62, encrypted on the wire"),
+        ("mesh:process", "ESP in UDP to port 4500 from node to node", "TTL 64→63→62, encrypted on the wire"),
     ] {
-        let lab = up(&format!("m-{mode}"), mode, &SMALL)?;
+        let lab = up(&label("m", mode), mode, &SMALL)?;
         let (code, report) = lab.verify(&[])?;
         assert_eq!(rulings(&report), all_pass(), "{mode}");
         assert_eq!((code, &report["mode"]), (0, &Value::from(mode)));
         let wire = on_wire(&report);
         ensure!(wire.len() == 1 && wire[0].0.starts_with(looks), "{mode}: {wire:?}");
         // A request and a reply for each of 8 pairs; of what cannot be read, the handshake and all else too.
-        ensure!(if mode == "mesh" { wire[0].1 > 16 } else { wire[0].1 == 16 }, "{mode}: {wire:?}");
+        ensure!(if mode.starts_with("mesh") { wire[0].1 > 16 } else { wire[0].1 == 16 }, "{mode}: {wire:?}");
         for verdict in verdicts(&report, "cross-node")? {
             ensure!(verdict["evidence"].as_str().is_some_and(|words| words.contains(ttls)), "{verdict}");
         }
@@ -84,39 +90,12 @@ fn every_mode_passes_the_same_checks_and_says_what_is_on_the_wire() -> Result<()
 
 #[test]
 fn debians_plugins_pass_in_every_mode_too() -> Result<()> {
-    for mode in ["ptp", "macvlan", "vxlan", "mesh"] {
+    for mode in ["ptp", "macvlan", "vxlan", "mesh:process"] {
         let mut options = SMALL.to_vec();
         options.extend(["--cni-bin", DEBIAN]);
-        let lab = up(&format!("deb-{mode}"), mode, &options)?;
+        let lab = up(&label("deb", mode), mode, &options)?;
         assert_eq!(rulings(&lab.verify(&[])?.1), all_pass(), "{mode}");
     }
-    Ok(())
-}
-
-#[test]
-fn vxlan_packs_the_same_packet_into_a_datagram_between_the_nodes() -> Result<()> {
-    let lab = up("vx-points", "vxlan", &SMALL)?;
-    let (_, report) = lab.verify(&["cross-node"])?;
-    let verdict = of(&report, "cross-node", "kubia-1 > kubia-3")?;
-    let points = verdict["request"].as_array().context("no points")?;
-    for key in ["source", "target", "payload_digest", "id"] {
-        ensure!(points.iter().all(|point| point[key] == points[0][key]), "{key} differs: {points:?}");
-    }
-    let mut packed = 0;
-    for point in points {
-        let at = point["at"].as_str().unwrap_or_default();
-        if ["node1/eth0", "fabric/node1", "fabric/node2", "node2/eth0"].contains(&at) {
-            let outer = &point["outer"];
-            assert_eq!((&outer["vni"], &outer["overhead"]), (&1.into(), &50.into()), "{point}");
-            ensure!(outer["source"].as_str().is_some_and(|from| from.starts_with("192.0.2.11:")), "{point}");
-            assert_eq!(outer["target"], "192.0.2.12:8472");
-            assert_eq!(point["ttl"], 63, "the tunnel is one wire: {point}");
-            packed += 1;
-        } else {
-            ensure!(point["outer"].is_null(), "{point}");
-        }
-    }
-    assert_eq!((packed, points.len()), (4, 12), "{points:?}");
     Ok(())
 }
 
@@ -130,8 +109,8 @@ fn pods_have_the_mtu_that_fits_into_the_modes_wire() -> Result<()> {
                           s.settimeout(1)\n\
                           for n in range(10):\n s.sendto(b'x' * int(sys.argv[1]), ('10.244.2.2', 9))\n \
                           try: print(s.recv(99).decode()); break\n except OSError: pass";
-    for (mode, mtu) in [("vxlan", 1450_u32), ("mesh", 1438), ("routed", 1500)] {
-        let lab = up(&format!("mtu-{mode}"), mode, &SMALL)?;
+    for (mode, mtu) in [("vxlan", 1450_u32), ("mesh:process", 1438), ("routed", 1500)] {
+        let lab = up(&label("mtu", mode), mode, &SMALL)?;
         let link = lab.exec("kubia-1", &["ip", "-o", "link", "show", "eth0"])?;
         ensure!(link.contains(&format!("mtu {mtu} ")), "{mode}: {link}");
         let mut server =
@@ -157,14 +136,18 @@ fn pods_have_the_mtu_that_fits_into_the_modes_wire() -> Result<()> {
 
 #[test]
 fn across_racks_host_gw_fails_and_what_knows_a_way_does_not() -> Result<()> {
-    for mode in ["routed", "ptp", "vxlan", "bgp", "mesh"] {
-        let lab = up(&format!("r-{mode}"), mode, &RACKS)?;
+    for mode in ["routed", "ptp", "vxlan", "bgp", "mesh:process"] {
+        let lab = up(&label("r", mode), mode, &RACKS)?;
         let (code, report) = lab.verify(&["cross-node", "ingress", "egress"])?;
         assert_eq!(code, 0, "{mode}: {:?}", rulings(&report));
         // Node, rack, fabric, rack, node: each takes one, unless it sees the tunnel only.
         let far = of(&report, "cross-node", "kubia-1 > kubia-3")?;
         let last = far["request"].as_array().and_then(|points| points.last()).context("no points")?;
-        assert_eq!(last["ttl"], if ["vxlan", "mesh"].contains(&mode) { 62 } else { 59 }, "{mode}: {far}");
+        assert_eq!(
+            last["ttl"],
+            if ["vxlan", "mesh:process"].contains(&mode) { 62 } else { 59 },
+            "{mode}: {far}"
+        );
         let near = of(&report, "cross-node", "kubia-1 > kubia-2")?;
         ensure!(near["evidence"].as_str().is_some_and(|words| words.contains("TTL 64→63→62")), "{near}");
     }
@@ -185,72 +168,8 @@ fn across_racks_host_gw_fails_and_what_knows_a_way_does_not() -> Result<()> {
 }
 
 #[test]
-fn vxlan_direct_packs_only_what_crosses_a_router() -> Result<()> {
-    let lab = up("vx-direct", "vxlan:direct", &RACKS)?;
-    let (code, report) = lab.verify(&["cross-node"])?;
-    assert_eq!(code, 0, "{:?}", rulings(&report));
-    let packed = |subject| -> Result<bool> {
-        let verdict = of(&report, "cross-node", subject)?;
-        Ok(verdict["request"].as_array().into_iter().flatten().any(|point| !point["outer"].is_null()))
-    };
-    ensure!(!packed("kubia-1 > kubia-2")? && packed("kubia-1 > kubia-3")?, "{report}");
-    let counts: Vec<u64> = on_wire(&report).into_iter().map(|(_, packets)| packets).collect();
-    assert_eq!(counts, [4, 8]);
-    Ok(())
-}
-
-/// Node 1's end of the tunnel made anew with another network's number, by hand.
-fn renumber(lab: &Lab, own: u32, peer: u32) -> Result<()> {
-    let script = format!(
-        "set -e; ip link del flannel.1; \
-         ip link add flannel.1 address 02:00:00:1c:00:0{own} mtu 1450 type vxlan id 7 local 192.0.2.1{own} dstport 8472 nolearning; \
-         ip addr add 10.244.{own}.0/32 dev flannel.1; ip link set flannel.1 up; \
-         ip neigh add 10.244.{peer}.0 lladdr 02:00:00:1c:00:0{peer} dev flannel.1 nud permanent; \
-         bridge fdb add 02:00:00:1c:00:0{peer} dev flannel.1 dst 192.0.2.1{peer}; \
-         ip route add 10.244.{peer}.0/24 via 10.244.{peer}.0 dev flannel.1 onlink"
-    );
-    lab.exec(&format!("node{own}"), &["sh", "-c", &script]).map(drop)
-}
-
-#[test]
-fn vxlan_with_another_number_a_missing_entry_or_no_tunnel_is_red() -> Result<()> {
-    let lab = up("vx-vni", "vxlan", &SMALL)?;
-    renumber(&lab, 1, 2)?;
-    let report = reddens(&lab, "cross-node", "unreachable", &[])?;
-    let lost = of(&report, "cross-node", "kubia-1 > kubia-3")?;
-    ensure!(
-        lost["evidence"].as_str().is_some_and(|words| words.contains("SYN last seen at node2/eth0 in")),
-        "{lost}"
-    );
-    // The same number on both ends: everything answers, but it is not the network that was asked for.
-    renumber(&lab, 2, 1)?;
-    let report = reddens(&lab, "cross-node", "wire-differs", &[])?;
-    assert_eq!(of(&report, "cross-node", "kubia-1 > kubia-3")?["outcome"]["word"], "OK");
-
-    let lab = up("vx-fdb", "vxlan", &SMALL)?;
-    lab.exec("node1", &["bridge", "fdb", "del", "02:00:00:1c:00:02", "dev", "flannel.1"])?;
-    let report = reddens(&lab, "cross-node", "unreachable", &[])?;
-    let lost = of(&report, "cross-node", "kubia-1 > kubia-3")?;
-    ensure!(
-        lost["evidence"].as_str().is_some_and(|words| words.contains("SYN last seen at node1/flannel.1 out")),
-        "{lost}"
-    );
-
-    let lab = up("vx-bypass", "vxlan", &SMALL)?;
-    lab.exec("node1", &["ip", "route", "replace", "10.244.2.0/24", "via", "192.0.2.12"])?;
-    let report = reddens(&lab, "cross-node", "wire-differs", &[])?;
-    let plain = of(&report, "cross-node", "kubia-1 > kubia-3")?;
-    assert_eq!(plain["outcome"]["word"], "OK");
-    ensure!(
-        plain["evidence"].as_str().is_some_and(|words| words.contains("plain at node1/eth0 out")),
-        "{plain}"
-    );
-    Ok(())
-}
-
-#[test]
 fn mesh_shows_no_packet_of_a_pod_between_nodes() -> Result<()> {
-    let lab = up("mesh-points", "mesh", &SMALL)?;
+    let lab = up("mesh-points", "mesh:process", &SMALL)?;
     let (_, report) = lab.verify(&["cross-node"])?;
     for verdict in verdicts(&report, "cross-node")? {
         let points = verdict["request"].as_array().into_iter().chain(verdict["reply"].as_array()).flatten();
@@ -275,7 +194,7 @@ fn mesh_shows_no_packet_of_a_pod_between_nodes() -> Result<()> {
 
 #[test]
 fn mesh_without_its_process_or_around_it_is_red() -> Result<()> {
-    let lab = up("mesh-killed", "mesh", &SMALL)?;
+    let lab = up("mesh-killed", "mesh:process", &SMALL)?;
     lab.exec("node1", &["sh", "-c", "kill -9 $(cat /run/podlab/mesh/node1.pid)"])?;
     let deadline = Instant::now() + LIMIT;
     while lab.exec("node1", &["ip", "-br", "link"])?.contains("mesh0") {
@@ -284,7 +203,7 @@ fn mesh_without_its_process_or_around_it_is_red() -> Result<()> {
     }
     reddens(&lab, "cross-node", "unreachable", &[])?;
 
-    let lab = up("mesh-clear", "mesh", &SMALL)?;
+    let lab = up("mesh-clear", "mesh:process", &SMALL)?;
     lab.exec("node1", &["ip", "route", "replace", "10.244.2.0/24", "via", "192.0.2.12"])?;
     let report = reddens(&lab, "cross-node", "wire-differs", &[])?;
     let clear = of(&report, "cross-node", "kubia-1 > kubia-3")?;
@@ -296,6 +215,38 @@ fn mesh_without_its_process_or_around_it_is_red() -> Result<()> {
         "{clear}"
     );
     Ok(())
+}
+
+/// By the kernel's own encryption: the same checks, and for a lost association the same red.
+fn mesh_of_the_kernel(feature: &str, mode: &str, looks: &str, spoil: &str) -> Result<()> {
+    if !devices::require(feature)? {
+        let name = format!("e2e-{}-{}", label("lacks", mode), std::process::id());
+        let refused = podlab(&["up", "-d", "--name", &name, "--mode", mode])?;
+        ensure!(refused.status.code() == Some(5) && text(&refused).contains("CONFIG_"), "{}", text(&refused));
+        return Ok(());
+    }
+    let lab = up(&label("k", mode), mode, &SMALL)?;
+    let (code, report) = lab.verify(&[])?;
+    assert_eq!((code, rulings(&report)), (0, all_pass()));
+    let wire = on_wire(&report);
+    ensure!(wire.len() == 1 && wire[0].0.starts_with(looks), "{wire:?}");
+    lab.exec("node1", &["sh", "-c", spoil])?;
+    reddens(&lab, "cross-node", "unreachable", &[]).map(drop)
+}
+
+#[test]
+fn device_mesh_by_wireguard() -> Result<()> {
+    mesh_of_the_kernel(
+        "wireguard",
+        "mesh:wireguard",
+        "WireGuard in UDP to port 51820",
+        "ip link set wg0 down",
+    )
+}
+
+#[test]
+fn device_mesh_by_the_kernels_esp() -> Result<()> {
+    mesh_of_the_kernel("esp", "mesh:esp", "ESP from node to node", "ip xfrm state flush")
 }
 
 #[test]
@@ -381,9 +332,9 @@ fn counted(lab: &Lab, space: &str) -> Result<String> {
 
 #[test]
 fn idle_wires_are_quiet_in_every_mode_without_a_speaker() -> Result<()> {
-    let labs: Vec<(&str, Lab)> = ["routed", "ptp", "vxlan", "macvlan", "mesh"]
+    let labs: Vec<(&str, Lab)> = ["routed", "ptp", "vxlan", "macvlan", "mesh:process"]
         .into_iter()
-        .map(|mode| Ok((mode, up(&format!("idle-{mode}"), mode, &SMALL)?)))
+        .map(|mode| Ok((mode, up(&label("idle", mode), mode, &SMALL)?)))
         .collect::<Result<_>>()?;
     // What links send when they come up is over by then.
     std::thread::sleep(Duration::from_secs(4));
@@ -402,9 +353,9 @@ fn idle_wires_are_quiet_in_every_mode_without_a_speaker() -> Result<()> {
 
 #[test]
 fn what_a_mode_has_started_ends_with_the_lab() -> Result<()> {
-    for (mode, least) in [("bgp", 3), ("mesh", 2)] {
-        let bare = up(&format!("bare-{mode}"), "routed", &SMALL)?;
-        let lab = up(&format!("end-{mode}"), mode, &SMALL)?;
+    for (mode, least) in [("bgp", 3), ("mesh:process", 2)] {
+        let bare = up(&label("bare", mode), "routed", &SMALL)?;
+        let lab = up(&label("end", mode), mode, &SMALL)?;
         let (usual, all) = (processes(&bare)?.1, processes(&lab)?);
         ensure!(
             all.1.len() >= usual.len() + least,
