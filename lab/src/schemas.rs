@@ -6,7 +6,7 @@
 use crate::exit::Failure;
 
 /// Name and text of each.
-pub const ALL: [(&str, &str); 17] = [
+pub const ALL: [(&str, &str); 18] = [
     ("again", include_str!("../schemas/again.json")),
     ("checks", include_str!("../schemas/checks.json")),
     ("doctor", include_str!("../schemas/doctor.json")),
@@ -23,6 +23,7 @@ pub const ALL: [(&str, &str); 17] = [
     ("topology", include_str!("../schemas/topology.json")),
     ("trace", include_str!("../schemas/trace.json")),
     ("verdict", include_str!("../schemas/verdict.json")),
+    ("walk", include_str!("../schemas/walk.json")),
     ("why", include_str!("../schemas/why.json")),
 ];
 
