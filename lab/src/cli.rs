@@ -4,6 +4,7 @@ mod capture;
 mod doctor;
 mod enter;
 mod faults;
+mod graph;
 mod inspect;
 mod labs;
 mod manual;
@@ -80,6 +81,8 @@ enum Verb {
     Run(RunArgs),
     /// Show what the kernel has in a pod, node, fabric or outside.
     Inspect(InspectArgs),
+    /// Draw a lab: nodes, bridges, pods and wires.
+    Graph(GraphArgs),
     /// The kubectl lines of a lesson, on a lab: run, get, exec, scale, expose, delete, describe and others.
     #[command(disable_help_flag = true)]
     Kubectl(KubectlArgs),
@@ -346,6 +349,21 @@ struct InspectArgs {
 }
 
 #[derive(Debug, Args)]
+struct GraphArgs {
+    #[command(flatten)]
+    lab: NameArg,
+    /// How the picture is written.
+    #[arg(short, long, value_enum, default_value_t, env = "PODLAB_GRAPH_FORM")]
+    form: graph::Form,
+    /// Pods that are drawn also where they are more than 60, when the others become one tile a node; with commas between.
+    #[arg(long, value_name = "POD", value_delimiter = ',', env = "PODLAB_GRAPH_SHOW")]
+    show: Vec<String>,
+    /// Draw a lab from what `podlab inspect -o json` printed of it; `-` reads standard input. No lab, no root, any machine.
+    #[arg(long, value_name = "FILE", conflicts_with = "name")]
+    from: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
 struct CompletionsArgs {
     /// The shell.
     shell: Shell,
@@ -436,6 +454,7 @@ fn dispatch(verb: Verb, style: Style) -> Result<u8, Failure> {
         Verb::Exec(args) => enter::exec(&args),
         Verb::Run(args) => run::run(&args, style),
         Verb::Inspect(args) => inspect::inspect(&args, style),
+        Verb::Graph(args) => graph::graph(&args, style),
         Verb::Kubectl(args) => Ok(kubectl::main(&args.args)),
         Verb::Doctor => doctor::doctor(style),
         Verb::Completions(args) => manual::completions(&args),

@@ -23,6 +23,7 @@ pub mod evidence;
 pub mod exit;
 pub mod fabric;
 pub mod faults;
+pub mod graph;
 pub mod identity;
 pub mod inspect;
 pub mod kubectl;

@@ -7,6 +7,7 @@ mod contract;
 mod document;
 mod evidence;
 mod faults;
+mod graph;
 mod kubectl;
 mod manual;
 mod modes;
