@@ -6,11 +6,12 @@
 use crate::exit::Failure;
 
 /// Name and text of each.
-pub const ALL: [(&str, &str); 18] = [
+pub const ALL: [(&str, &str); 19] = [
     ("again", include_str!("../schemas/again.json")),
     ("checks", include_str!("../schemas/checks.json")),
     ("doctor", include_str!("../schemas/doctor.json")),
     ("down", include_str!("../schemas/down.json")),
+    ("event", include_str!("../schemas/event.json")),
     ("faults", include_str!("../schemas/faults.json")),
     ("inspect", include_str!("../schemas/inspect.json")),
     ("lab", include_str!("../schemas/lab.json")),

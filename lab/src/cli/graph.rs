@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::{GraphArgs, Style};
 use crate::control::{Client, Request};
 use crate::exit::{self, Failure};
-use crate::graph::Picture;
+use crate::graph::{Picture, heatmap};
 use crate::output::{self, Format};
 
 pub(super) use crate::graph::Form;
@@ -18,6 +18,12 @@ pub(super) fn graph(args: &GraphArgs, style: Style) -> Result<u8, Failure> {
         return Err(Failure::usage(
             "a picture is no JSON · try: podlab inspect -o json, or podlab graph -f svg",
         ));
+    }
+    if let Some(path) = &args.heatmap {
+        let drawn = heatmap::render(&read(path)?);
+        let refused = |err| Failure::usage(format!("{}: {err}", path.display()));
+        output::print(&drawn.map_err(refused)?)?;
+        return Ok(exit::OK);
     }
     let (document, whence) = match &args.from {
         Some(path) => (read(path)?, path.display().to_string()),

@@ -7,6 +7,7 @@ mod ascii;
 mod d2;
 mod dot;
 mod drawio;
+pub mod heatmap;
 mod layout;
 mod mermaid;
 mod svg;
@@ -212,13 +213,17 @@ struct LinkOf {
 }
 
 impl Picture {
-    /// The picture of a lab, with the pods `shown` drawn also where there are too many for all.
+    /// The picture of a lab, with the pods `shown` drawn also where there are too many for all; `kubia-1/lo` is drawn with
+    /// its loopback, which is left out else.
     ///
     /// # Errors
     /// What is no document of `podlab inspect` of a lab, or a pod that the lab does not have.
     pub fn of(document: &Value, shown: &[String]) -> Result<Picture, String> {
         let document = Document::deserialize(document)
             .map_err(|err| format!("no document of podlab inspect -o json of a lab: {err}"))?;
+        let loopbacks: Vec<&str> = shown.iter().filter_map(|name| name.strip_suffix("/lo")).collect();
+        let shown: Vec<String> =
+            shown.iter().map(|name| name.strip_suffix("/lo").unwrap_or(name).to_owned()).collect();
         let unknown = shown.iter().find(|name| {
             let of_a_node = document.nodes.iter().any(|node| node.name == **name);
             let is_other = of_a_node || ["fabric", "outside"].contains(&name.as_str());
@@ -230,10 +235,20 @@ impl Picture {
         let mut picture = Picture {
             name: document.name.clone(),
             mode: document.mode.clone(),
-            places: places(&document, shown),
+            places: places(&document, &shown),
             wires: Vec::new(),
         };
         picture.wire(&document);
+        for place in picture.places.iter_mut().filter(|place| loopbacks.contains(&place.name.as_str())) {
+            place.links.push(Link {
+                name: "lo".to_owned(),
+                kind: "loopback".to_owned(),
+                addresses: vec!["127.0.0.1/8".to_owned()],
+                mac: String::new(),
+                is_down: false,
+                is_uplink: false,
+            });
+        }
         Ok(picture)
     }
 
