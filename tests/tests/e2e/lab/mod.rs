@@ -18,6 +18,7 @@ mod services;
 mod topology;
 mod verdicts;
 mod vxlan;
+mod walks;
 
 use std::ffi::OsStr;
 use std::process::{Command, Output, Stdio};
