@@ -14,6 +14,7 @@ mod modes;
 mod rootless;
 mod run;
 mod scale;
+mod serve;
 mod services;
 mod topology;
 mod verdicts;
