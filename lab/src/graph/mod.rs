@@ -5,6 +5,7 @@
 
 mod ascii;
 mod d2;
+mod document;
 mod dot;
 mod drawio;
 pub mod heatmap;
@@ -19,6 +20,7 @@ use std::collections::HashMap;
 use serde::Deserialize;
 use serde_json::Value;
 
+use document::{Document, LinkOf, places};
 pub use svg::STYLE;
 
 /// So many pods are drawn; of more, those of a node become one tile with their number.
@@ -172,44 +174,6 @@ pub struct Picture {
     pub(crate) mode: String,
     pub(crate) places: Vec<Place>,
     pub(crate) wires: Vec<Wire>,
-}
-
-/// The document of `podlab inspect`, as far as it is drawn.
-#[derive(Deserialize)]
-struct Document {
-    name: String,
-    mode: String,
-    nodes: Vec<NodeOf>,
-    pods: Vec<PodOf>,
-    links: Vec<LinkOf>,
-}
-
-#[derive(Deserialize)]
-struct NodeOf {
-    name: String,
-    rack: Option<String>,
-    #[serde(rename = "podCIDR")]
-    pod_cidr: String,
-}
-
-#[derive(Deserialize)]
-struct PodOf {
-    name: String,
-    node: String,
-}
-
-#[derive(Deserialize)]
-struct LinkOf {
-    place: String,
-    name: String,
-    kind: Option<String>,
-    mac: Option<String>,
-    up: bool,
-    state: String,
-    master: Option<String>,
-    peer: Option<String>,
-    below: Option<String>,
-    addresses: Vec<String>,
 }
 
 impl Picture {
@@ -374,45 +338,4 @@ fn is_lower(places: &[Place], a: End, b: End) -> bool {
         Role::Fabric => 3,
     };
     (rank(a), a) < (rank(b), b)
-}
-
-/// Outside, fabric, racks, nodes, pods.
-fn places(document: &Document, shown: &[String]) -> Vec<Place> {
-    let place = |name: &str, role: Role, within: Option<usize>, note: &str| Place {
-        name: name.to_owned(),
-        role,
-        within,
-        note: note.to_owned(),
-        count: 1,
-        links: Vec::new(),
-    };
-    let mut all = vec![place("outside", Role::Outside, None, ""), place("fabric", Role::Fabric, None, "")];
-    for rack in document.nodes.iter().filter_map(|node| node.rack.as_deref()) {
-        if !all.iter().any(|place| place.name == rack) {
-            all.push(place(rack, Role::Router, None, ""));
-        }
-    }
-    for node in &document.nodes {
-        let rack = node.rack.as_ref().and_then(|rack| all.iter().position(|place| place.name == *rack));
-        all.push(place(&node.name, Role::Node, rack, &node.pod_cidr));
-    }
-    let numbers: HashMap<String, usize> = all.iter().map(|place| place.name.clone()).zip(0..).collect();
-    let is_crowded = document.pods.len() > MOST_PODS;
-    let mut counts: HashMap<usize, usize> = HashMap::new();
-    for pod in &document.pods {
-        let node = numbers.get(&pod.node).copied();
-        if !is_crowded || shown.contains(&pod.name) {
-            all.push(place(&pod.name, Role::Pod, node, ""));
-        } else if let Some(node) = node {
-            *counts.entry(node).or_default() += 1;
-        }
-    }
-    for node in &document.nodes {
-        let Some(&number) = numbers.get(&node.name) else { continue };
-        if let Some(&count) = counts.get(&number) {
-            let tile = place(&format!("{}/pods", node.name), Role::Pods, Some(number), "");
-            all.push(Place { count, ..tile });
-        }
-    }
-    all
 }

@@ -8,6 +8,7 @@ mod document;
 mod evidence;
 mod faults;
 mod graph;
+mod http;
 mod kubectl;
 mod manual;
 mod modes;

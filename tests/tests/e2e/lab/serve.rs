@@ -2,113 +2,18 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use super::contract::judge;
-use super::{Lab, command, podlab, text};
+use super::http::{DEADLINE, Server};
+use super::{Lab, podlab, text};
 
-/// Longer than anything that is waited for takes.
-const DEADLINE: Duration = Duration::from_secs(60);
-
-/// A server that ends with this value.
-struct Server {
-    child: Child,
-    port: u16,
-    token: String,
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// An answer, as it came.
-struct Answer {
-    status: u16,
-    head: String,
-    body: Vec<u8>,
-}
-
-impl Answer {
-    fn json(&self) -> Result<Value> {
-        serde_json::from_slice(&self.body).with_context(|| String::from_utf8_lossy(&self.body).into_owned())
-    }
-
-    fn header(&self, name: &str) -> Option<&str> {
-        let lines = self.head.lines().filter_map(|line| line.split_once(": "));
-        lines.into_iter().find(|(own, _)| own.eq_ignore_ascii_case(name)).map(|(_, value)| value)
-    }
-}
-
-impl Server {
-    fn start(args: &[&str]) -> Result<Server> {
-        Server::run(command(&[&["serve"], args].concat())?)
-    }
-
-    fn run(mut program: Command) -> Result<Server> {
-        let mut child =
-            program.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("start podlab")?;
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().context("no stdout")?).read_line(&mut line)?;
-        let told = line.trim().strip_prefix("http://127.0.0.1:").and_then(|rest| rest.split_once("/?token="));
-        let (port, token) = match told {
-            Some((port, token)) => (port.parse()?, token.to_owned()),
-            None => {
-                child.kill()?;
-                anyhow::bail!("podlab serve prints {line:?}");
-            }
-        };
-        Ok(Server { child, port, token })
-    }
-
-    fn connect(&self) -> Result<TcpStream> {
-        let stream = TcpStream::connect(("127.0.0.1", self.port))?;
-        stream.set_read_timeout(Some(DEADLINE))?;
-        Ok(stream)
-    }
-
-    /// Sends bytes and reads until the server has closed the connection.
-    fn send(&self, bytes: &[u8]) -> Result<Answer> {
-        let mut stream = self.connect()?;
-        stream.write_all(bytes)?;
-        let mut all = Vec::new();
-        kernel::uninterrupted(|| stream.read_to_end(&mut all))?;
-        let text = String::from_utf8_lossy(&all);
-        let end = text.find("\r\n\r\n").with_context(|| format!("no answer: {text:?}"))?;
-        let status = text.split(' ').nth(1).and_then(|word| word.parse().ok()).context("no status")?;
-        let head = text[..end].to_owned();
-        // The head is of ASCII, so bytes and characters are counted alike.
-        Ok(Answer { status, head, body: all[end + 4..].to_vec() })
-    }
-
-    /// A request with these headers and no others but that the connection is to be closed.
-    fn raw(&self, line: &str, headers: &[(&str, &str)], body: &str) -> Result<Answer> {
-        let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
-        let length =
-            if body.is_empty() { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
-        self.send(format!("{line} HTTP/1.1\r\n{headers}{length}Connection: close\r\n\r\n{body}").as_bytes())
-    }
-
-    fn host(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
-    }
-
-    fn get(&self, path: &str) -> Result<Answer> {
-        self.raw(&format!("GET {path}"), &[("Host", &self.host()), ("X-Podlab-Token", &self.token)], "")
-    }
-
-    fn post(&self, path: &str, body: &Value) -> Result<Answer> {
-        let headers = [("Host", &*self.host()), ("X-Podlab-Token", &self.token)];
-        self.raw(&format!("POST {path}"), &headers, &body.to_string())
-    }
-}
+/// What it is, the status that it gets, the line of the request, and its headers.
+type Case<'c> = (&'c str, u16, &'c str, &'c [(&'c str, &'c str)]);
 
 #[test]
 fn nobody_is_let_in_but_the_page_with_the_token() -> Result<()> {
@@ -122,7 +27,7 @@ fn nobody_is_let_in_but_the_page_with_the_token() -> Result<()> {
     wrong.replace_range(..1, if wrong.starts_with('0') { "1" } else { "0" });
     let (h, t) = (("Host", host.as_str()), ("X-Podlab-Token", server.token.as_str()));
     let query = format!("GET /api/walks?token={}", server.token);
-    let cases: &[(&str, u16, &str, &[(&str, &str)])] = &[
+    let cases: &[Case<'_>] = &[
         ("all right", 200, "GET /api/walks", &[h, t]),
         ("by name", 200, "GET /api/walks", &[("Host", &by_name), t]),
         ("own origin", 200, "GET /api/walks", &[h, t, ("Origin", &own_origin)]),
