@@ -8,6 +8,21 @@ fn main() {
     let modes = |name: &str| format!("({name:?}, &{name}::MODE), ");
     find("modes", "&[(&str, &dyn Mode)]", modes);
     find("faults", "&[&[Fault]]", |name| format!("{name}::FAULTS, "));
+    walks();
+}
+
+/// Writes `walks.rs`: the texts of the recorded walks, every file of `walks`, by their names.
+fn walks() {
+    let dir = Path::new(&env::var_os("CARGO_MANIFEST_DIR").expect("set by cargo")).join("walks");
+    println!("cargo::rerun-if-changed={}", dir.display());
+    let mut files: Vec<PathBuf> = fs::read_dir(&dir)
+        .expect("the folder")
+        .map(|entry| entry.expect("an entry of the folder").path())
+        .collect();
+    files.sort();
+    let text: String = files.iter().map(|file| format!("include_str!({file:?}),\n")).collect();
+    let out = PathBuf::from(env::var_os("OUT_DIR").expect("set by cargo")).join("walks.rs");
+    fs::write(out, format!("static ALL: &[&str] = &[\n{text}];\n")).expect("write the list");
 }
 
 /// Writes `FOLDER.rs`: a module for each file of the folder, and `ALL`, of the type `of`, with an item for each.

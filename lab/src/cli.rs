@@ -4,9 +4,11 @@ mod capture;
 mod doctor;
 mod enter;
 mod faults;
+mod graph;
 mod inspect;
 mod labs;
 mod manual;
+mod page;
 mod prove;
 mod run;
 mod schema;
@@ -80,6 +82,12 @@ enum Verb {
     Run(RunArgs),
     /// Show what the kernel has in a pod, node, fabric or outside.
     Inspect(InspectArgs),
+    /// Draw a lab: nodes, bridges, pods and wires.
+    Graph(GraphArgs),
+    /// Follow one packet, and keep the walk as one file: a page that opens without podlab or a network, or a document.
+    Export(ExportArgs),
+    /// The packet-walk page, on 127.0.0.1: of a lab that is up, or of walks that were recorded; then without root.
+    Serve(ServeArgs),
     /// The kubectl lines of a lesson, on a lab: run, get, exec, scale, expose, delete, describe and others.
     #[command(disable_help_flag = true)]
     Kubectl(KubectlArgs),
@@ -346,6 +354,62 @@ struct InspectArgs {
 }
 
 #[derive(Debug, Args)]
+struct GraphArgs {
+    #[command(flatten)]
+    lab: NameArg,
+    /// How the picture is written.
+    #[arg(short, long, value_enum, default_value_t, env = "PODLAB_GRAPH_FORM")]
+    form: graph::Form,
+    /// Pods that are drawn also where they are more than 60, when the others become one tile a node; with commas between.
+    #[arg(long, value_name = "POD", value_delimiter = ',', env = "PODLAB_GRAPH_SHOW")]
+    show: Vec<String>,
+    /// Draw a lab from what `podlab inspect -o json` printed of it; `-` reads standard input. No lab, no root, any machine.
+    #[arg(long, value_name = "FILE", conflicts_with = "name")]
+    from: Option<PathBuf>,
+    /// Draw instead who reaches whom, from what `podlab verify -o json` printed; `-` reads standard input. As SVG only.
+    #[arg(long, value_name = "REPORT", conflicts_with_all = ["name", "from", "show", "form"])]
+    heatmap: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("files").required(true).multiple(true))]
+struct ExportArgs {
+    #[command(flatten)]
+    lab: NameArg,
+    /// Where the packet starts: a pod, or `outside`.
+    source: String,
+    /// Where it goes: a pod, `outside` or an address, with `:PORT` if it is not 8080.
+    target: String,
+    /// Write one page with the walk, the picture and the packets; any browser opens it, offline.
+    #[arg(long, value_name = "FILE", group = "files", env = "PODLAB_EXPORT_HTML")]
+    html: Option<PathBuf>,
+    /// Write the document of the walk (`podlab schema walk`), for podlab serve --from.
+    #[arg(long, value_name = "FILE", group = "files", env = "PODLAB_EXPORT_WALK")]
+    walk: Option<PathBuf>,
+    /// tcp, udp or icmp.
+    #[arg(long, default_value = "tcp", env = "PODLAB_EXPORT_PROTO")]
+    proto: String,
+    /// Tell what nf_tables did with the packets between the interfaces: hook, chain, rule, verdict.
+    #[arg(long, env = "PODLAB_EXPORT_HOOKS")]
+    hooks: bool,
+    /// What the walk is called [default: where it goes from and to].
+    #[arg(long, env = "PODLAB_EXPORT_TITLE")]
+    title: Option<String>,
+}
+
+#[derive(Debug, Args)]
+struct ServeArgs {
+    #[command(flatten)]
+    lab: NameArg,
+    /// The port on 127.0.0.1; 0 is one that is free.
+    #[arg(long, default_value_t = 0, env = "PODLAB_SERVE_PORT")]
+    port: u16,
+    /// A walk that podlab export --walk wrote, to be opened in the page; may be given again.
+    #[arg(long, value_name = "WALK", env = "PODLAB_SERVE_FROM", value_delimiter = ':')]
+    from: Vec<PathBuf>,
+}
+
+#[derive(Debug, Args)]
 struct CompletionsArgs {
     /// The shell.
     shell: Shell,
@@ -436,6 +500,9 @@ fn dispatch(verb: Verb, style: Style) -> Result<u8, Failure> {
         Verb::Exec(args) => enter::exec(&args),
         Verb::Run(args) => run::run(&args, style),
         Verb::Inspect(args) => inspect::inspect(&args, style),
+        Verb::Graph(args) => graph::graph(&args, style),
+        Verb::Export(args) => page::export(&args, style),
+        Verb::Serve(args) => page::serve(args),
         Verb::Kubectl(args) => Ok(kubectl::main(&args.args)),
         Verb::Doctor => doctor::doctor(style),
         Verb::Completions(args) => manual::completions(&args),

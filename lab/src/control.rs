@@ -35,6 +35,11 @@ pub enum Request {
         /// The namespace's name; none means the lab.
         what: Option<String>,
     },
+    /// What has changed, and how many faults are active.
+    Changes {
+        /// How many changes are known already.
+        seen: u64,
+    },
     /// The checks.
     Verify {
         /// Names of checks; empty means all.

@@ -42,6 +42,8 @@ pub struct Change {
 #[derive(Debug, Default)]
 struct Known {
     changes: VecDeque<Change>,
+    /// How many changes there have been, those included that are not remembered any more.
+    total: u64,
     /// The nodes' routes at the time when the lab was up; one that came later is nothing to miss.
     routes: BTreeSet<String>,
     troubles: BTreeMap<String, String>,
@@ -92,6 +94,14 @@ impl Events {
     pub fn changes(&self, node: Option<&str>) -> Vec<Change> {
         let known = self.known();
         known.changes.iter().filter(|change| node.is_none_or(|node| node == change.node)).cloned().collect()
+    }
+
+    /// The changes after the first `seen`, as far as they are remembered, and how many there have been in all.
+    pub fn changes_after(&self, seen: u64) -> (Vec<Change>, u64) {
+        let known = self.known();
+        let new = usize::try_from(known.total.saturating_sub(seen)).unwrap_or(usize::MAX);
+        let old = known.changes.len().saturating_sub(new);
+        (known.changes.iter().skip(old).cloned().collect(), known.total)
     }
 
     /// What is wrong now, such as `node2/eth0 is down`.
@@ -145,6 +155,7 @@ impl Events {
         let same = known.changes.back().is_some_and(|last| last.node == node && last.what == what);
         if !same {
             known.changes.push_back(Change { ms, node: node.to_owned(), what });
+            known.total += 1;
         }
         if known.changes.len() > REMEMBERED {
             known.changes.pop_front();
@@ -239,5 +250,10 @@ mod tests {
         }
         assert_eq!(events.changes(None).len(), REMEMBERED);
         assert_eq!(events.changes(None)[0].what, "link v50 is up");
+        let all = (REMEMBERED + 50) as u64;
+        assert_eq!(events.changes_after(0).0.len(), REMEMBERED);
+        let (new, total) = events.changes_after(all - 2);
+        assert_eq!((new.len(), new[0].what.as_str(), total), (2, "link v248 is up", all));
+        assert!(events.changes_after(all).0.is_empty());
     }
 }

@@ -6,11 +6,12 @@
 use crate::exit::Failure;
 
 /// Name and text of each.
-pub const ALL: [(&str, &str); 17] = [
+pub const ALL: [(&str, &str); 19] = [
     ("again", include_str!("../schemas/again.json")),
     ("checks", include_str!("../schemas/checks.json")),
     ("doctor", include_str!("../schemas/doctor.json")),
     ("down", include_str!("../schemas/down.json")),
+    ("event", include_str!("../schemas/event.json")),
     ("faults", include_str!("../schemas/faults.json")),
     ("inspect", include_str!("../schemas/inspect.json")),
     ("lab", include_str!("../schemas/lab.json")),
@@ -23,6 +24,7 @@ pub const ALL: [(&str, &str); 17] = [
     ("topology", include_str!("../schemas/topology.json")),
     ("trace", include_str!("../schemas/trace.json")),
     ("verdict", include_str!("../schemas/verdict.json")),
+    ("walk", include_str!("../schemas/walk.json")),
     ("why", include_str!("../schemas/why.json")),
 ];
 

@@ -130,7 +130,7 @@ pub fn junit(suites: &[Suite]) -> String {
 }
 
 /// Text for an element or an attribute (XML 1.0, sections 2.2 and 2.4). What XML cannot say becomes U+FFFD.
-fn xml(text: &str) -> String {
+pub(crate) fn xml(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {
         match c {

@@ -207,6 +207,11 @@ fn handle(
     match request {
         Request::Summary => Ok(summary(lab)),
         Request::Inspect { what } => inspect::inspect(lab, what.as_deref()),
+        Request::Changes { seen } => {
+            let (changes, total) = lab.events.changes_after(seen);
+            let (troubles, faults) = (lab.events.troubles(), breaking::count(lab));
+            Ok(json!({ "changes": changes, "seen": total, "troubles": troubles, "faults": faults }))
+        }
         Request::Verify { checks, nodes, sample, seed, keep } => {
             let _probing = lab.probing.lock().unwrap_or_else(PoisonError::into_inner);
             let options = verify::VerifyOptions {

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::exit::{self, Failure};
-use crate::faults::{self, Fault};
+use crate::faults::{self, Act, Fault};
 use crate::look;
 use crate::supervisor::Lab;
 use work::Step;
@@ -66,6 +66,28 @@ pub fn note(lab: &Lab) -> Option<String> {
         1 => Some("1 fault is active in this lab (podlab heal --all)".to_owned()),
         many => Some(format!("{many} faults are active in this lab (podlab heal --all)")),
     }
+}
+
+/// What can be broken, as a document.
+pub fn catalogue() -> Value {
+    let list: Vec<Value> = faults::all().into_iter().map(describe).collect();
+    json!({ "schema": SCHEMA, "faults": list })
+}
+
+fn describe(fault: &Fault) -> Value {
+    let amount = fault.amount.map(|amount| {
+        let (least, most) = amount.range;
+        json!({ "unit": amount.unit, "default": amount.default, "least": least, "most": most })
+    });
+    let target = match fault.act {
+        Act::Lab(_) => "lab",
+        Act::Node(_) => "node",
+        Act::Nodes(_) => "nodes",
+        Act::Pod(_) => "pod",
+        Act::Pods(_) => "pods",
+        Act::Service(_) => "service",
+    };
+    json!({ "name": fault.id, "does": fault.does, "seen": fault.seen, "target": target, "amount": amount })
 }
 
 /// The active faults, oldest first.

@@ -2,13 +2,13 @@
 
 use std::time::Instant;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{BreakArgs, FaultsArgs, HealArgs, Style};
-use crate::breaking::SCHEMA;
+use crate::breaking;
 use crate::control::{Client, Request};
 use crate::exit::{self, Failure};
-use crate::faults::{self, Act, Fault};
+use crate::faults::{self, Fault};
 use crate::output::{self, Format, Steps};
 
 pub(super) fn faults(args: &FaultsArgs, style: Style) -> Result<u8, Failure> {
@@ -28,8 +28,7 @@ pub(super) fn faults(args: &FaultsArgs, style: Style) -> Result<u8, Failure> {
     let all = faults::all();
     match style.format {
         Format::Json => {
-            let list: Vec<Value> = all.into_iter().map(describe).collect();
-            output::print_json(&json!({ "schema": SCHEMA, "faults": list }))?;
+            output::print_json(&breaking::catalogue())?;
         }
         Format::Table => {
             let row = |fault: &&Fault| {
@@ -46,22 +45,6 @@ pub(super) fn faults(args: &FaultsArgs, style: Style) -> Result<u8, Failure> {
 fn usage(fault: &Fault) -> String {
     let unit = |unit: &str| unit.split('/').next().unwrap_or(unit).to_uppercase();
     fault.amount.map_or_else(|| fault.id.to_owned(), |amount| format!("{}[:{}]", fault.id, unit(amount.unit)))
-}
-
-fn describe(fault: &Fault) -> Value {
-    let amount = fault.amount.map(|amount| {
-        let (least, most) = amount.range;
-        json!({ "unit": amount.unit, "default": amount.default, "least": least, "most": most })
-    });
-    let target = match fault.act {
-        Act::Lab(_) => "lab",
-        Act::Node(_) => "node",
-        Act::Nodes(_) => "nodes",
-        Act::Pod(_) => "pod",
-        Act::Pods(_) => "pods",
-        Act::Service(_) => "service",
-    };
-    json!({ "name": fault.id, "does": fault.does, "seen": fault.seen, "target": target, "amount": amount })
 }
 
 fn cell(value: &Value) -> String {
@@ -105,7 +88,10 @@ mod tests {
         let (loss, _) = faults::find("loss").unwrap();
         assert_eq!(usage(loss), "loss[:PERCENT]");
         assert_eq!(usage(faults::find("rate").unwrap().0), "rate[:KBIT]");
-        assert_eq!(describe(loss)["amount"]["most"], 100);
-        assert_eq!(describe(faults::find("dup-ip").unwrap().0)["target"], "pods");
+        let listed = breaking::catalogue();
+        let of =
+            |name| listed["faults"].as_array().unwrap().iter().find(|fault| fault["name"] == name).unwrap();
+        assert_eq!(of("loss")["amount"]["most"], 100);
+        assert_eq!(of("dup-ip")["target"], "pods");
     }
 }

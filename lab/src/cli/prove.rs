@@ -12,11 +12,12 @@ use super::{ReportArgs, Selection, Style, TraceArgs, VerifyArgs, WhyArgs};
 use crate::control::{Client, Keep, Request};
 use crate::exit::{self, Failure};
 use crate::output::{self, Format, Steps, Tests};
+use crate::page::walk::Wanted;
 use crate::trace::{self, Trace};
 use crate::verdict::{self, Report};
 use crate::verify::Plan;
 use crate::why::{self, Why};
-use crate::{bundle, kubia, record, suites, verify};
+use crate::{bundle, record, suites, verify};
 
 /// The name of the form of what `verify --from` says.
 const AGAIN: &str = "podlab.again/1";
@@ -158,21 +159,8 @@ fn list(style: Style) -> Result<u8, Failure> {
 }
 
 pub(super) fn trace(args: &TraceArgs, style: Style) -> Result<u8, Failure> {
-    let (target, port) = match args.target.rsplit_once(':') {
-        Some((target, port)) => {
-            let port = port.parse().map_err(|_| Failure::usage(format!("{port:?} is not a port")))?;
-            (target, port)
-        }
-        None => (args.target.as_str(), kubia::PORT),
-    };
-    let request = Request::Trace {
-        source: args.source.clone(),
-        target: target.to_owned(),
-        port,
-        protocol: args.proto.clone(),
-        hooks: args.hooks,
-        keep: keep(args.write.as_deref()),
-    };
+    let wanted = Wanted::parse(&args.source, &args.target, &args.proto, args.hooks)?;
+    let request = wanted.request(keep(args.write.as_deref()));
     let mut client = Client::connect(&args.lab.name)?;
     let document = client.ask(&request, &mut |_, _| {})?;
     if let Some(path) = &args.write {

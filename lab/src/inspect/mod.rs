@@ -2,6 +2,8 @@
 //!
 //! Nothing is cached and nothing is judged.
 
+mod wiring;
+
 use std::hash::{Hash, Hasher};
 
 use kernel::route::Family;
@@ -21,7 +23,7 @@ pub const SCHEMA: &str = "podlab.inspect/1";
 /// # Errors
 /// There is no such space, or the kernel's words.
 pub fn inspect(lab: &Lab, what: Option<&str>) -> Result<Value, Failure> {
-    let Some(name) = what else { return Ok(whole(lab)) };
+    let Some(name) = what else { return Ok(whole(lab)?) };
     let cluster = lab.cluster();
     let space = cluster.space(name).ok_or_else(|| unknown(&cluster, name))?;
     let mut document = Map::new();
@@ -45,7 +47,7 @@ pub fn inspect(lab: &Lab, what: Option<&str>) -> Result<Value, Failure> {
     Ok(Value::Object(document))
 }
 
-fn whole(lab: &Lab) -> Value {
+fn whole(lab: &Lab) -> anyhow::Result<Value> {
     let cluster = lab.cluster();
     let nodes: Vec<Value> = cluster
         .nodes
@@ -72,7 +74,7 @@ fn whole(lab: &Lab) -> Value {
             })
         })
         .collect();
-    json!({
+    Ok(json!({
         "schema": SCHEMA,
         "name": cluster.name,
         "role": "lab",
@@ -80,10 +82,11 @@ fn whole(lab: &Lab) -> Value {
         "outside": cluster.outside.address,
         "nodes": nodes,
         "pods": pods,
+        "links": wiring::links(&cluster)?,
         "events": lab.events.changes(None),
         "troubles": lab.events.troubles(),
         "faults": breaking::count(lab),
-    })
+    }))
 }
 
 /// Interfaces, routes, rules, neighbours and forwarding entries of a network namespace.
