@@ -42,10 +42,10 @@ export class Controls {
       h(
         'div',
         { class: 'steps' },
-        sign('⏮', t('toFirst'), () => stepTo(1), { id: 'first' }),
+        sign('|◀', t('toFirst'), () => stepTo(1), { id: 'first' }),
         sign('◀', t('back'), () => stepTo(state.place.step - 1), { id: 'back' }),
         h('button', { type: 'button', class: 'primary', id: 'next', onclick: stepForth, title: t('next') }, `${t('nextStep')} ▶`),
-        sign('⏭', t('toLast'), () => stepTo(count()), { id: 'last' }),
+        sign('▶|', t('toLast'), () => stepTo(count()), { id: 'last' }),
         this.play,
         speed,
         this.range,

@@ -33,6 +33,7 @@ export const en = {
   copy: 'Copy',
   copied: 'Copied',
   picture: 'Picture of the cluster',
+  size: '{nodes} nodes · {pods} pods',
   larger: 'Larger',
   smaller: 'Smaller',
   fit: 'Fit',

@@ -38,15 +38,15 @@ function plain(row: Sighting): Layer[] {
     const from = split(hop.outer.source);
     const to = split(hop.outer.target);
     all.push(
-      layer('outer-ip', 'outer IP', [['src', 'source', from.address], ['dst', 'destination', to.address]]),
+      layer('outer-ip', 'outer IP', [['src', 'src', from.address], ['dst', 'dst', to.address]]),
       layer('outer-udp', 'outer UDP', [['sport', 'sport', from.port], ['dport', 'dport', to.port]]),
       layer('vxlan', 'VXLAN', [['vni', 'VNI', String(hop.outer.vni)], ['overhead', 'overhead', `+${hop.outer.overhead}`]]),
     );
   }
-  all.push(layer('eth', 'Ethernet', [['src', 'source', hop.source_mac], ['dst', 'destination', hop.target_mac]]));
+  all.push(layer('eth', 'Ethernet', [['src', 'src', hop.source_mac], ['dst', 'dst', hop.target_mac]]));
   const ip: [string, string, string][] = [
-    ['src', 'source', source.address],
-    ['dst', 'destination', target.address],
+    ['src', 'src', source.address],
+    ['dst', 'dst', target.address],
     ['ttl', 'TTL', String(hop.ttl)],
   ];
   if (hop.id !== undefined) ip.push(['id', 'id', `0x${hop.id.toString(16).padStart(4, '0')}`]);

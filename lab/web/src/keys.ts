@@ -14,10 +14,12 @@ export function listenToKeys(actions: Actions): void {
   document.addEventListener('keydown', (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
     const target = event.target as HTMLElement;
-    if (target.closest('input:not([type=checkbox]), select, textarea, dialog[open], summary')) return;
     const { key } = event;
+    if (target.closest('input:not([type=checkbox], [type=radio], [type=range]), select, textarea, dialog[open]')) return;
+    // A choice and a slider have arrows of their own.
+    if (target.closest('[type=radio], [type=range]') && !/^[a-z?]$/i.test(key)) return;
     // Space and Enter press what has the focus.
-    if (key === ' ' && target.closest('button, a, [type=checkbox]')) return;
+    if (key === ' ' && target.closest('button, a, summary, [type=checkbox]')) return;
     const verbs: Record<string, () => void> = {
       ' ': togglePlay,
       ArrowRight: stepForth,

@@ -5,20 +5,25 @@ import { t } from './i18n';
 import { micros, type Sighting } from './model';
 import { go, state } from './store';
 
-const COLUMN = 78;
-const ROW = 22;
-const LEFT = 74;
-const TOP = 40;
+/** Pixels, at the usual size of text. */
+const SIZES = { COLUMN: 66, ROW: 22, LEFT: 66, TOP: 40 };
 
 export class Ladder {
   readonly element: HTMLElement;
   private readonly rungs: SVGGElement[] = [];
+  private readonly columns: number[];
   private now = 0;
   private reached = 0;
 
+  private readonly row: number;
+
   constructor(shown: Sighting[]) {
+    const k = parseFloat(getComputedStyle(document.documentElement).fontSize) / 14;
+    const [COLUMN, ROW, LEFT, TOP] = [SIZES.COLUMN * k, SIZES.ROW * k, SIZES.LEFT * k, SIZES.TOP * k];
+    this.row = ROW;
     const columns = new Map<string, number>();
     for (const row of shown) if (!columns.has(row.at)) columns.set(row.at, LEFT + COLUMN * (columns.size + 0.5));
+    this.columns = shown.map((row) => columns.get(row.at)!);
     const width = LEFT + COLUMN * columns.size;
     const height = TOP + ROW * shown.length + 8;
     const place = new Map(shown.map((row, i) => [row, TOP + ROW * (i + 0.6)]));
@@ -26,9 +31,9 @@ export class Ladder {
     const names = [...columns].map(([at, x]) => {
       const slash = at.indexOf('/');
       const iface = at.slice(slash + 1);
-      return s('text', { class: 'lane-name', x, y: 14 }, s('tspan', { x }, at.slice(0, slash)), s('tspan', { x, dy: 13 }, iface.length > 11 ? `${iface.slice(0, 10)}…` : iface));
+      return s('text', { class: 'lane-name', x, y: 14 * k }, s('tspan', { x }, at.slice(0, slash)), s('tspan', { x, dy: 13 * k }, iface.length > 10 ? `${iface.slice(0, 9)}…` : iface));
     });
-    for (const [i, row] of shown.entries()) this.rungs.push(rung(row, i, columns, place, width));
+    for (const [i, row] of shown.entries()) this.rungs.push(rung(row, i, columns, place, width, ROW, LEFT));
     const rungs = s('g', {}, ...this.rungs);
     rungs.addEventListener('click', (event) => {
       const found = this.rungs.indexOf((event.target as Element).closest('.rung') as SVGGElement);
@@ -59,13 +64,13 @@ export class Ladder {
     }
   }
 
-  /** Where the current step is, from the top of the ladder. */
-  offset(): number {
-    return ROW * (this.now - 1);
+  /** Where the current step is, from the corner of the ladder. */
+  offset(): { x: number; y: number } {
+    return { x: this.columns[this.now - 1] ?? 0, y: this.row * (this.now - 1) };
   }
 }
 
-function rung(row: Sighting, i: number, columns: Map<string, number>, place: Map<Sighting, number>, width: number): SVGGElement {
+function rung(row: Sighting, i: number, columns: Map<string, number>, place: Map<Sighting, number>, width: number, ROW: number, LEFT: number): SVGGElement {
   const x = columns.get(row.at)!;
   const y = place.get(row)!;
   const earlier = row.before && place.get(row.before);

@@ -4,7 +4,7 @@ import { button, h, put, type Child } from './dom';
 import { get, hasServer, post } from './api';
 import { lang, t, type Lang } from './i18n';
 import { markdown } from './markdown';
-import { build, state } from './store';
+import { build, setLesson, state } from './store';
 
 interface Listed {
   id: string;
@@ -68,12 +68,11 @@ async function fill(panel: HTMLElement, id: string, language: Lang): Promise<voi
 }
 
 function choose(id: string): void {
-  state.place.lesson = id;
   told = null;
   wrong = '';
   // The state of each is read anew.
   read.clear();
-  build();
+  setLesson(id);
   document.getElementById('lesson')?.focus();
 }
 

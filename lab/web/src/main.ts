@@ -4,7 +4,7 @@ import './style.css';
 import './picture.css';
 import './panels.css';
 import { exportHtml, exportMarkdown, exportPackets, exportPng, exportSvg, hasPackets } from './export';
-import { button, h, put, sign } from './dom';
+import { button, h, inEnglish, put, sign } from './dom';
 import { hasServer, takeToken } from './api';
 import { Controls, preference } from './controls';
 import { drawingLayer } from './draw';
@@ -16,6 +16,7 @@ import { Ladder } from './ladder';
 import { lessonPanel } from './lessons';
 import { openNotes, showNotes } from './notes';
 import { PacketPanel } from './packet';
+import type { Sighting } from './model';
 import { Picture } from './picture';
 import { isPlaying, onPlay } from './play';
 import { forget } from './predict';
@@ -47,7 +48,7 @@ function header(): HTMLElement {
     'header',
     {},
     h('h1', {}, h('span', { class: 'brand', lang: 'en' }, 'podlab'), ' ', t('page')),
-    h('span', { class: `state ${boot.live ? 'live' : ''}` }, boot.live ? `● ${t('live')} ${boot.name ?? ''}` : `○ ${t('recorded')}`),
+    h('span', { class: `state ${boot.live ? 'live' : ''}` }, boot.live ? [`● ${t('live')} `, inEnglish(boot.name ?? '')] : `○ ${t('recorded')}`),
     h(
       'div',
       { class: 'tools', role: 'group', 'aria-label': t('menu') },
@@ -97,8 +98,13 @@ function middle(): HTMLElement {
   return h(
     'div',
     { class: other ? 'stage two' : 'stage' },
-    other && h('label', { class: 'field against' }, t('compareWith'), walkSelect('with', state.place.with, t('nothing'), (id) => void openOther(id))),
-    h('div', { class: 'pictures' }, parts.pictures.map((picture, i) => h('div', { class: 'pane' }, other && h('h2', {}, `${name(i)} · ${titleOf((i === 0 ? walk : other).doc)}`), picture.element)), isDrawing && drawing.element),
+    other && h(
+      'div',
+      { class: 'against' },
+      h('label', { class: 'field' }, `A · ${t('walk')}`, walkSelect('walk', state.place.walk, null, (id) => void openWalk(id))),
+      h('label', { class: 'field' }, `B · ${t('compareWith')}`, walkSelect('with', state.place.with, t('nothing'), (id) => void openOther(id))),
+    ),
+    h('div', { class: 'pictures' }, parts.pictures.map((picture, i) => h('div', { class: 'pane', role: 'group', 'aria-label': name(i) }, picture.element)), isDrawing && drawing.element),
   );
 }
 
@@ -116,13 +122,27 @@ function make(): void {
     app,
     header(),
     state.trouble !== '' && h('p', { class: 'trouble bad', role: 'alert' }, state.trouble),
-    h('div', { class: walk ? 'upper' : 'upper empty' }, side(), middle(), walk && parts.packet.element),
+    h('div', { class: !walk ? 'upper empty' : other ? 'upper comparing' : 'upper' }, !other && side(), middle(), walk && parts.packet.element),
     walk && h('div', { class: 'lower' }, parts.controls.element, h('div', { class: 'tracks' }, parts.ladder?.element, parts.table.element)),
     helpDialog(),
     announcer,
   );
   if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
+  look();
   show(state.place.step, false);
+}
+
+/** Where a walk goes: what ARP asks is heard by many more. */
+function way(rows: Sighting[]): string[] {
+  const hops = rows.filter((row) => row.kind !== 'arp');
+  return (hops.length > 0 ? hops : rows).map((row) => row.at);
+}
+
+/** Brings each picture to where its walk is. */
+function look(): void {
+  const { walk, other } = state;
+  if (walk) parts?.pictures[0]?.focus(way(walk.rows));
+  if (other) parts?.pictures[1]?.focus(way(other.rows));
 }
 
 /** Shows the step: only what is marked changes. */
@@ -154,7 +174,11 @@ function follow(): void {
     const { table, ladder } = parts;
     const row = table.current();
     if (row) keepInSight(table.element, row.offsetTop, row.offsetHeight, 60);
-    if (ladder) keepInSight(ladder.element, ladder.offset() + 34, 22, 34);
+    if (!ladder) return;
+    const { x, y } = ladder.offset();
+    keepInSight(ladder.element, y + 34, 22, 34);
+    const { scrollLeft, clientWidth } = ladder.element;
+    if (x < scrollLeft + 70 || x > scrollLeft + clientWidth - 40) ladder.element.scrollLeft = x - clientWidth / 2;
   });
 }
 
@@ -175,6 +199,7 @@ async function start(): Promise<void> {
   });
   onPlay(() => parts?.controls.playing());
   listenToKeys({ layer: (by) => parts?.packet.choose(by), compare, help });
+  window.addEventListener('resize', look);
   window.addEventListener('hashchange', () => {
     const { walk, with: other, step } = state.place;
     recall();

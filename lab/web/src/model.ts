@@ -21,7 +21,7 @@ export interface Sighting {
   space: string;
   iface: string;
   direction: Direction;
-  /** Nanoseconds since the first sighting of all. */
+  /** Nanoseconds since the first packet set out. */
   time: number;
   hop?: Hop;
   changed: Change[];
@@ -50,13 +50,15 @@ export const USUAL: Filter = { ...EVERYTHING, arp: false };
 export function sightings(trace: Trace): Sighting[] {
   const keys = new Set<string>();
   const rows: Sighting[] = [];
+  // Time begins with the first packet; what ARP asked for it came before.
+  const zero = trace.walks[0]?.hops[0]?.stamp_ns ?? trace.arp[0]?.stamp_ns ?? 0;
   for (const [at, walk] of trace.walks.entries()) {
     const id = walk.hops[0]?.id;
     let key = id === undefined ? `p${at + 1}` : id.toString(16).padStart(4, '0');
     if (keys.has(key)) key = `${key}-${at + 1}`;
     keys.add(key);
     // A stamp has more digits than a number here keeps; within one packet the differences are exact.
-    const start = walk.hops[0]?.stamp_ns ?? 0;
+    const start = (walk.hops[0]?.stamp_ns ?? 0) - zero;
     let before: Sighting | undefined;
     for (const hop of walk.hops) {
       const row: Sighting = {
@@ -83,18 +85,16 @@ export function sightings(trace: Trace): Sighting[] {
       if (place === undefined || place === `${before.at} ${before.direction}`) before.lost = trace.lost;
     }
   }
-  rows.push(...questions(trace));
+  rows.push(...questions(trace, zero));
   rows.sort((a, b) => a.time - b.time);
-  const zero = rows[0]?.time ?? 0;
   rows.forEach((row, index) => {
     row.index = index;
-    row.time -= zero;
   });
   return rows;
 }
 
 /** What ARP asked and answered, each with the place where it was seen before. */
-function questions(trace: Trace): Sighting[] {
+function questions(trace: Trace, zero: number): Sighting[] {
   const last = new Map<string, Sighting>();
   return trace.arp.map((arp) => {
     const slash = arp.at.indexOf('/');
@@ -109,7 +109,7 @@ function questions(trace: Trace): Sighting[] {
       space: arp.at.slice(0, slash),
       iface: arp.at.slice(slash + 1),
       direction: arp.direction,
-      time: arp.stamp_ns,
+      time: arp.stamp_ns - zero,
       changed: [],
     };
     const before = last.get(arp.text);
@@ -160,5 +160,5 @@ export function split(socket: string): { address: string; port: string } {
 
 /** Microseconds, as people read them. */
 export function micros(ns: number): string {
-  return `${(ns / 1000).toFixed(1)} µs`;
+  return `${(ns / 1000).toFixed(1).replace('-', '−')} µs`;
 }

@@ -7,13 +7,17 @@ import { label, shape, travel, type Point } from './token';
 import type { WalkDocument } from './types';
 import { lostWords } from './why';
 
+const PADDING = 6;
+const SMALLEST = 0.9;
+const LARGEST = 1.8;
+
 let sheet: CSSStyleSheet | undefined;
 
 /** The picture's own colours, weaker than the page's, and for pictures only. */
 function adopt(css: string): void {
   if (sheet || !css) return;
   sheet = new CSSStyleSheet();
-  sheet.replaceSync(`@layer picture { @scope (svg.picture) { ${css} } }`);
+  sheet.replaceSync(`@layer picture { @scope (.frame) { ${css} } }`);
   document.adoptedStyleSheets = [...document.adoptedStyleSheets, sheet];
 }
 
@@ -28,7 +32,10 @@ export class Picture {
   private token: SVGGElement | null = null;
   private label: SVGGElement | null = null;
   private marked: Element[] = [];
-  private zoom = 1;
+  private shown: Point | null = null;
+  private sizes: { width: number; height: number } | null = null;
+  /** Pixels of the page for one of the picture; 0 before it has been laid out. */
+  private scale = 0;
 
   constructor(doc: WalkDocument, name: string, id: string) {
     const read = readSvg(doc.picture);
@@ -50,23 +57,61 @@ export class Picture {
         {},
         h('span', { class: 'mode' }, inEnglish(doc.mode)),
         ' ',
-        h('span', { class: 'quiet' }, `${doc.lab.nodes.length} nodes · ${doc.lab.pods.length} pods`),
+        h('span', { class: 'quiet' }, t('size', { nodes: doc.lab.nodes.length, pods: doc.lab.pods.length })),
         h(
           'span',
           { class: 'zoom' },
-          sign('−', t('smaller'), () => this.resize(this.zoom / 1.25), { id: `${id}-smaller` }),
-          sign('⤢', t('fit'), () => this.resize(1), { id: `${id}-fit` }),
-          sign('+', t('larger'), () => this.resize(this.zoom * 1.25), { id: `${id}-larger` }),
+          sign('−', t('smaller'), () => this.resize(this.scale / 1.25), { id: `${id}-smaller` }),
+          sign('⤢', t('fit'), () => this.fit(), { id: `${id}-fit` }),
+          sign('+', t('larger'), () => this.resize(this.scale * 1.25), { id: `${id}-larger` }),
         ),
       ),
       this.frame,
     );
   }
 
-  private resize(zoom: number): void {
-    this.zoom = Math.min(4, Math.max(1, zoom));
-    if (this.svg) this.svg.style.width = `${this.zoom * 100}%`;
-    this.frame.classList.toggle('zoomed', this.zoom > 1);
+  private resize(scale: number): void {
+    if (!this.svg) return;
+    this.scale = Math.min(4, Math.max(0.1, scale));
+    const { width, height } = this.svg.viewBox.baseVal;
+    this.svg.style.width = `${width * this.scale}px`;
+    this.svg.style.height = `${height * this.scale}px`;
+    this.sizes = null;
+    if (this.shown) this.keepInSight(this.shown);
+  }
+
+  /** All of the picture, as large as it goes. */
+  fit(): void {
+    if (!this.svg) return;
+    const { width, height } = this.svg.viewBox.baseVal;
+    this.resize(Math.min((this.frame.clientWidth - 2 * PADDING) / width, (this.frame.clientHeight - 2 * PADDING) / height));
+  }
+
+  /** The part of the picture where a walk is, as large as it goes and no smaller than can be read. */
+  focus(places: Iterable<string>): void {
+    if (!this.svg) return;
+    this.resize(1);
+    const points = [...new Set(places)].map((at) => this.centre(at)).filter((point) => point !== null);
+    if (points.length === 0) return;
+    const [xs, ys] = [points.map(({ x }) => x), points.map(({ y }) => y)];
+    const { width, height } = this.svg.viewBox.baseVal;
+    const [left, right] = [Math.max(0, Math.min(...xs) - 70), Math.min(width, Math.max(...xs) + 70)];
+    const [top, bottom] = [Math.max(0, Math.min(...ys) - 70), Math.min(height, Math.max(...ys) + 50)];
+    const { clientWidth, clientHeight } = this.frame;
+    const text = parseFloat(getComputedStyle(document.documentElement).fontSize) / 14;
+    this.resize(Math.min(LARGEST, Math.max(SMALLEST * Math.min(text, 1.4), Math.min((clientWidth - 2 * PADDING) / (right - left), (clientHeight - 2 * PADDING) / (bottom - top)))));
+    this.frame.scrollLeft = ((left + right) / 2) * this.scale + PADDING - clientWidth / 2;
+    this.frame.scrollTop = ((top + bottom) / 2) * this.scale + PADDING - clientHeight / 2;
+  }
+
+  /** Scrolls only when the packet is out of sight. */
+  private keepInSight({ x, y }: Point): void {
+    this.sizes ??= { width: this.frame.clientWidth, height: this.frame.clientHeight };
+    const { width, height } = this.sizes;
+    const [px, py] = [x * this.scale + PADDING, y * this.scale + PADDING];
+    const { scrollLeft, scrollTop } = this.frame;
+    if (px < scrollLeft + 60 || px > scrollLeft + width - 60) this.frame.scrollLeft = px - width / 2;
+    if (py < scrollTop + 40 || py > scrollTop + height - 30) this.frame.scrollTop = py - height / 2;
   }
 
   /** One tab stop; the arrows go from place to place, in the order of the picture. */
@@ -110,6 +155,8 @@ export class Picture {
     this.token = null;
     const to = row && this.centre(row.at);
     if (!this.svg || !row || !to) return;
+    this.shown = to;
+    this.keepInSight(to);
     const here = this.interfaces.get(row.at)!;
     this.mark(here, true);
     this.marked.push(here);

@@ -138,6 +138,13 @@ export function setPrefs(change: Partial<Prefs>): void {
   build();
 }
 
+/** Opens a lesson, or the list of them. */
+export function setLesson(id: string): void {
+  state.place.lesson = id;
+  remember();
+  build();
+}
+
 function remember(): void {
   history.replaceState(null, '', writeLink(state.place));
   keep(KEY, JSON.stringify(state.prefs));

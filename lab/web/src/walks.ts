@@ -133,7 +133,8 @@ export function walkPanel(): HTMLElement {
     doc && h('h2', {}, titleOf(doc)),
     predictBox(),
     doc && [
-      h('p', { class: `ruling ${doc.trace.ruling.toLowerCase()}` }, h('b', {}, `${doc.trace.ruling === 'PASS' ? '✔' : '✘'} ${t('verdict')}: `), inEnglish(doc.trace.verdict)),
+      h('p', { class: `ruling ${doc.trace.ruling.toLowerCase()}` }, h('b', {}, `${doc.trace.ruling === 'PASS' ? '✔' : '✘'} ${t('verdict')}: `), inEnglish(doc.trace.verdict.split('; ')[0]!)),
+      doc.trace.verdict.includes('; ') && h('details', { class: 'more' }, h('summary', { id: 'more' }, `+ ${doc.trace.verdict.split('; ').length - 1}`), h('ul', { class: 'evidence', lang: 'en' }, doc.trace.verdict.split('; ').slice(1).map((clause) => h('li', {}, clause)))),
       doc.trace.encrypted.length > 0 && h('p', { lang: 'en' }, doc.trace.encrypted.map(({ looks, packets }) => `${looks} ×${packets}`).join('; ')),
       doc.again !== undefined && [h('h3', {}, t('again')), copyable(doc.again)],
     ],

@@ -35,8 +35,8 @@ const REASONS: [RegExp, Record<Lang, Say>][] = [
   [/^bridge (\S+), no further$/, { en: (bridge) => `bridge ${bridge} did not pass it on`, ko: (bridge) => `브리지 ${bridge}에서 더 가지 않음` }],
   [/^bridge (\S+)$/, { en: (bridge) => `bridge ${bridge} sends the frame out here`, ko: (bridge) => `브리지 ${bridge}에서 이 포트로 나감` }],
   [/^no further, though there is (.+)$/, {
-    en: (words) => `not seen to go on, though there is ${words}`,
-    ko: (words) => `더 가는 것이 보이지 않음(경로는 있음: ${words})`,
+    en: (words) => `not seen to go on, though there is ${reason('en', words!)}`,
+    ko: (words) => `더 가는 것이 보이지 않음(경로는 있음: ${reason('ko', words!)})`,
   }],
   [/^no route to (\S+): dropped$/, { en: (to) => `no route to ${to}: dropped`, ko: (to) => `${to} 주소로 가는 경로가 없어 폐기됨` }],
   [/^no route to (\S+)( in the main table)?$/, { en: (to) => `no route to ${to} in the main table`, ko: (to) => `주 라우팅 테이블에 ${to} 주소로 가는 경로가 없음` }],
@@ -118,7 +118,7 @@ export function sentence(lang: Lang, row: Sighting): string {
       : `${row.space}에서 ${target}의 경로를 찾음: ${reason(lang, hop.why)}`
     : `${row.at}: ${reason(lang, hop.why)}`;
   if (hop.changed.length > 0) text += `; ${hop.changed.map((change) => changeWords(lang, change)).join('; ')}`;
-  if (row.lost) text += `. ✕ ${lang === 'en' ? 'Dropped' : '폐기'}: ${lostWords(lang, row.lost)} (${row.lost.reason})`;
+  if (row.lost) text += lang === 'en' ? `. ✕ Dropped: ${lostWords(lang, row.lost)} (${row.lost.reason})` : `. ✕ 폐기: ${lostWords(lang, row.lost)}`;
   return `${text}.`;
 }
 
