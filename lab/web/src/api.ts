@@ -1,19 +1,20 @@
 // The server behind the page, if there is one. Only this origin is asked, with the token that the address brought along.
 
-import { keep, recalled, state } from './store';
+import { state } from './store';
 import type { WalkDocument } from './types';
 
-const KEY = 'podlab.token';
 let token = '';
 
-/** Takes the token out of the address bar into this tab. */
+/** Takes the token from the address, where it stays: without it there the server would refuse to load the page anew. */
 export function takeToken(): void {
+  token = new URL(location.href).searchParams.get('token') ?? '';
+}
+
+/** A link to here for others, who have tokens of their own. */
+export function linkHere(): string {
   const here = new URL(location.href);
-  token = here.searchParams.get('token') ?? recalled(KEY, 'session') ?? '';
-  if (!here.searchParams.has('token')) return;
-  keep(KEY, token, 'session');
   here.searchParams.delete('token');
-  history.replaceState(null, '', here);
+  return here.href;
 }
 
 /** Whether anything may be asked at all: an exported file asks nothing. */

@@ -31,7 +31,7 @@ export function ownId(): string {
 export function choices(): { id: string; title: string }[] {
   const all = (state.boot.walks ?? []).map(({ id, title }) => ({ id, title: said(title) }));
   if (state.boot.walk) all.unshift({ id: ownId(), title: titleOf(state.boot.walk) });
-  for (const [id, doc] of opened) all.push({ id, title: titleOf(doc) });
+  for (const [id, doc] of opened) if (!all.some((one) => one.id === id)) all.push({ id, title: titleOf(doc) });
   for (const id of [state.place.walk, state.place.with]) {
     const doc = id && !all.some((one) => one.id === id) ? known(id) : undefined;
     if (doc) all.push({ id, title: titleOf(doc) });

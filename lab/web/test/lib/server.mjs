@@ -37,12 +37,15 @@ export async function serve({ change = (html) => html, extra = {}, boot = {} } =
   const server = createServer((request, response) => {
     const { pathname } = new URL(request.url, 'http://x');
     asked.push(`${request.method} ${pathname}`);
+    const { searchParams } = new URL(request.url, 'http://x');
+    const may = request.headers['x-podlab-token'] === TOKEN || (['/', '/api/events'].includes(pathname) && searchParams.get('token') === TOKEN);
     const send = (status, type, body) => {
       response.writeHead(status, { 'Content-Type': type, 'Content-Security-Policy': policy(html), 'X-Content-Type-Options': 'nosniff', 'Referrer-Policy': 'no-referrer', 'Cache-Control': 'no-store' });
       response.end(body);
     };
     const walk = /^\/api\/walks\/([a-z0-9-]+)$/.exec(pathname)?.[1];
-    if (extra[pathname]) send(200, 'application/json', JSON.stringify(extra[pathname](request)));
+    if (!may) send(403, 'application/json', '{"error":"forbidden"}');
+    else if (extra[pathname]) send(200, 'application/json', JSON.stringify(extra[pathname](request)));
     else if (pathname === '/') send(200, 'text/html; charset=utf-8', html);
     else if (walk && IDS.includes(walk)) send(200, 'application/json', readFileSync(`${web}fixtures/${walk}.json`));
     else if (pathname === '/api/walks') send(200, 'application/json', JSON.stringify({ walks }));
