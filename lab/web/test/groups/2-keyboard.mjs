@@ -34,7 +34,7 @@ export default [
   ['forth to the end and back by arrows, the packet on its interface at every step', async ({ browser }) => {
     const server = await serve();
     try {
-      for (const id of ['routed-cross-node', 'vxlan-cross-node', 'firewall-drop', 'service']) {
+      for (const id of ['routed-cross-node', 'vxlan-cross-node', 'firewall-drop', 'service-cluster-ip']) {
         const { page, context } = await open(browser, server.url(`#walk=${id}`));
         const { count, said } = await walkThrough(page);
         await page.keyboard.press('ArrowRight');

@@ -7,13 +7,18 @@ const web = new URL('../../', import.meta.url).pathname;
 
 export const TOKEN = 'f0e1d2c3b4a5968778695a4b3c2d1e0f';
 
-/** A recorded walk of the fixtures. */
+/** The texts of the recorded walks by id: those that podlab carries with it, and what only tests need. */
+const walks = new Map(['../walks/', 'fixtures/'].flatMap((dir) => readdirSync(web + dir).sort().map((name) => {
+  const text = readFileSync(web + dir + name, 'utf8');
+  return [JSON.parse(text).id, text];
+})));
+
+/** A recorded walk. */
 export function fixture(id) {
-  return JSON.parse(readFileSync(`${web}fixtures/${id}.json`, 'utf8'));
+  return JSON.parse(walks.get(id));
 }
 
-export const IDS = readdirSync(`${web}fixtures`).filter((name) => name.endsWith('.json')).map((name) => name.slice(0, -5))
-  .sort((a, b) => (a === 'routed-cross-node' ? -1 : b === 'routed-cross-node' ? 1 : a < b ? -1 : 1));
+export const IDS = [...walks.keys()];
 
 /** The built page with a boot document in it, as the server and the export write it. */
 export function pageWith(boot, html = readFileSync(`${web}dist/index.html`, 'utf8')) {
@@ -31,8 +36,8 @@ export function policy(html) {
 
 /** Starts it; `change` may alter the page (to test the tests), `extra` answers paths of its own. */
 export async function serve({ change = (html) => html, extra = {}, boot = {} } = {}) {
-  const walks = IDS.map((id) => ({ id, title: fixture(id).titles ?? fixture(id).title }));
-  const html = change(pageWith({ live: false, version: '0.1.0', walks, ...boot }));
+  const titles = IDS.map((id) => ({ id, title: fixture(id).titles ?? fixture(id).title }));
+  const html = change(pageWith({ live: false, version: '0.1.0', walks: titles, ...boot }));
   const asked = [];
   const server = createServer((request, response) => {
     const { pathname } = new URL(request.url, 'http://x');
@@ -47,8 +52,8 @@ export async function serve({ change = (html) => html, extra = {}, boot = {} } =
     if (!may) send(403, 'application/json', '{"error":"forbidden"}');
     else if (extra[pathname]) send(200, 'application/json', JSON.stringify(extra[pathname](request)));
     else if (pathname === '/') send(200, 'text/html; charset=utf-8', html);
-    else if (walk && IDS.includes(walk)) send(200, 'application/json', readFileSync(`${web}fixtures/${walk}.json`));
-    else if (pathname === '/api/walks') send(200, 'application/json', JSON.stringify({ walks }));
+    else if (walk && IDS.includes(walk)) send(200, 'application/json', walks.get(walk));
+    else if (pathname === '/api/walks') send(200, 'application/json', JSON.stringify({ walks: titles }));
     else send(404, 'application/json', '{"error":"no such thing here"}');
   });
   await new Promise((done) => server.listen(0, '127.0.0.1', done));
