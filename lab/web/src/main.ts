@@ -171,7 +171,8 @@ function follow(): void {
   requestAnimationFrame(() => {
     waiting = false;
     if (!parts) return;
-    const { table, ladder } = parts;
+    const { table, ladder, pictures } = parts;
+    for (const picture of pictures) picture.follow();
     const row = table.current();
     if (row) keepInSight(table.element, row.offsetTop, row.offsetHeight, 60);
     if (!ladder) return;

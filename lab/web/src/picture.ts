@@ -77,7 +77,7 @@ export class Picture {
     this.svg.style.width = `${width * this.scale}px`;
     this.svg.style.height = `${height * this.scale}px`;
     this.sizes = null;
-    if (this.shown) this.keepInSight(this.shown);
+    this.follow();
   }
 
   /** All of the picture, as large as it goes. */
@@ -102,6 +102,11 @@ export class Picture {
     this.resize(Math.min(LARGEST, Math.max(SMALLEST * Math.min(text, 1.4), Math.min((clientWidth - 2 * PADDING) / (right - left), (clientHeight - 2 * PADDING) / (bottom - top)))));
     this.frame.scrollLeft = ((left + right) / 2) * this.scale + PADDING - clientWidth / 2;
     this.frame.scrollTop = ((top + bottom) / 2) * this.scale + PADDING - clientHeight / 2;
+  }
+
+  /** Brings the packet into sight, if it is not there. */
+  follow(): void {
+    if (this.shown) this.keepInSight(this.shown);
   }
 
   /** Scrolls only when the packet is out of sight. */
@@ -156,7 +161,6 @@ export class Picture {
     const to = row && this.centre(row.at);
     if (!this.svg || !row || !to) return;
     this.shown = to;
-    this.keepInSight(to);
     const here = this.interfaces.get(row.at)!;
     this.mark(here, true);
     this.marked.push(here);

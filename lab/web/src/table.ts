@@ -41,7 +41,12 @@ export class HopTable {
     this.now = step;
     const reached = state.prefs.predict && !state.pairs ? state.reached : this.rows.length;
     if (reached !== this.reached) {
-      for (const [i, each] of this.rows.entries()) if (each.hidden !== i >= reached) each.hidden = i >= reached;
+      for (const [i, each] of this.rows.entries()) {
+        if (each.hidden === i >= reached) continue;
+        each.hidden = i >= reached;
+        const head = each.previousElementSibling;
+        if (head instanceof HTMLElement && head.classList.contains('group')) head.hidden = each.hidden;
+      }
       this.reached = reached;
     }
   }

@@ -44,6 +44,11 @@ export function labelLines(row: Sighting): { text: string; old: boolean }[] {
 export function label(row: Sighting, extra: string, at: Point, r: number, box: DOMRect, size: number): SVGGElement {
   const lines = labelLines(row).map((line) => ({ ...line, lost: false }));
   if (extra) lines.push({ text: extra, old: false, lost: true });
+  const sized = (element: SVGTextElement): SVGTextElement => {
+    // Not as an attribute: what the picture says of its texts would win.
+    element.style.fontSize = `${size}px`;
+    return element;
+  };
   const width = Math.max(...lines.map((line) => wide(line.text))) * size * 0.602 + size;
   const height = lines.length * size * 1.35 + size * 0.5;
   const x = Math.min(Math.max(at.x - width / 2, box.x + 2), Math.max(box.x + 2, box.x + box.width - width - 2));
@@ -54,7 +59,7 @@ export function label(row: Sighting, extra: string, at: Point, r: number, box: D
     { class: 'token-label', transform: `translate(${x} ${y})` },
     s('rect', { width, height, rx: size * 0.25 }),
     lines.map((line, i) =>
-      s('text', { class: line.old ? 'old' : line.lost ? 'lost' : '', x: size * 0.5, y: size * 1.2 + i * size * 1.35, 'font-size': size }, line.text),
+      sized(s('text', { class: line.old ? 'old' : line.lost ? 'lost' : '', x: size * 0.5, y: size * 1.2 + i * size * 1.35 }, line.text)),
     ),
   );
 }
