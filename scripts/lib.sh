@@ -39,6 +39,14 @@ need_linker() {
     command -v cc >/dev/null || need_packages gcc libc6-dev
 }
 
+# The page's tools; Debian's packages where nothing else is there.
+need_node() {
+    command -v npm >/dev/null || need_packages nodejs npm
+    local version
+    version=$(node -p 'const [a, b] = process.versions.node.split("."); a * 100 + +b')
+    [ "$version" -ge 2019 ] || die "Node.js $(node --version) is too old for the page's tools · try: 20.19 or later" 5
+}
+
 # need_packages NAME...: installs the Debian packages that are not there yet.
 need_packages() {
     local missing=() name

@@ -18,6 +18,7 @@ mod licences;
 mod links;
 mod matrix;
 mod migration;
+mod page;
 mod parallel;
 mod ptp;
 mod rollback;
