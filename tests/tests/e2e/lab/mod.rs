@@ -8,6 +8,7 @@ mod document;
 mod evidence;
 mod faults;
 mod kubectl;
+mod lessons;
 mod manual;
 mod modes;
 mod rootless;

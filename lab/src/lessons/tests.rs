@@ -1,0 +1,1 @@
+//! The lessons that podlab has with it.
