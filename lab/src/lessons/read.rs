@@ -222,6 +222,9 @@ fn yaml<T: DeserializeOwned>(text: &str, first: usize) -> Result<T, (usize, Stri
     }
     serde_saphyr::from_str(text).map_err(|err| {
         let line = err.location().map_or(0, |location| location.line().saturating_sub(1));
-        (first + line as usize, err.without_snippet().to_string())
+        // The parser's own line is that of the piece, not of the file.
+        let words = err.without_snippet().to_string();
+        let words = words.split(" at line ").next().unwrap_or(&words).trim_end_matches(':').to_owned();
+        (first + line as usize, words)
     })
 }
