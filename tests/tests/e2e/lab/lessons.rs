@@ -98,7 +98,7 @@ fn every_lesson_is_played_from_beginning_to_end() -> Result<()> {
         .collect();
     assert_eq!(numbers, (1..=12).collect::<Vec<u64>>());
     let (next, failed) = (AtomicUsize::new(0), AtomicUsize::new(0));
-    workers(2, || {
+    workers(6, || {
         while let Some(number) = numbers.get(next.fetch_add(1, Ordering::Relaxed)) {
             let number = number.to_string();
             let student = Student::new(&number)?;
@@ -193,5 +193,195 @@ fn a_lesson_is_shown_in_both_languages_without_its_solution() -> Result<()> {
             "{shown:#}"
         );
     }
+    Ok(())
+}
+
+/// Puts lesson 6 into a directory as lesson 13, with something else in the place of a piece of both languages.
+fn thirteenth(dir: &std::path::Path, from: &str, to: &str) -> Result<()> {
+    let own = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../lab/lessons");
+    for lang in ["en", "ko"] {
+        let text = std::fs::read_to_string(own.join(format!("06-bridge.{lang}.md")))?;
+        let text = text.replacen("id: bridge\nnumber: 6\n", "id: switch\nnumber: 13\n", 1);
+        ensure!(text.contains("number: 13") && text.contains(from), "lesson 6 has changed: no {from:?}");
+        std::fs::write(dir.join(format!("13-switch.{lang}.md")), text.replace(from, to))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_teachers_thirteenth_lesson_works_without_a_word_of_code() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let mut student = Student::new("thirteenth")?;
+    student.lessons = Some(dir.path().as_os_str().to_owned());
+    thirteenth(dir.path(), "", "")?;
+    ensure!(student.ok(&["lint"])?["problems"] == serde_json::json!([]));
+    assert_eq!(student.ok(&["list"])?["lessons"].as_array().map(Vec::len), Some(13));
+    let rehearsal = student.ok(&["rehearse", "13"])?;
+    assert_eq!((&rehearsal["id"], &rehearsal["passed"]), (&"switch".into(), &true.into()));
+    ensure!(!text(&podlab(&["ls", "-q"])?).contains(&student.lab), "the lab of a rehearsal stays");
+
+    // A defect of the text is told by lint, by file and line, and nothing is started.
+    thirteenth(dir.path(), "port-detached kubia-1", "port-lost kubia-1")?;
+    let (code, linted) = student.document(&["lint"])?;
+    let problem = &linted["problems"][0];
+    ensure!(code == 1 && problem["line"].as_u64() > Some(1), "{linted:#}");
+    ensure!(problem["file"].as_str().is_some_and(|file| file.ends_with("13-switch.en.md")), "{linted:#}");
+    student.refused(&["lesson", "start", "13"], 2, "no fault \"port-lost\"")?;
+    Ok(())
+}
+
+/// What no reader of a text can see, a rehearsal does: the negative controls of the test that plays all lessons.
+#[test]
+fn a_lesson_that_does_not_do_as_it_says_is_found_by_its_rehearsal() -> Result<()> {
+    let (next, cases) = (
+        AtomicUsize::new(0),
+        [
+            // Expected words that nobody prints; a solution that is none; a fault that no check sees; commands that fail.
+            ("verdict: no NAT\n", "verdict: all is well\n", "podlab trace kubia-1 kubia-2"),
+            ("set \"$veth\" master cni0", "set \"$veth\" up", "green after the solution"),
+            ("- fault: port-detached kubia-1", "- fault: cni-missing", "red after start"),
+            (
+                "podlab verify same-node",
+                "podlab verify same-node -n nobody",
+                "podlab verify same-node -n nobody",
+            ),
+        ],
+    );
+    workers(4, || {
+        while let Some((from, to, step)) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let dir = tempfile::tempdir()?;
+            let name = format!("lies{}", dir.path().display()).replace(['/', '.'], "");
+            let mut student = Student::new(&name)?;
+            student.lessons = Some(dir.path().as_os_str().to_owned());
+            thirteenth(dir.path(), from, to)?;
+            let (code, rehearsal) = student.document(&["rehearse", "switch"])?;
+            let steps = rehearsal["steps"].as_array().into_iter().flatten();
+            let mut red = steps.filter(|step| step["passed"] == false);
+            let is_it = |it: &Value| it["step"].as_str().is_some_and(|own| own.contains(step));
+            ensure!(code == 1 && red.any(is_it), "{from:?} → {to:?}: {rehearsal:#}");
+        }
+        Ok(())
+    })
+}
+
+/// Everything that could be wrong with links, routes, neighbours and rules, put right without asking what is. So it does for any
+/// seed, as a student would who knows only how the lab has to be.
+const REPAIR: &str = r#"
+n() { podlab exec "$@"; }
+for port in node1 node2; do n fabric -- ip link set $port up; done
+for i in 1 2; do
+  other=$((3 - i)); node=node$i
+  for veth in $(n $node -- ip -o link show type veth | sed -n 's/^[0-9]*: \(veth[^@:]*\).*/\1/p'); do
+    n $node -- ip link set $veth master cni0 up
+    n $node -- ip link set $veth type bridge_slave hairpin on
+  done
+  n $node -- ip link set eth0 up
+  n $node -- sysctl -q -w net.ipv4.ip_forward=1
+  n $node -- ip route replace 10.244.$other.0/24 via 192.0.2.1$other
+  n $node -- ip route replace default via 192.0.2.1
+  for half in 0 128; do n $node -- ip route del 10.244.$i.$half/25 2> /dev/null || true; done
+  n $node -- ip neigh del 192.0.2.1$other dev eth0 2> /dev/null || true
+  for table in nat guard; do n $node -- nft delete table ip $table 2> /dev/null || true; done
+done
+for pod in "kubia-1 1" "kubia-2 1" "kubia-3 2" "kubia-4 2"; do
+  set -- $pod
+  n $1 -- ip link set lo up
+  n $1 -- ip route replace default via 10.244.$2.1
+done
+podlab kubectl patch svc web -p '{"spec":{"selector":{"app":"kubia"},"ports":[{"port":80,"targetPort":8080,"nodePort":30080}]}}'
+"#;
+
+impl Student {
+    /// A script with `podlab` on its path and the lab to talk to.
+    fn shell(&self, script: &str) -> Result<()> {
+        let program = podnet_tests::plugins::podlab()?;
+        let dir = program.parent().context("no directory")?;
+        let path = format!("{}:{}", dir.display(), std::env::var("PATH").unwrap_or_default());
+        let mut command = std::process::Command::new("sh");
+        let output =
+            command.args(["-e", "-c", script]).env("PATH", path).env("PODLAB_NAME", &self.lab).output()?;
+        ensure!(output.status.success(), "{}", text(&output));
+        Ok(())
+    }
+}
+
+#[test]
+fn an_exam_is_the_same_for_its_seed_and_passed_by_ones_own_hands_only() -> Result<()> {
+    let student = Student::new("exam")?;
+    let file = student.dir.path().join("result.json").to_string_lossy().into_owned();
+    student.refused(&["lesson", "exam", "--check"], 2, "no exam is going on")?;
+    let paper = student.ok(&["exam", "--seed", "7", "--faults", "3", "--student", "Kim"])?;
+    assert_eq!(paper["symptoms"].as_array().map(Vec::len), Some(3), "{paper:#}");
+    assert_eq!(student.ok(&["exam", "--seed", "7"])?["symptoms"], paper["symptoms"]);
+    student.ok(&["exam", "--seed", "7", "--student", "Kim"])?;
+
+    // Nothing tells what is broken, and nothing heals it.
+    for line in [
+        &["heal", "--all"][..],
+        &["why", "kubia-1", "kubia-3"],
+        &["faults", "--active"],
+        &["break", "masq-all"],
+    ] {
+        student.refused(line, 2, "an exam is going on")?;
+    }
+    let shown = student.run(&["verify"])?;
+    ensure!(
+        shown.status.code() == Some(1) && text(&shown).contains("an exam is going on"),
+        "{}",
+        text(&shown)
+    );
+    let (code, result) = student.document(&["exam", "--check"])?;
+    ensure!(code == 1 && result["passed"] == false && result["were"] == serde_json::json!([]), "{result:#}");
+
+    // Repaired by forbidden means: everything answers, and there is a rule more.
+    student.shell(REPAIR)?;
+    let table = "podlab exec node1 -- nft 'table ip trick { chain postrouting { type nat hook postrouting priority srcnat; \
+        ip daddr 10.244.9.0/24 masquerade; }; }'";
+    student.shell(table)?;
+    let (code, result) = student.document(&["exam", "--check"])?;
+    ensure!(code == 1 && text_of(&result["forbidden"]).contains("node1: ip trick postrouting"), "{result:#}");
+    student.shell("podlab exec node1 -- nft delete table ip trick")?;
+
+    let (code, result) = student.document(&["exam", "--check", "--write", &file])?;
+    ensure!(code == 0 && result["passed"] == true, "{result:#}");
+    assert_eq!((&result["student"], &result["attempts"]), (&"Kim".into(), &3.into()));
+    assert_eq!(result["were"].as_array().map(Vec::len), Some(3));
+
+    // What was written is genuine, and what was changed afterwards is not.
+    let marks = student.ok(&["exam", "--read", &file])?;
+    assert_eq!(marks["results"][0]["result"], result);
+    let text = std::fs::read_to_string(&file)?;
+    std::fs::write(&file, text.replace("\"Kim\"", "\"Lee\""))?;
+    let (code, marks) = student.document(&["exam", "--read", &file])?;
+    ensure!(code == 1 && marks["results"][0]["genuine"] == false, "{marks:#}");
+
+    // A pod that was thrown away is missed.
+    student.ok(&["exam", "--seed", "7"])?;
+    student.shell(REPAIR)?;
+    student.shell("podlab kubectl delete pod kubia-4")?;
+    let (code, result) = student.document(&["exam", "--check"])?;
+    ensure!(code == 1 && text_of(&result["forbidden"]).contains("and were kubia-1"), "{result:#}");
+    Ok(())
+}
+
+#[test]
+fn every_fault_of_exams_can_be_repaired_by_hand() -> Result<()> {
+    let (seeds, met) = ([1_u64, 14, 19], std::sync::Mutex::new(std::collections::BTreeSet::new()));
+    let next = AtomicUsize::new(0);
+    workers(3, || {
+        while let Some(seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let seed = seed.to_string();
+            let student = Student::new(&format!("exam{seed}"))?;
+            student.ok(&["exam", "--seed", &seed, "--faults", "6"])?;
+            student.shell(REPAIR)?;
+            let (code, result) = student.document(&["exam", "--check"])?;
+            ensure!(code == 0, "seed {seed}: {result:#}");
+            let were = result["were"].as_array().into_iter().flatten().filter_map(Value::as_str);
+            met.lock().unwrap().extend(were.filter_map(|it| Some(it.split_once(' ')?.0.to_owned())));
+        }
+        Ok(())
+    })?;
+    let met = met.into_inner().unwrap();
+    assert_eq!(met.len(), 15, "faults that these seeds have: {met:?}");
     Ok(())
 }
