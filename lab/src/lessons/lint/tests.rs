@@ -53,7 +53,7 @@ fn each_kind_of_defect_is_found_with_its_file_and_line() {
         (EN, "unchanged: true, ttl: [64, 62], sightings: 6}", "to_: x}", 96, "unknown field"),
         (EN, ", unchanged: true, ttl: [64, 62], sightings: 6}", "}", 91, "is passed by every packet"),
         (EN, "1. Where was", "Where was", 101, "hints, another number"),
-        (EN, "```sh\npodlab exec node1 -- ip route add", "```text\n", 108, "has no ```sh: the repair"),
+        (EN, "```sh\npodlab exec node1 -- ip route replace", "```text\n", 108, "has no ```sh: the repair"),
         (KO, "minutes: 12", "minutes: 13", 2, "other minutes"),
         (KO, "pods: 2}", "pods: 3}", 2, "another lab"),
         (KO, "podlab trace kubia-1 kubia-3\n", "podlab trace kubia-1 kubia-4\n", 20, "other commands"),

@@ -385,3 +385,61 @@ fn every_fault_of_exams_can_be_repaired_by_hand() -> Result<()> {
     assert_eq!(met.len(), 15, "faults that these seeds have: {met:?}");
     Ok(())
 }
+
+/// The ```` ```sh ```` blocks of a page, each with its exit code.
+fn blocks(page: &str) -> Result<Vec<(String, i32)>> {
+    let mut blocks = Vec::new();
+    for piece in page.split("\n```sh").skip(1) {
+        let (info, rest) = piece.split_once('\n').context("a block without lines")?;
+        let (lines, _) = rest.split_once("```").context("a block without an end")?;
+        let code = info.trim().strip_prefix("exit=").map_or(Ok(0), str::parse)?;
+        blocks.push((lines.to_owned(), code));
+    }
+    Ok(blocks)
+}
+
+/// The guides' commands, one after the other in one shell, as somebody would who reads them: in a network namespace of its own,
+/// where labs may have the names that the guides say, and with a home of its own.
+#[test]
+fn the_commands_of_the_guides_do_what_the_guides_say() -> Result<()> {
+    let docs = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
+    let (guides, next) = (["guide-student", "guide-teacher"], AtomicUsize::new(0));
+    workers(2, || {
+        while let Some(guide) = guides.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let page = |lang: &str| std::fs::read_to_string(docs.join(format!("{guide}.{lang}.md")));
+            let all = blocks(&page("en")?)?;
+            assert_eq!(all, blocks(&page("ko")?)?, "{guide}: other commands in the other language");
+            ensure!(all.len() > 4, "{guide}: {} blocks", all.len());
+            let mut script = String::new();
+            for (lines, code) in &all {
+                match code {
+                    0 => script += lines,
+                    code => {
+                        script +=
+                            &format!("set +e\n(set -e\n{lines})\ncode=$?\nset -e\ntest $code = {code}\n")
+                    }
+                }
+            }
+            let home = tempfile::tempdir()?;
+            let program = podnet_tests::plugins::podlab()?;
+            let dir = program.parent().context("no directory")?;
+            let mut command = std::process::Command::new("unshare");
+            for (name, _) in
+                std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PODLAB_"))
+            {
+                command.env_remove(name);
+            }
+            let path = format!("{}:{}", dir.display(), std::env::var("PATH").unwrap_or_default());
+            command.args(["--net", "sh", "-e", "-x", "-c", &script]).current_dir(home.path());
+            command
+                .env("PATH", path)
+                .env("HOME", home.path())
+                .env_remove("XDG_STATE_HOME")
+                .env("LC_ALL", "C.UTF-8");
+            let output = command.stdin(Stdio::null()).output().context("start unshare")?;
+            ensure!(output.status.success(), "{guide}: {}", text(&output));
+            ensure!(home.path().join(".local/state/podlab/lessons.json").is_file(), "{guide}: no progress");
+        }
+        Ok(())
+    })
+}
