@@ -169,8 +169,8 @@ struct UpArgs {
 struct DownArgs {
     #[command(flatten)]
     lab: NameArg,
-    /// All labs of this user.
-    #[arg(long, conflicts_with = "name")]
+    /// All labs of this user, whatever --name or PODLAB_NAME say.
+    #[arg(long)]
     all: bool,
     /// Delete every pod by CNI DEL first; report how many, what failed and what is left.
     #[arg(long, env = "PODLAB_DOWN_GRACEFUL")]
