@@ -3,10 +3,12 @@
 mod capture;
 mod doctor;
 mod enter;
+mod exam;
 mod faults;
 mod graph;
 mod inspect;
 mod labs;
+mod lesson;
 mod manual;
 mod page;
 mod prove;
@@ -25,7 +27,7 @@ use ipnetwork::Ipv4Network;
 use crate::exit::{self, Failure};
 use crate::modes::{self, Selected};
 use crate::output::{Color, Format, Output, Tests};
-use crate::{agent, capsule, kubectl, runner, supervisor};
+use crate::{agent, capsule, kubectl, lessons, runner, supervisor};
 
 pub(crate) use enter::{Surroundings, enter_user_namespace, spawn_in};
 
@@ -91,6 +93,8 @@ enum Verb {
     /// The kubectl lines of a lesson, on a lab: run, get, exec, scale, expose, delete, describe and others.
     #[command(disable_help_flag = true)]
     Kubectl(KubectlArgs),
+    /// Lessons, from "You've hit HOST" to an exam: each with a lab of its own, a fault and a check.
+    Lesson(LessonArgs),
     /// What this machine has and lacks for a lab.
     Doctor,
     /// Print the JSON Schema of a document that podlab reads or prints.
@@ -173,8 +177,8 @@ struct UpArgs {
 struct DownArgs {
     #[command(flatten)]
     lab: NameArg,
-    /// All labs of this user.
-    #[arg(long, conflicts_with = "name")]
+    /// All labs of this user, whatever --name or PODLAB_NAME say.
+    #[arg(long)]
     all: bool,
     /// Delete every pod by CNI DEL first; report how many, what failed and what is left.
     #[arg(long, env = "PODLAB_DOWN_GRACEFUL")]
@@ -410,6 +414,106 @@ struct ServeArgs {
 }
 
 #[derive(Debug, Args)]
+struct LessonArgs {
+    #[command(subcommand)]
+    verb: LessonVerb,
+    /// A directory of lessons of one's own, beside those of podlab.
+    #[arg(long, global = true, value_name = "DIR", env = "PODLAB_LESSONS")]
+    dir: Option<PathBuf>,
+    /// The language [default: that of the locale].
+    #[arg(long, global = true, value_enum, env = "PODLAB_LESSON_LANG")]
+    lang: Option<lessons::Lang>,
+    /// The file that progress is kept in [default: podlab/lessons.json below $XDG_STATE_HOME or ~/.local/state].
+    #[arg(long, global = true, value_name = "FILE", env = "PODLAB_LESSON_STATE")]
+    state: Option<PathBuf>,
+    /// The name of the lab [default: lesson-NUMBER, and exam].
+    #[arg(long, global = true, value_name = "NAME", env = "PODLAB_LESSON_LAB")]
+    lab: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum LessonVerb {
+    /// List the lessons, with how far they have come.
+    List,
+    /// Print a lesson: goal, commands, what is observed, evidence, what is broken, what is checked.
+    Show {
+        /// Its number or id [default: the current one].
+        lesson: Option<String>,
+        /// Hints and solution too.
+        #[arg(long)]
+        all: bool,
+    },
+    /// Bring the lesson's lab up and break it as the lesson says.
+    Start {
+        /// Its number or id [default: the current one].
+        lesson: Option<String>,
+        /// Leave it whole, to try the lesson's commands first.
+        #[arg(long)]
+        look: bool,
+    },
+    /// Check whether it is repaired; what is not is told with what was expected and what was observed.
+    Check {
+        /// Its number or id [default: the current one].
+        lesson: Option<String>,
+    },
+    /// Print the next hint.
+    Hint {
+        /// Its number or id [default: the current one].
+        lesson: Option<String>,
+    },
+    /// Begin again: a new lab, broken in the same way.
+    Reset {
+        /// Its number or id [default: the current one].
+        lesson: Option<String>,
+    },
+    /// Have the lesson's solution carried out.
+    Solve {
+        /// Its number or id [default: the current one].
+        lesson: Option<String>,
+    },
+    /// End the lesson's lab and start the lesson after it.
+    Next {
+        /// Leave it whole, to try the lesson's commands first.
+        #[arg(long)]
+        look: bool,
+    },
+    /// Faults that follow from a seed, told by their symptoms only; why and heal are off until it ends.
+    Exam(ExamArgs),
+    /// Play a lesson from beginning to end, for who writes or gives it: commands, red, solution, green, red again.
+    Rehearse {
+        /// Its number or id [default: the current one].
+        lesson: Option<String>,
+    },
+    /// Look for what is wrong with lessons, by file and line.
+    Lint {
+        /// Their files, in both languages [default: all lessons].
+        files: Vec<PathBuf>,
+    },
+}
+
+#[derive(Debug, Args)]
+struct ExamArgs {
+    /// Which exam: the same seed, the same faults.
+    #[arg(long, default_value_t = 1, env = "PODLAB_LESSON_EXAM_SEED")]
+    seed: u64,
+    /// How many faults, each of another kind as long as there is one.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=6), env = "PODLAB_LESSON_EXAM_FAULTS")]
+    faults: u32,
+    /// Who takes it; stands in the result.
+    #[arg(long, default_value = "", value_name = "NAME", env = "PODLAB_LESSON_EXAM_STUDENT")]
+    student: String,
+    /// End the exam that is going on: a full verification, and whether it was repaired by forbidden means.
+    #[arg(long, conflicts_with_all = ["seed", "faults", "student"])]
+    check: bool,
+    /// With --check: also write the signed result into this file.
+    #[arg(short, long, value_name = "FILE", requires = "check")]
+    write: Option<PathBuf>,
+    /// Look whether results are as podlab has written them, and print them as a table.
+    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with_all = ["check", "seed", "faults", "student"])]
+    read: Vec<PathBuf>,
+}
+
+#[derive(Debug, Args)]
 struct CompletionsArgs {
     /// The shell.
     shell: Shell,
@@ -459,6 +563,7 @@ pub fn main(args: Vec<OsString>) -> u8 {
         // kubectl's options are its own, those of the same names of ours included.
         [KUBECTL, ..] => return kubectl::main(&args[2..]),
         [capsule::SUPERVISOR] => return supervisor::run(),
+        [lessons::UP] => return lessons::bring_up(),
         _ => {}
     }
     let cli = match Cli::try_parse_from(args) {
@@ -504,6 +609,7 @@ fn dispatch(verb: Verb, style: Style) -> Result<u8, Failure> {
         Verb::Export(args) => page::export(&args, style),
         Verb::Serve(args) => page::serve(args),
         Verb::Kubectl(args) => Ok(kubectl::main(&args.args)),
+        Verb::Lesson(args) => lesson::lesson(args, style),
         Verb::Doctor => doctor::doctor(style),
         Verb::Completions(args) => manual::completions(&args),
         Verb::Man(args) => manual::man(&args, style),

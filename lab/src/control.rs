@@ -96,6 +96,10 @@ pub enum Request {
     },
     /// The faults that are active.
     Active,
+    /// From now on an exam is going on: what is broken is neither told nor healed, until the lab ends.
+    Seal,
+    /// Whether an exam is going on.
+    Sealed,
     /// The file that was kept of the last answer on this connection. Answered by a descriptor alone, as
     /// [`Request::Handover`].
     Collect,

@@ -29,6 +29,7 @@ pub mod inspect;
 pub mod kubectl;
 pub mod kubia;
 pub mod labels;
+pub mod lessons;
 mod look;
 pub mod modes;
 pub mod objects;

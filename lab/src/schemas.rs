@@ -6,21 +6,30 @@
 use crate::exit::Failure;
 
 /// Name and text of each.
-pub const ALL: [(&str, &str); 19] = [
+pub const ALL: [(&str, &str); 28] = [
     ("again", include_str!("../schemas/again.json")),
+    ("attempt", include_str!("../schemas/attempt.json")),
     ("checks", include_str!("../schemas/checks.json")),
     ("doctor", include_str!("../schemas/doctor.json")),
     ("down", include_str!("../schemas/down.json")),
     ("event", include_str!("../schemas/event.json")),
+    ("exam", include_str!("../schemas/exam.json")),
     ("faults", include_str!("../schemas/faults.json")),
     ("inspect", include_str!("../schemas/inspect.json")),
     ("lab", include_str!("../schemas/lab.json")),
     ("labs", include_str!("../schemas/labs.json")),
+    ("lesson", include_str!("../schemas/lesson.json")),
+    ("lessons", include_str!("../schemas/lessons.json")),
+    ("lint", include_str!("../schemas/lint.json")),
     ("namespaces", include_str!("../schemas/namespaces.json")),
     ("plan", include_str!("../schemas/plan.json")),
+    ("rehearsal", include_str!("../schemas/rehearsal.json")),
+    ("result", include_str!("../schemas/result.json")),
+    ("results", include_str!("../schemas/results.json")),
     ("run", include_str!("../schemas/run.json")),
     ("schemas", include_str!("../schemas/schemas.json")),
     ("sighting", include_str!("../schemas/sighting.json")),
+    ("step", include_str!("../schemas/step.json")),
     ("topology", include_str!("../schemas/topology.json")),
     ("trace", include_str!("../schemas/trace.json")),
     ("verdict", include_str!("../schemas/verdict.json")),

@@ -241,18 +241,26 @@ fn handle(
             document(&report)
         }
         Request::Why { source, target, port } => {
+            breaking::unless_sealed(lab)?;
             let _probing = lab.probing.lock().unwrap_or_else(PoisonError::into_inner);
             document(&why::run(&lab.cluster(), &why::WhyOptions { source, target, port })?)
         }
         Request::Break { fault, targets } => {
+            breaking::unless_sealed(lab)?;
             let _probing = lab.probing.lock().unwrap_or_else(PoisonError::into_inner);
             breaking::inject(lab, &fault, &targets)
         }
         Request::Heal { which } => {
+            breaking::unless_sealed(lab)?;
             let _probing = lab.probing.lock().unwrap_or_else(PoisonError::into_inner);
             breaking::heal(lab, which.as_deref())
         }
-        Request::Active => Ok(breaking::active(lab)),
+        Request::Active => breaking::unless_sealed(lab).map(|()| breaking::active(lab)),
+        Request::Seal => {
+            breaking::seal(lab);
+            Ok(Value::Null)
+        }
+        Request::Sealed => Ok(breaking::unless_sealed(lab).is_err().into()),
         Request::Trace { source, target, port, protocol, hooks, keep } => {
             let _probing = lab.probing.lock().unwrap_or_else(PoisonError::into_inner);
             let options = trace::TraceOptions::parse(&source, &target, port, &protocol)?;

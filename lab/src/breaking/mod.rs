@@ -44,6 +44,8 @@ pub struct Told {
 #[derive(Debug, Default)]
 pub struct Register {
     last: u32,
+    /// An exam is going on.
+    is_sealed: bool,
     active: Vec<Active>,
 }
 
@@ -59,8 +61,31 @@ pub fn count(lab: &Lab) -> usize {
     lab.register.lock().unwrap_or_else(PoisonError::into_inner).count()
 }
 
+/// From now on an exam is going on, until the lab ends.
+pub fn seal(lab: &Lab) {
+    lab.register.lock().unwrap_or_else(PoisonError::into_inner).is_sealed = true;
+}
+
+/// Refuses what would do the work of somebody who is examined.
+///
+/// # Errors
+/// An exam is going on.
+pub fn unless_sealed(lab: &Lab) -> Result<(), Failure> {
+    match lab.register.lock().unwrap_or_else(PoisonError::into_inner).is_sealed {
+        false => Ok(()),
+        true => Err(Failure::usage(format!(
+            "an exam is going on in lab {:?}: why, break, heal and faults --active are off until it ends · try: podlab trace, \
+             podlab inspect",
+            lab.topology.name
+        ))),
+    }
+}
+
 /// In words, for `verify`: how many faults are active, and no word on which.
 pub fn note(lab: &Lab) -> Option<String> {
+    if unless_sealed(lab).is_err() {
+        return Some("an exam is going on in this lab (podlab lesson exam --check)".to_owned());
+    }
     match count(lab) {
         0 => None,
         1 => Some("1 fault is active in this lab (podlab heal --all)".to_owned()),

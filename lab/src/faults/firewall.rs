@@ -59,7 +59,8 @@ fn policy(work: &mut Work<'_>, node: &Node, end: fn(Rule) -> Rule) -> Result<()>
     // Frames between ports of a bridge may pass here too.
     let from_others = Rule::new().saddr(Op::Neq, pods_of(node)).daddr(Op::Eq, pods_of(node));
     let rule = end(from_others.l4proto(Transport::Tcp.number()).dport(Op::Eq, PORT));
-    add_table(work, &node.space, Table::new(Family::Ip, "policy"), ("forward", &hook), &rule)
+    // A word that nft takes for a name, so that a student can delete the table by it.
+    add_table(work, &node.space, Table::new(Family::Ip, "guard"), ("forward", &hook), &rule)
 }
 
 /// A table with one chain and one rule.

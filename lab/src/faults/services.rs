@@ -7,8 +7,6 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 
 use anyhow::{Context, Result, bail};
 use kernel::Nfnl;
-use kernel::conntrack::{self, Filter};
-use kernel::route::Family;
 
 use super::{Act, Fault, always};
 use crate::breaking::Work;
@@ -103,7 +101,7 @@ fn edit<S: Send + 'static>(
     work.change(format!("service {name}: {what}"), change, move |lab, saved| {
         with_service(lab, &own, |service| back(service, saved));
         follow(lab)?;
-        forget_connections(&lab.cluster(), &own)
+        services::forget_connections(&lab.cluster(), &own)
     })
 }
 
@@ -186,7 +184,7 @@ fn spoil(
     let own = name.to_owned();
     work.change("rules of services", change, move |lab, ()| {
         right(&lab.cluster())?;
-        forget_connections(&lab.cluster(), &own)
+        services::forget_connections(&lab.cluster(), &own)
     })
 }
 
@@ -199,29 +197,6 @@ fn right(cluster: &Cluster) -> Result<()> {
         .iter()
         .enumerate()
         .try_for_each(|(index, node)| put(node, &ruleset(&services::view(cluster, index)?, all)))
-}
-
-/// A connection that the kernel has begun to lead somewhere is led there for as long as it is known, whatever the rules
-/// say by now, and so is the next one of the same ports; so the connections to a service are forgotten.
-fn forget_connections(cluster: &Cluster, name: &str) -> Result<()> {
-    let Some(service) = cluster.objects.service(name) else { return Ok(()) };
-    let Some(port) = service.port else { return Ok(()) };
-    for node in &cluster.nodes {
-        let fronts = [(service.cluster_ip, Some(port.port)), (Some(node.address), port.node_port)];
-        let mut nfnl = Nfnl::open_in(&node.space.netns)?;
-        for (address, port_asked) in fronts {
-            let (Some(address), Some(number)) = (address, port_asked) else { continue };
-            let filter = Filter {
-                family: Family::V4,
-                protocol: port.protocol.number(),
-                port: Some(number),
-                destination: Some(address.into()),
-                server: None,
-            };
-            conntrack::delete(&mut nfnl, &filter).with_context(|| node.space.name.clone())?;
-        }
-    }
-    Ok(())
 }
 
 fn put(node: &Node, rules: &Ruleset) -> Result<()> {

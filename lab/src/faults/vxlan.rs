@@ -108,5 +108,5 @@ fn port_blocked(work: &mut Work<'_>, cluster: &Cluster, node: &Node) -> Result<(
     let port = some_tunnel(cluster).context("no tunnel")?.port;
     let hook = Hook::new(ChainKind::Filter, Point::Input, priority::FILTER);
     let rule = Rule::new().l4proto(Transport::Udp.number()).dport(Op::Eq, port).drop();
-    add_table(work, &node.space, Table::new(Family::Ip, "policy"), ("input", &hook), &rule)
+    add_table(work, &node.space, Table::new(Family::Ip, "guard"), ("input", &hook), &rule)
 }

@@ -16,6 +16,7 @@ use crate::controller::work::Order;
 use crate::exit::{self, Failure};
 use crate::labels::{self, Labels};
 use crate::output;
+use crate::services;
 use crate::services::model::{
     BALANCERS, NODE_PORTS, Service, ServicePort, ServiceType, TrafficPolicy, Transport, free_balancer,
     free_node_port, free_service_address,
@@ -292,7 +293,13 @@ pub(super) fn patch(lab: &Lab, kind: Kind, name: &str, patch: Value) -> Result<V
             other => return Err(Failure::usage(format!("a lab does not patch a {other}"))),
         }
     }
-    Ok(json!({ "warnings": lab.orders.carry_out(Order::Reconcile) }))
+    let mut warnings = lab.orders.carry_out(Order::Reconcile);
+    if kind == Kind::Service {
+        // What was refused a moment ago is not led there again.
+        let forgotten = services::forget_connections(&lab.cluster(), name);
+        warnings.extend(forgotten.err().map(|err| format!("connections to {name}: {err:#}")));
+    }
+    Ok(json!({ "warnings": warnings }))
 }
 
 fn patched(mut service: Service, others: &[Service], patch: ServicePatch) -> Result<Service, Failure> {

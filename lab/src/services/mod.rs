@@ -53,6 +53,32 @@ pub fn backed(cluster: &Cluster) -> Vec<Backed> {
     cluster.objects.services.iter().map(with_pods).collect()
 }
 
+/// A connection that the kernel has begun to lead somewhere is led there for as long as it is known, whatever the rules
+/// say by now, and so is the next one of the same ports; so the connections to a service are forgotten.
+///
+/// # Errors
+/// The kernel's words, with the node.
+pub fn forget_connections(cluster: &Cluster, name: &str) -> Result<()> {
+    let Some(service) = cluster.objects.service(name) else { return Ok(()) };
+    let Some(port) = service.port else { return Ok(()) };
+    for node in &cluster.nodes {
+        let fronts = [(service.cluster_ip, Some(port.port)), (Some(node.address), port.node_port)];
+        let mut nfnl = Nfnl::open_in(&node.space.netns)?;
+        for (address, port_asked) in fronts {
+            let (Some(address), Some(number)) = (address, port_asked) else { continue };
+            let filter = Filter {
+                family: Family::V4,
+                protocol: port.protocol.number(),
+                port: Some(number),
+                destination: Some(address.into()),
+                server: None,
+            };
+            conntrack::delete(&mut nfnl, &filter).with_context(|| node.space.name.clone())?;
+        }
+    }
+    Ok(())
+}
+
 /// What has been put into the kernels so far. Nothing is put there again that is there already, so a fault that
 /// somebody makes by hand stays until a service or a pod changes.
 #[derive(Debug, Default)]

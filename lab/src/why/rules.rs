@@ -44,7 +44,7 @@ pub(super) enum Deed {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Met {
     pub(super) deed: Deed,
-    /// `ip policy forward`
+    /// `ip guard forward`
     pub(super) chain: String,
     /// It does so with every such packet.
     pub(super) is_certain: bool,

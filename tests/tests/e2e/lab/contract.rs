@@ -246,7 +246,7 @@ fn schemas_are_listed_and_printed_by_name() -> Result<()> {
     assert_eq!(schema["$id"], "urn:podlab:trace:1");
     let unknown = podlab(&["schema", "nothing"])?;
     ensure!(
-        unknown.status.code() == Some(2) && text(&unknown).contains("there are: again, checks"),
+        unknown.status.code() == Some(2) && text(&unknown).contains("there are: again, attempt, "),
         "{}",
         text(&unknown)
     );

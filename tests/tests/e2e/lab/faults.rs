@@ -54,8 +54,8 @@ const ROUTED: [Row; 22] = [
     ("forward-off", In("ingress", &["unreachable"]), PAIR, ("node1", "ip_forward")),
     ("rp-filter", In("cross-node", &["unreachable"]), BACK, ("node1", "rp_filter of eth0")),
     ("masq-all", In("cross-node", &["source-rewritten"]), PAIR, ("node1", "chain ip nat postrouting")),
-    ("fw-drop", In("ingress", &["unreachable"]), BACK, ("node1", "chain ip policy forward")),
-    ("fw-reject", In("ingress", &["unreachable"]), BACK, ("node1", "chain ip policy forward")),
+    ("fw-drop", In("ingress", &["unreachable"]), BACK, ("node1", "chain ip guard forward")),
+    ("fw-reject", In("ingress", &["unreachable"]), BACK, ("node1", "chain ip guard forward")),
     ("loss:60", In("cross-node", &["unreachable"]), PAIR, ("node1", "chain netdev wire ingress")),
     (
         "drop-every:5",
@@ -87,7 +87,7 @@ const SERVICES: [Row; 5] = [
 const TUNNEL: [Row; 4] = [
     ("vxlan-vni", In("cross-node", &["unreachable"]), PAIR, ("node1", "forwarding entry 02:00:00:1c:00:02")),
     ("vxlan-fdb", In("cross-node", &["unreachable"]), PAIR, ("node1", "forwarding entry 02:00:00:1c:00:02")),
-    ("vxlan-port-blocked", In("cross-node", &["unreachable"]), PAIR, ("node1", "chain ip policy input")),
+    ("vxlan-port-blocked", In("cross-node", &["unreachable"]), PAIR, ("node1", "chain ip guard input")),
     ("bad-neigh", In("cross-node", &["unreachable"]), PAIR, ("node1", "neighbour 192.0.2.12")),
 ];
 

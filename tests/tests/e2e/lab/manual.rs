@@ -97,7 +97,9 @@ fn every_verb_has_a_manual_page_that_man_reads_without_a_warning() -> Result<()>
             .stdin(Stdio::null())
             .output()
             .context("start man")?;
-        let page = String::from_utf8_lossy(&shown.stdout).into_owned();
+        // Lines are filled with blanks, from the left and from the right in turn.
+        let page = String::from_utf8_lossy(&shown.stdout);
+        let page = page.split_whitespace().collect::<Vec<_>>().join(" ");
         ensure!(shown.status.success() && shown.stderr.is_empty(), "{}: {}", path.display(), text(&shown));
         ensure!(page.contains("SYNOPSIS") && page.contains("podlab"), "{}: {page}", path.display());
         if path.ends_with("podlab-up.1") {

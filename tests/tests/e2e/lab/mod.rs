@@ -10,6 +10,7 @@ mod faults;
 mod graph;
 mod http;
 mod kubectl;
+mod lessons;
 mod manual;
 mod modes;
 mod rootless;

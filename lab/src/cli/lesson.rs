@@ -1,0 +1,129 @@
+//! `podlab lesson`: the verbs of lessons, printed.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use super::{LessonArgs, LessonVerb, Style};
+use crate::exit::{self, Failure};
+use crate::lessons::{self, Attempt, Classroom, Lang, Linted, Rehearsal, State, Step};
+use crate::output::{self, Format, Steps};
+
+pub(super) fn lesson(args: LessonArgs, style: Style) -> Result<u8, Failure> {
+    let lang = args.lang.unwrap_or_else(Lang::of_locale);
+    let room = Classroom { dir: args.dir.clone(), lang, state: args.state, lab: args.lab };
+    match args.verb {
+        LessonVerb::List => list(&room, style),
+        LessonVerb::Show { lesson, all } => {
+            let shown = room.show(lesson.as_deref(), all)?;
+            told(&shown, style, |shown| shown.text())
+        }
+        LessonVerb::Start { lesson, look } => step(&room.start(lesson.as_deref(), look)?, style),
+        LessonVerb::Check { lesson } => check(&room.check(lesson.as_deref())?, lang, style),
+        LessonVerb::Hint { lesson } => step(&room.hint(lesson.as_deref())?, style),
+        LessonVerb::Reset { lesson } => step(&room.reset(lesson.as_deref())?, style),
+        LessonVerb::Solve { lesson } => step(&room.solve(lesson.as_deref())?, style),
+        LessonVerb::Next { look } => step(&room.next(look)?, style),
+        LessonVerb::Rehearse { lesson } => rehearse(&room.rehearse(lesson.as_deref())?, style),
+        LessonVerb::Lint { files } => lint(args.dir, files, style),
+        LessonVerb::Exam(exam) => super::exam::exam(&room, exam, style),
+    }
+}
+
+/// Prints a document, or its text.
+pub(super) fn told<T: Serialize>(
+    document: &T,
+    style: Style,
+    text: impl Fn(&T) -> String,
+) -> Result<u8, Failure> {
+    match style.format {
+        Format::Json => {
+            let value = serde_json::to_value(document)
+                .map_err(|err| Failure::new(exit::BUG, format!("answer as JSON: {err}")))?;
+            output::print_json(&value)?;
+        }
+        Format::Table => output::print(&text(document))?,
+    }
+    Ok(exit::OK)
+}
+
+fn list(room: &Classroom, style: Style) -> Result<u8, Failure> {
+    told(&room.list()?, style, |all| {
+        let state = |state: State, passed: bool| match (state, passed, room.lang) {
+            (State::Look, _, lang) => lang.say("to look at", "둘러보기"),
+            (State::Broken, _, lang) => lang.say("under way", "진행 중"),
+            (_, true, lang) | (State::Passed, _, lang) => lang.say("passed", "통과"),
+            (State::New, false, _) => "-",
+        };
+        let rows: Vec<Vec<String>> = all
+            .lessons
+            .iter()
+            .map(|it| {
+                let number = it.number.to_string();
+                let state = state(it.state, it.passed).to_owned();
+                vec![number, it.id.clone(), it.minutes.to_string(), state, it.title.clone()]
+            })
+            .collect();
+        output::table(&["#", "ID", "MINUTES", "STATE", "TITLE"], &rows)
+    })
+}
+
+fn step(step: &Step, style: Style) -> Result<u8, Failure> {
+    told(step, style, |step| {
+        let mut text = String::new();
+        match &step.hint {
+            Some(hint) => text += &format!("{}/{}: {}\n", hint.number, hint.of, hint.text),
+            None => text += &format!("{}. {} · lab {}\n", step.number, step.title, step.lab),
+        }
+        step.ran.iter().for_each(|lines| text += &format!("{lines}\n"));
+        text + &step.then + "\n"
+    })
+}
+
+fn check(attempt: &Attempt, lang: Lang, style: Style) -> Result<u8, Failure> {
+    told(attempt, style, |attempt| {
+        let mut text = String::new();
+        for check in &attempt.checks {
+            text += &format!("{}  {}\n", if check.passed { "PASS" } else { "FAIL" }, check.title);
+            if !check.passed {
+                text += &format!("      {}: {}\n", lang.say("expected", "기대값"), check.expected);
+                text += &format!("      {}: {}\n", lang.say("observed", "관측값"), check.observed);
+            }
+        }
+        let good = attempt.checks.iter().filter(|check| check.passed).count();
+        text + &format!("{good} passed, {} failed\n", attempt.checks.len() - good)
+    })?;
+    Ok(if attempt.passed { exit::OK } else { exit::FAILED })
+}
+
+fn rehearse(rehearsal: &Rehearsal, style: Style) -> Result<u8, Failure> {
+    told(rehearsal, style, |rehearsal| {
+        let line = |it: &lessons::Rehearsed| {
+            let observed =
+                if it.observed.is_empty() { String::new() } else { format!("\n      {}", it.observed) };
+            format!("{}  {}{observed}\n", if it.passed { "PASS" } else { "FAIL" }, it.step)
+        };
+        rehearsal.steps.iter().map(line).collect()
+    })?;
+    Ok(if rehearsal.passed { exit::OK } else { exit::FAILED })
+}
+
+fn lint(dir: Option<PathBuf>, files: Vec<PathBuf>, style: Style) -> Result<u8, Failure> {
+    let mut sources = Vec::new();
+    for file in &files {
+        sources.push(lessons::of_file(file)?);
+    }
+    if files.is_empty() {
+        sources = lessons::embedded();
+        if let Some(dir) = dir {
+            sources.extend(lessons::of_dir(&dir)?);
+        }
+    }
+    let linted = Linted::of(&sources);
+    told(&linted, style, |linted| {
+        linted.problems.iter().map(|it| format!("{}:{}: {}\n", it.file, it.line, it.what)).collect()
+    })?;
+    let found = linted.problems.len();
+    Steps::new(style.quiet).done(&format!("{} files read, {found} problems", linted.files), 0);
+    Ok(if found == 0 { exit::OK } else { exit::FAILED })
+}
