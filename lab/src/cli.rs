@@ -411,6 +411,15 @@ struct ServeArgs {
     /// A walk that podlab export --walk wrote, to be opened in the page; may be given again.
     #[arg(long, value_name = "WALK", env = "PODLAB_SERVE_FROM", value_delimiter = ':')]
     from: Vec<PathBuf>,
+    /// A directory of lessons of one's own, beside those of podlab.
+    #[arg(long, value_name = "DIR", env = "PODLAB_LESSONS")]
+    lessons: Option<PathBuf>,
+    /// The file that the progress of lessons is kept in, as with podlab lesson --state.
+    #[arg(long, value_name = "FILE", env = "PODLAB_LESSON_STATE")]
+    lesson_state: Option<PathBuf>,
+    /// The name of the labs that lessons start, as with podlab lesson --lab [default: lesson-NUMBER].
+    #[arg(long, value_name = "NAME", env = "PODLAB_LESSON_LAB")]
+    lesson_lab: Option<String>,
 }
 
 #[derive(Debug, Args)]

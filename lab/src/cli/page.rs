@@ -5,6 +5,7 @@ use std::path::Path;
 use super::{ExportArgs, ServeArgs, Style};
 use crate::control::Client;
 use crate::exit::{self, Failure};
+use crate::lessons::{Classroom, Lang};
 use crate::output;
 use crate::page;
 use crate::page::walk::{self, Wanted};
@@ -47,7 +48,13 @@ pub(super) fn serve(args: ServeArgs) -> Result<u8, Failure> {
             .collect();
         walks.push((format!("{}-{id}", walks.len() + 1), walk));
     }
-    let never = Server::new(args.lab.name, walks)
+    let room = Classroom {
+        dir: args.lessons,
+        lang: Lang::of_locale(),
+        state: args.lesson_state,
+        lab: args.lesson_lab,
+    };
+    let never = Server::new(args.lab.name, walks, room)
         .run(args.port, |address| output::print(&format!("{address}\n")).map_err(anyhow::Error::from))?;
     match never {}
 }

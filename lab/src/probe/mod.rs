@@ -87,7 +87,7 @@ pub struct ProbeRequest {
     /// Bytes that the request carries besides, which nobody reads.
     #[serde(default)]
     pub padding: usize,
-    /// By TCP from this port or the next one that is free of [`APART`].
+    /// By TCP from this port or the next one that is free below those that the kernel gives by itself.
     #[serde(default)]
     pub source_port: Option<u16>,
 }

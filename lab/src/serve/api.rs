@@ -8,8 +8,8 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::Server;
 use super::gate::query;
+use super::{Server, teaching};
 use crate::control::{Client, Keep, Request};
 use crate::exit::{self, Failure};
 use crate::graph::{Form, Picture};
@@ -34,7 +34,7 @@ impl Answer {
         Answer { status: StatusCode::OK, kind, body: body.into() }
     }
 
-    fn document(value: &Value) -> Answer {
+    pub(super) fn document(value: &Value) -> Answer {
         Answer::ok(JSON, value.to_string())
     }
 
@@ -45,7 +45,13 @@ impl Answer {
 }
 
 /// Why there is no answer.
-struct Refusal(StatusCode, String);
+pub(super) struct Refusal(StatusCode, String);
+
+impl Refusal {
+    pub(super) fn new(status: StatusCode, sentence: String) -> Refusal {
+        Refusal(status, sentence)
+    }
+}
 
 impl From<Failure> for Refusal {
     fn from(failure: Failure) -> Refusal {
@@ -58,23 +64,23 @@ impl From<Failure> for Refusal {
     }
 }
 
-fn bad(sentence: impl Into<String>) -> Refusal {
+pub(super) fn bad(sentence: impl Into<String>) -> Refusal {
     Refusal(StatusCode::BAD_REQUEST, sentence.into())
 }
 
-fn missing(sentence: impl Into<String>) -> Refusal {
+pub(super) fn missing(sentence: impl Into<String>) -> Refusal {
     Refusal(StatusCode::NOT_FOUND, sentence.into())
 }
 
 /// The paths of actions.
 const ACTIONS: [&str; 4] = ["/api/trace", "/api/verify", "/api/break", "/api/heal"];
-const LESSONS: &str = "/api/lessons";
+pub(super) const LESSONS: &str = "/api/lessons";
 
 /// Whether a path is asked with that method: actions with POST, everything else with GET.
 pub(super) fn is_allowed(method: &Method, path: &str) -> bool {
-    let verbs = ["start", "check", "hint", "reset", "solve"];
     let of_lesson = path.strip_prefix(LESSONS).and_then(|rest| rest.rsplit_once('/'));
-    let is_action = ACTIONS.contains(&path) || of_lesson.is_some_and(|(_, verb)| verbs.contains(&verb));
+    let is_action =
+        ACTIONS.contains(&path) || of_lesson.is_some_and(|(_, verb)| teaching::VERBS.contains(&verb));
     *method == if is_action { Method::POST } else { Method::GET }
 }
 
@@ -114,7 +120,7 @@ fn route(server: &Server, method: &Method, uri: &Uri, body: &[u8]) -> Result<Ans
             Ok(Answer::document(&lab(server)?.ask(&Request::Break { fault, targets }, &mut |_, _| {})?))
         }
         ("POST", "/api/heal") => heal(server, read(body)?),
-        _ if path.starts_with(LESSONS) => Err(missing("there are no lessons in this podlab")),
+        _ if path.starts_with(LESSONS) => teaching::answer(server, uri),
         ("GET", _) if path.starts_with("/api/walks/") => {
             let id = path.trim_start_matches("/api/walks/");
             let own = server.walks.iter().find(|(own, _)| own == id).map(|(_, walk)| walk.to_string());
@@ -127,16 +133,16 @@ fn route(server: &Server, method: &Method, uri: &Uri, body: &[u8]) -> Result<Ans
 
 /// A connection to the lab.
 fn lab(server: &Server) -> Result<Client, Refusal> {
-    Client::connect(&server.name).map_err(|failure| Refusal(StatusCode::CONFLICT, failure.text))
+    Client::connect(&server.name()).map_err(|failure| Refusal(StatusCode::CONFLICT, failure.text))
 }
 
 /// The page, with the walks that can be opened, and the first of them as a table.
 fn front(server: &Server) -> String {
     let summary =
-        Client::connect(&server.name).and_then(|mut lab| lab.ask(&Request::Summary, &mut |_, _| {}));
+        Client::connect(&server.name()).and_then(|mut lab| lab.ask(&Request::Summary, &mut |_, _| {}));
     let mut boot = json!({
         "live": summary.is_ok(),
-        "name": server.name,
+        "name": server.name(),
         "version": env!("CARGO_PKG_VERSION"),
         "walks": walks(server),
     });
@@ -228,7 +234,7 @@ fn heatmap(server: &Server, uri: &Uri) -> Result<Answer, Refusal> {
 /// The catalogue, and what is active in the lab.
 fn all_faults(server: &Server) -> Result<Answer, Refusal> {
     let mut document = breaking::catalogue();
-    if let Ok(mut lab) = Client::connect(&server.name) {
+    if let Ok(mut lab) = Client::connect(&server.name()) {
         let active = lab.ask(&Request::Active, &mut |_, _| {})?;
         document["active"] = active["active"].clone();
     }

@@ -6,11 +6,12 @@
 mod api;
 mod gate;
 mod stream;
+mod teaching;
 
 use std::convert::Infallible;
 use std::net::Ipv4Addr;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{self, Poll};
 use std::time::Duration;
 
@@ -29,6 +30,8 @@ use tokio::sync::{Semaphore, mpsc};
 use api::Answer;
 use gate::Gate;
 
+use crate::lessons::Classroom;
+
 /// How many connections there may be at once.
 const MOST_CONNECTIONS: usize = 64;
 /// How long a client may take for the head of a request, and for its body.
@@ -40,20 +43,26 @@ const MOST_BODY: usize = 64 * 1024;
 /// What is served.
 #[derive(Debug)]
 pub struct Server {
-    /// The lab's name.
-    pub name: String,
+    /// The lab's name; that of the lesson's own, once one was started.
+    name: Mutex<String>,
     /// Walks from files, before those that podlab carries with it.
     pub walks: Vec<(String, Value)>,
     /// The packets of the last walk.
     packets: Mutex<Option<Vec<u8>>>,
     /// The last report.
     report: Mutex<Option<Value>>,
+    /// Where lessons are; the language is that of each request.
+    room: Classroom,
 }
 
 impl Server {
-    /// A server of that lab and these walks, each with its identifier.
-    pub fn new(name: String, walks: Vec<(String, Value)>) -> Server {
-        Server { name, walks, packets: Mutex::default(), report: Mutex::default() }
+    /// A server of that lab, these walks, each with its identifier, and lessons.
+    pub fn new(name: String, walks: Vec<(String, Value)>, room: Classroom) -> Server {
+        Server { name: Mutex::new(name), walks, packets: Mutex::default(), report: Mutex::default(), room }
+    }
+
+    fn name(&self) -> String {
+        self.name.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Serves on 127.0.0.1 until the process ends; port 0 is one that is free. Tells its address first.
@@ -142,7 +151,7 @@ async fn answer(
         Answer::error(StatusCode::FORBIDDEN, "forbidden: this is not asked with that method")
     } else if head.method == Method::GET && head.uri.path() == "/api/events" {
         let (sender, receiver) = mpsc::channel(16);
-        let name = server.name.clone();
+        let name = server.name();
         tokio::task::spawn_blocking(move || stream::run(&name, &sender));
         return respond(StatusCode::OK, "text/event-stream", Content::Events(receiver), policy);
     } else {

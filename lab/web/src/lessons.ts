@@ -25,6 +25,7 @@ interface Shown {
 }
 
 interface Said {
+  lab?: string;
   then?: string;
   ran?: string[];
   hint?: { number: number; of: number; text: string };
@@ -89,11 +90,10 @@ function list(lessons: Listed[]): Child {
 
 function one(lesson: Shown): Child {
   const verb = (name: string, label: string, more = {}): HTMLElement => button(label, () => void act(lesson.id, name), { id: `do-${name}`, disabled: busy, ...more });
-  const live = state.boot.live === true;
   return [
     button(`‹ ${t('back2list')}`, () => choose(''), { id: 'all-lessons' }),
     h('h2', {}, `${lesson.number}. ${lesson.title}`),
-    live && h('p', { class: 'row' }, verb('start', t('start')), verb('check', t('check'), { class: 'primary' }), verb('hint', t('hint')), verb('reset', t('reset')), verb('solve', t('solve'))),
+    h('p', { class: 'row' }, verb('start', t('start')), verb('check', t('check'), { class: 'primary' }), verb('hint', t('hint')), verb('reset', t('reset')), verb('solve', t('solve'))),
     h('div', { role: 'status', class: 'told' }, busy && t('working'), wrong && h('p', { class: 'bad' }, wrong), told && saying(told)),
     lesson.blocks.map((block) => h('section', { class: `block ${block.kind}` }, h('h3', {}, block.title), markdown(block.text))),
   ];
@@ -116,6 +116,8 @@ async function act(id: string, verb: string): Promise<void> {
   build();
   try {
     told = await post<Said>(`/api/lessons/${id}/${verb}?lang=${lang()}`);
+    // The page of another lab is another page: pictures, faults and events are its.
+    if (told.lab && (state.boot.live !== true || told.lab !== state.boot.name)) return location.reload();
   } catch (error) {
     wrong = t('failed', { error: (error as Error).message });
   }

@@ -64,7 +64,8 @@ fn nobody_is_let_in_but_the_page_with_the_token() -> Result<()> {
         ("a hidden way up", 404, "GET /api/walks/%2e%2e%2f%2e%2e%2fetc%2fpasswd", &[h, t]),
         ("no such walk", 404, "GET /api/walks/nothing", &[h, t]),
         ("no packets yet", 404, "GET /api/trace.pcapng", &[h, t]),
-        ("no lessons", 404, "GET /api/lessons?lang=ko", &[h, t]),
+        ("no such lesson", 404, "GET /api/lessons/nothing?lang=ko", &[h, t]),
+        ("a language that is not there", 400, "GET /api/lessons?lang=xx", &[h, t]),
         ("no lab", 409, "GET /api/lab", &[h, t]),
     ];
     for (what, status, line, headers) in cases {
@@ -269,6 +270,43 @@ fn a_live_lab_is_broken_seen_and_healed_through_the_page() -> Result<()> {
     for event in &seen {
         assert_eq!(judge(event)?, "", "{event}");
     }
+    Ok(())
+}
+
+/// What the page's buttons of a lesson do: its lab comes up broken and is what the page shows, the check is red until it is solved.
+#[test]
+fn a_lesson_is_taken_through_the_page() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let lab = Lab { name: format!("e2e-serve-lesson-{}", std::process::id()) };
+    let state = dir.path().join("lessons.json");
+    let state = state.to_str().context("path")?;
+    let server =
+        Server::start(&["--name", "e2e-serve-none", "--lesson-state", state, "--lesson-lab", &lab.name])?;
+    let said = |answer: super::http::Answer| -> Result<Value> {
+        let document = answer.json()?;
+        assert_eq!((answer.status, judge(&document)?.as_str()), (200, ""), "{document}");
+        Ok(document)
+    };
+    let titles = |lang: &str| -> Result<Vec<String>> {
+        let all = said(server.get(&format!("/api/lessons?lang={lang}"))?)?;
+        let all = all["lessons"].as_array().context("no lessons")?.clone();
+        Ok(all.iter().filter_map(|it| it["title"].as_str()).map(str::to_owned).collect())
+    };
+    let (english, korean) = (titles("en")?, titles("ko")?);
+    assert_eq!((english.len(), korean.len()), (12, 12));
+    ensure!(english.iter().zip(&korean).all(|(here, there)| here != there), "{english:?} {korean:?}");
+    let shown = said(server.get("/api/lessons/7?lang=ko")?)?;
+    assert_eq!((&shown["id"], &shown["lang"]), (&json!("no-nat"), &json!("ko")));
+
+    assert_eq!(server.get("/api/lab")?.status, 409, "there is no lab yet");
+    let post = |verb: &str| said(server.post(&format!("/api/lessons/no-nat/{verb}?lang=en"), &json!({}))?);
+    let step = post("start")?;
+    assert_eq!((&step["state"], &step["lab"]), (&json!("broken"), &json!(lab.name)));
+    assert_eq!(said(server.get("/api/lab")?)?["name"], lab.name);
+    assert_eq!(post("check")?["passed"], false);
+    assert_eq!(post("hint")?["hint"]["number"], 1);
+    post("solve")?;
+    assert_eq!(post("check")?["passed"], true);
     Ok(())
 }
 
