@@ -1,7 +1,7 @@
 //! `podlab lesson exam`.
 
-use super::lesson::told;
-use super::{ExamArgs, Style};
+use super::Style;
+use super::lesson::{ExamArgs, told};
 use crate::exit::{self, Failure};
 use crate::lessons::Classroom;
 use crate::lessons::exam::{self, ExamResult, Mark};

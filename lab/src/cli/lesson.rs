@@ -1,13 +1,114 @@
-//! `podlab lesson`: the verbs of lessons, printed.
+//! `podlab lesson`: what can be said of lessons, and their verbs, printed.
 
 use std::path::PathBuf;
 
+use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use super::{LessonArgs, LessonVerb, Style};
+use super::Style;
 use crate::exit::{self, Failure};
 use crate::lessons::{self, Attempt, Classroom, Lang, Linted, Rehearsal, State, Step};
 use crate::output::{self, Format, Steps};
+
+#[derive(Debug, Args)]
+pub(super) struct LessonArgs {
+    #[command(subcommand)]
+    pub(super) verb: LessonVerb,
+    /// A directory of lessons of one's own, beside those of podlab.
+    #[arg(long, global = true, value_name = "DIR", env = "PODLAB_LESSONS")]
+    pub(super) dir: Option<PathBuf>,
+    /// The language [default: that of the locale].
+    #[arg(long, global = true, value_enum, env = "PODLAB_LESSON_LANG")]
+    pub(super) lang: Option<Lang>,
+    /// The file that progress is kept in [default: podlab/lessons.json below $XDG_STATE_HOME or ~/.local/state].
+    #[arg(long, global = true, value_name = "FILE", env = "PODLAB_LESSON_STATE")]
+    pub(super) state: Option<PathBuf>,
+    /// The name of the lab [default: lesson-NUMBER, and exam].
+    #[arg(long, global = true, value_name = "NAME", env = "PODLAB_LESSON_LAB")]
+    pub(super) lab: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum LessonVerb {
+    /// List the lessons, with how far they have come.
+    List,
+    /// Print a lesson: goal, commands, what is observed, evidence, what is broken, what is checked.
+    Show {
+        /// Its number or id [default: the current one].
+        lesson: Option<String>,
+        /// Hints and solution too.
+        #[arg(long)]
+        all: bool,
+    },
+    /// Bring the lesson's lab up and break it as the lesson says.
+    Start {
+        /// Its number or id [default: the current one].
+        lesson: Option<String>,
+        /// Leave it whole, to try the lesson's commands first.
+        #[arg(long)]
+        look: bool,
+    },
+    /// Check whether it is repaired; what is not is told with what was expected and what was observed.
+    Check {
+        /// Its number or id [default: the current one].
+        lesson: Option<String>,
+    },
+    /// Print the next hint.
+    Hint {
+        /// Its number or id [default: the current one].
+        lesson: Option<String>,
+    },
+    /// Begin again: a new lab, broken in the same way.
+    Reset {
+        /// Its number or id [default: the current one].
+        lesson: Option<String>,
+    },
+    /// Have the lesson's solution carried out.
+    Solve {
+        /// Its number or id [default: the current one].
+        lesson: Option<String>,
+    },
+    /// End the lesson's lab and start the lesson after it.
+    Next {
+        /// Leave it whole, to try the lesson's commands first.
+        #[arg(long)]
+        look: bool,
+    },
+    /// Faults that follow from a seed, told by their symptoms only; why and heal are off until it ends.
+    Exam(ExamArgs),
+    /// Play a lesson from beginning to end, for who writes or gives it: commands, red, solution, green, red again.
+    Rehearse {
+        /// Its number or id [default: the current one].
+        lesson: Option<String>,
+    },
+    /// Look for what is wrong with lessons, by file and line.
+    Lint {
+        /// Their files, in both languages [default: all lessons].
+        files: Vec<PathBuf>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ExamArgs {
+    /// Which exam: the same seed, the same faults.
+    #[arg(long, default_value_t = 1, env = "PODLAB_LESSON_EXAM_SEED")]
+    pub(super) seed: u64,
+    /// How many faults, each of another kind as long as there is one.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=6), env = "PODLAB_LESSON_EXAM_FAULTS")]
+    pub(super) faults: u32,
+    /// Who takes it; stands in the result.
+    #[arg(long, default_value = "", value_name = "NAME", env = "PODLAB_LESSON_EXAM_STUDENT")]
+    pub(super) student: String,
+    /// End the exam that is going on: a full verification, and whether it was repaired by forbidden means.
+    #[arg(long, conflicts_with_all = ["seed", "faults", "student"])]
+    pub(super) check: bool,
+    /// With --check: also write the signed result into this file.
+    #[arg(short, long, value_name = "FILE", requires = "check")]
+    pub(super) write: Option<PathBuf>,
+    /// Look whether results are as podlab has written them, and print them as a table.
+    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with_all = ["check", "seed", "faults", "student"])]
+    pub(super) read: Vec<PathBuf>,
+}
 
 pub(super) fn lesson(args: LessonArgs, style: Style) -> Result<u8, Failure> {
     let lang = args.lang.unwrap_or_else(Lang::of_locale);

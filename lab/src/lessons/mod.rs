@@ -14,6 +14,7 @@ mod markdown;
 mod model;
 mod play;
 mod progress;
+mod questions;
 mod read;
 mod rehearse;
 mod seal;
