@@ -73,6 +73,11 @@ pub enum Request {
         #[serde(default)]
         keep: Keep,
     },
+    /// Rates between pods.
+    Bench {
+        /// The time of each measurement, in milliseconds.
+        millis: u64,
+    },
     /// What is broken between two places.
     Why {
         /// Where probes start: a pod's name or `outside`.

@@ -5,6 +5,7 @@
 //! calling CNI plugins as a runtime does; the library does not link any plugin.
 
 pub mod agent;
+pub mod bench;
 pub mod breaking;
 pub mod bundle;
 pub mod capsule;

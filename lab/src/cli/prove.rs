@@ -185,7 +185,7 @@ pub(super) fn why(args: WhyArgs, style: Style) -> Result<u8, Failure> {
     Ok(why.exit_code())
 }
 
-fn decode<T: serde::de::DeserializeOwned>(document: &Value) -> Result<T, Failure> {
+pub(super) fn decode<T: serde::de::DeserializeOwned>(document: &Value) -> Result<T, Failure> {
     T::deserialize(document).map_err(|err| {
         Failure::new(
             exit::BUG,
