@@ -15,6 +15,7 @@ mod page;
 mod prove;
 mod run;
 mod schema;
+mod step;
 mod up;
 
 use std::ffi::OsString;
@@ -64,6 +65,7 @@ enum Verb {
     /// Verify, and keep all evidence in one file: packets, verdicts, state, CNI calls, checksums.
     Report(ReportArgs),
     /// Follow one packet hop by hop.
+    #[command(after_help = format!("Orders of --step: {}", step::WORDS))]
     Trace(TraceArgs),
     /// Show packets as they go by, or write them to a file that Wireshark opens.
     Capture(CaptureArgs),
@@ -255,6 +257,10 @@ struct TraceArgs {
     /// Tell what nf_tables did with the packets between the interfaces: hook, chain, rule, verdict.
     #[arg(long, env = "PODLAB_TRACE_HOOKS")]
     hooks: bool,
+    /// Hold every frame on the wire of the source's node (from outside: of the target's) until an order lets it go by, or
+    /// changes or loses it. Orders are lines of standard input; on a terminal Enter is enough. Once input ends, all go by.
+    #[arg(long, conflicts_with = "hooks", env = "PODLAB_TRACE_STEP")]
+    step: bool,
     /// Write all packets meanwhile to a file, as pcapng, each with the reason why it was there.
     #[arg(short, long, value_name = "FILE", env = "PODLAB_TRACE_WRITE")]
     write: Option<PathBuf>,

@@ -106,13 +106,23 @@ pub(crate) fn forget_silence(cluster: &Cluster) -> Result<()> {
     forget_if(cluster, |entry| matches!(entry.state_word(), "incomplete" | "failed" | "probe"))
 }
 
+/// Has a namespace forget every neighbour that it has learned of, so that others have room.
+///
+/// # Errors
+/// The kernel's words.
+pub(crate) fn forget_learned(space: &Space) -> Result<()> {
+    forget_in(space, |entry| !matches!(entry.state_word(), "permanent" | "noarp"))
+}
+
 fn forget_if(cluster: &Cluster, is_meant: impl Fn(&neigh::Neigh) -> bool) -> Result<()> {
-    for space in cluster.spaces() {
-        let mut rtnl = Rtnl::open_in(&space.netns)?;
-        for entry in neigh::list(&mut rtnl)?.iter().filter(|entry| is_meant(entry)) {
-            crate::breaking::unless_gone(neigh::delete(&mut rtnl, entry.index, entry.addr))
-                .with_context(|| space.name.clone())?;
-        }
+    cluster.spaces().try_for_each(|space| forget_in(space, &is_meant))
+}
+
+fn forget_in(space: &Space, is_meant: impl Fn(&neigh::Neigh) -> bool) -> Result<()> {
+    let mut rtnl = Rtnl::open_in(&space.netns)?;
+    for entry in neigh::list(&mut rtnl)?.iter().filter(|entry| is_meant(entry)) {
+        crate::breaking::unless_gone(neigh::delete(&mut rtnl, entry.index, entry.addr))
+            .with_context(|| space.name.clone())?;
     }
     Ok(())
 }

@@ -25,7 +25,7 @@ use crate::record::{self, Heading};
 use crate::services::dns::{self, SharedZone};
 use crate::services::model::TrafficPolicy;
 use crate::topology::Topology;
-use crate::{bench, breaking, capsule, construct, evidence, inspect, kubectl, trace, verify, why};
+use crate::{bench, breaking, capsule, construct, evidence, inspect, kubectl, step, trace, verify, why};
 
 /// A running lab.
 #[derive(Debug)]
@@ -262,12 +262,15 @@ fn handle(
             Ok(Value::Null)
         }
         Request::Sealed => Ok(breaking::unless_sealed(lab).is_err().into()),
-        Request::Trace { source, target, port, protocol, hooks, keep } => {
+        Request::Trace { source, target, port, protocol, hooks, step, keep } => {
             let _probing = lab.probing.lock().unwrap_or_else(PoisonError::into_inner);
             let options = trace::TraceOptions::parse(&source, &target, port, &protocol)?;
             let options = trace::TraceOptions { hooks, ..options };
             let cluster = lab.cluster();
-            let followed = trace::follow(&cluster, &options, keep != Keep::Nothing)?;
+            let followed = match step {
+                true => step::follow(&cluster, &options, keep != Keep::Nothing, stream)?,
+                false => trace::follow(&cluster, &options, keep != Keep::Nothing)?,
+            };
             if keep != Keep::Nothing {
                 *kept = Some(evidence::in_memory(|out| followed.write(out, &cluster))?);
             }

@@ -13,10 +13,12 @@ use std::thread;
 use anyhow::{Context, Result};
 
 use super::{End, Task};
+use crate::agent::MANY;
 use crate::capture::{Capture, Options, Recording};
 use crate::cluster::{Cluster, Role};
 use crate::encap::Seal;
 use crate::kubia::{self, Visit};
+use crate::look;
 use crate::packet::{Nonce, Packet};
 use crate::probe::{ProbeOutcome, ProbeRequest, Protocol, port_apart};
 use crate::trace::is_icmp_error;
@@ -79,7 +81,7 @@ pub(super) fn run(cluster: &Cluster, tasks: &[Task<'_>], keep_frames: bool) -> R
     // Who judges from the file alone has to see the refusals too.
     let wanted = move |packet: &Packet| nonces.is_ours(packet) || keep_frames && is_refusal(packet);
     let capture = Capture::start_with(spaces, options, wanted)?;
-    let outcomes = send(tasks, nonces);
+    let outcomes = send(cluster, tasks, nonces);
     let recording = capture.stop()?;
     Ok(Probed { nonces, outcomes, recording, visits: logs.read()? })
 }
@@ -103,13 +105,17 @@ fn rounds<'c>(tasks: &[Task<'c>]) -> Vec<Round<'c>> {
     rounds
 }
 
-fn send(tasks: &[Task<'_>], nonces: NonceMaker) -> Vec<Result<ProbeOutcome, String>> {
+fn send(cluster: &Cluster, tasks: &[Task<'_>], nonces: NonceMaker) -> Vec<Result<ProbeOutcome, String>> {
     let outcomes = Mutex::new(vec![Err("nothing was sent".to_owned()); tasks.len()]);
     let queue = Mutex::new(rounds(tasks).into_iter());
     let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let is_crowded = cluster.pods.len() >= MANY as usize;
     let work = || {
         while let Some(round) = next() {
             let sent = one_round(&round, tasks, nonces);
+            if is_crowded {
+                make_room(cluster, &round, tasks);
+            }
             let mut all = outcomes.lock().unwrap_or_else(PoisonError::into_inner);
             for (n, &task) in round.tasks.iter().enumerate() {
                 all[task] = match &sent {
@@ -143,6 +149,17 @@ fn one_round(round: &Round<'_>, tasks: &[Task<'_>], nonces: NonceMaker) -> Resul
     // A panic while another batch was under way leaves the sidecar's pipes as usable as before: answers are numbered.
     let mut sidecar = round.client.sidecar.lock().unwrap_or_else(PoisonError::into_inner);
     sidecar.probe(requests)
+}
+
+/// Forgets the neighbours that a round has learned: all namespaces of a machine share 1024 ([`MANY`]), the kernel keeps one
+/// for five seconds at least, and a sample has more pairs in that time.
+fn make_room(cluster: &Cluster, round: &Round<'_>, tasks: &[Task<'_>]) {
+    let servers = round.tasks.iter().flat_map(|&task| &tasks[task].servers).map(|server| server.name);
+    let names: HashSet<&str> = servers.chain([round.client.name]).collect();
+    for space in names.into_iter().filter_map(|name| cluster.space(name)) {
+        // What stays is forgotten by the kernel, later.
+        let _ = look::forget_learned(space);
+    }
 }
 
 /// The logs of the servers, from where they end now.

@@ -19,6 +19,7 @@ mod run;
 mod scale;
 mod serve;
 mod services;
+mod step;
 mod topology;
 mod verdicts;
 mod vxlan;
