@@ -106,12 +106,15 @@ pub(crate) fn forget_silence(cluster: &Cluster) -> Result<()> {
     forget_if(cluster, |entry| matches!(entry.state_word(), "incomplete" | "failed" | "probe"))
 }
 
-/// Has a namespace forget every neighbour that it has learned of, so that others have room.
+/// Has a namespace forget that it knows these addresses, so that others have room. One that is being asked for is left
+/// alone: what waits for the answer would be lost.
 ///
 /// # Errors
 /// The kernel's words.
-pub(crate) fn forget_learned(space: &Space) -> Result<()> {
-    forget_in(space, |entry| !matches!(entry.state_word(), "permanent" | "noarp"))
+pub(crate) fn forget_known(space: &Space, addresses: &[IpAddr]) -> Result<()> {
+    let is_known =
+        |entry: &neigh::Neigh| matches!(entry.state_word(), "reachable" | "stale" | "delay" | "failed");
+    forget_in(space, |entry| is_known(entry) && addresses.contains(&entry.addr))
 }
 
 fn forget_if(cluster: &Cluster, is_meant: impl Fn(&neigh::Neigh) -> bool) -> Result<()> {

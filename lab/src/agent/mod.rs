@@ -28,7 +28,6 @@ use crate::construct::{IFNAME, enter, in_thread, netns_path};
 use crate::control;
 use crate::probe::Sidecar;
 use crate::topology::Topology;
-pub(crate) use neighbours::MANY;
 pub use node::run;
 
 /// The argument under which the binary is an agent.
