@@ -88,7 +88,7 @@ pub struct ProbeRequest {
     /// Bytes that the request carries besides, which nobody reads.
     #[serde(default)]
     pub padding: usize,
-    /// By TCP from this port or the next one that is free of [`APART`].
+    /// By TCP from this port or the next one that is free of those below the kernel's own.
     #[serde(default)]
     pub source_port: Option<u16>,
 }
