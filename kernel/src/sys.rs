@@ -294,10 +294,11 @@ pub(crate) fn fork(stdio: [&OwnedFd; 3], work: impl FnOnce() -> u8) -> Result<c_
     unsafe { libc::_exit(c_int::from(status)) }
 }
 
-/// Makes a TUN device through an open /dev/net/tun, which goes when `file` is closed. EBUSY for a name that is taken.
-pub(crate) fn tun_create(file: &impl AsFd, name: &str) -> Result<()> {
+/// Makes a device of this kind (IFF_TUN, IFF_TAP) through an open /dev/net/tun, which goes when `file` is closed. EBUSY for
+/// a name that is taken.
+pub(crate) fn tun_create(file: &impl AsFd, name: &str, kind: c_int) -> Result<()> {
     let mut request = link_request(name)?;
-    request.ifr_ifru.ifru_flags = (libc::IFF_TUN | libc::IFF_NO_PI | libc::IFF_TUN_EXCL) as i16;
+    request.ifr_ifru.ifru_flags = (kind | libc::IFF_NO_PI | libc::IFF_TUN_EXCL) as i16;
     // SAFETY: the request is live, and its name ends in a NUL.
     check(unsafe { libc::ioctl(file.as_fd().as_raw_fd(), libc::TUNSETIFF as _, &raw mut request) }).map(drop)
 }

@@ -1,4 +1,4 @@
-//! TAP devices that outlive their maker, and TUN devices that do not: creation through /dev/net/tun, the only way to have
+//! TAP devices that outlive their maker, TUN and TAP devices that do not: creation through /dev/net/tun, the only way to have
 //! one, and reading back. Nothing here reads or writes frames or packets.
 
 use std::fs::{File, OpenOptions};
@@ -80,9 +80,19 @@ pub fn add(ns: &Netns, tap: &Tap<'_>) -> Result<()> {
 /// time, and what is written to the file has come in on it. It goes when the last descriptor of the file is closed.
 /// Reading and writing do not block. `is_exists()` when the name is taken; `lacks()` as [`add`].
 pub fn open_tun(name: &str) -> Result<File> {
+    open_device(name, libc::IFF_TUN)
+}
+
+/// As [`open_tun`], a TAP device: frames with their Ethernet headers, and nothing before them. What is sent out of it is
+/// read with its checksum and in single packets, as the device offers the kernel to do neither.
+pub fn open_tap(name: &str) -> Result<File> {
+    open_device(name, libc::IFF_TAP)
+}
+
+fn open_device(name: &str, kind: libc::c_int) -> Result<File> {
     let create = || -> std::result::Result<File, Cause> {
         let file = open()?;
-        sys::tun_create(&file, name).map_err(|e| match e.raw_os_error() {
+        sys::tun_create(&file, name, kind).map_err(|e| match e.raw_os_error() {
             Some(libc::EBUSY) => Cause::errno(libc::EEXIST),
             _ => e.into(),
         })?;

@@ -131,6 +131,7 @@ impl Launched {
                 Ok(Some(Event::Progress { text, ms })) => progress(&text, ms),
                 Ok(Some(Event::Result { value })) => return Ok(value),
                 Ok(Some(Event::Error { code, text })) => return Err(Failure::new(code, text)),
+                Ok(Some(Event::Step { .. })) => {}
                 Ok(None) => {
                     return Err(Failure::new(exit::FAILED, "the lab ended before it was up (killed?)"));
                 }

@@ -11,9 +11,10 @@ pub mod live;
 use std::collections::HashMap;
 use std::os::fd::AsFd;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, anyhow};
 use kernel::Netns;
@@ -34,6 +35,8 @@ pub use ear::{Facts, facts};
 const TURN: usize = 256;
 /// Frames are let gather for this long: a wake-up for each would cost the probes more than the frames do.
 const GATHER_MS: u8 = 4;
+/// A capture that is so far behind lets senders wait, in nanoseconds.
+const BEHIND_NS: u64 = 20_000_000;
 /// Drops ARP (ETH_P_ARP at offset 12) and keeps all else: ld half, jeq, ret, ret (linux/filter.h).
 const NO_ARP: [Instruction; 4] = [
     Instruction { code: 0x28, yes: 0, no: 0, value: 12 },
@@ -100,6 +103,7 @@ pub(crate) fn now_ns() -> u64 {
 pub struct Capture {
     thread: Option<JoinHandle<Result<Recording>>>,
     stop: Arc<EventFd>,
+    behind: Arc<AtomicU64>,
 }
 
 impl Drop for Capture {
@@ -143,11 +147,21 @@ impl Capture {
                 .context("watch a packet socket")?;
         }
         let told = stop.clone();
+        let behind = Arc::new(AtomicU64::new(0));
+        let tells = behind.clone();
         let thread = std::thread::Builder::new()
             .name("capture".into())
-            .spawn(move || Listener { ears, epoll, told, wanted, began: now_ns() }.listen())
+            .spawn(move || Listener { ears, epoll, told, wanted, behind: tells, began: now_ns() }.listen())
             .context("start the capture's thread")?;
-        Ok(Capture { thread: Some(thread), stop })
+        Ok(Capture { thread: Some(thread), stop, behind })
+    }
+
+    /// Waits until the frames that are read now are not much older than now: what is sent faster than it is read fills the
+    /// sockets' buffers, and is lost.
+    pub fn catch_up(&self) {
+        while self.behind.load(Ordering::Relaxed) > BEHIND_NS {
+            std::thread::sleep(Duration::from_millis(GATHER_MS.into()));
+        }
     }
 
     /// Ends the capture. Every frame that went by before the call is in the recording: the kernel hands a frame to
@@ -164,6 +178,7 @@ struct Listener<F> {
     epoll: Epoll,
     told: Arc<EventFd>,
     wanted: F,
+    behind: Arc<AtomicU64>,
     began: u64,
 }
 
@@ -172,18 +187,26 @@ impl<F: Fn(&Packet) -> bool> Listener<F> {
         let mut recording = Recording::default();
         let mut buffer = vec![0; LONGEST];
         let mut events = vec![EpollEvent::empty(); self.ears.len() + 1];
+        let mut oldest: Option<u64> = None;
         loop {
-            let ready = match self.epoll.wait(&mut events, EpollTimeout::NONE) {
+            // What may have been the last frame is known to be when there is none after it.
+            let patience = if oldest.is_some() { EpollTimeout::ZERO } else { EpollTimeout::NONE };
+            let ready = match self.epoll.wait(&mut events, patience) {
                 Ok(n) => &events[..n],
                 Err(Errno::EINTR) => continue,
                 Err(e) => return Err(e).context("wait for frames"),
             };
+            oldest = None;
             for event in ready.iter().filter(|e| e.data() != STOP) {
                 let ear = &mut self.ears[event.data() as usize];
-                ear.read(&mut buffer, &self.wanted, TURN, &mut |s| recording.sightings.push(s))?;
+                let last = ear.read(&mut buffer, &self.wanted, TURN, &mut |s| recording.sightings.push(s))?;
+                oldest = last.into_iter().chain(oldest).min();
             }
+            // Whoever is behind has gathered enough.
+            let gather = if oldest.is_some() { 0 } else { GATHER_MS };
+            self.behind.store(oldest.map_or(0, |stamp| now_ns().saturating_sub(stamp)), Ordering::Relaxed);
             let mut told = [PollFd::new(self.told.as_fd(), PollFlags::POLLIN)];
-            match poll(&mut told, PollTimeout::from(GATHER_MS)) {
+            match poll(&mut told, PollTimeout::from(gather)) {
                 Ok(0) | Err(Errno::EINTR) => {}
                 Ok(_) => break,
                 Err(e) => return Err(e).context("wait for frames"),

@@ -1,5 +1,6 @@
 //! The command line: what can be said, and which file does it. One file a verb below `cli/`.
 
+mod bench;
 mod capture;
 mod doctor;
 mod enter;
@@ -14,6 +15,7 @@ mod page;
 mod prove;
 mod run;
 mod schema;
+mod step;
 mod up;
 
 use std::ffi::OsString;
@@ -63,9 +65,17 @@ enum Verb {
     /// Verify, and keep all evidence in one file: packets, verdicts, state, CNI calls, checksums.
     Report(ReportArgs),
     /// Follow one packet hop by hop.
+    #[command(after_help = format!("Orders of --step: {}", step::WORDS))]
     Trace(TraceArgs),
     /// Show packets as they go by, or write them to a file that Wireshark opens.
     Capture(CaptureArgs),
+    /// Measure how fast pods reach each other, on one node and across nodes, beside the loopback of one of them.
+    #[command(
+        after_help = "Loads: tcp-stream (bytes of one connection), tcp-rr (requests of 64 bytes, one after the other), \
+        tcp-crr (connections with one request each), udp (datagrams of 1200 bytes). Each is measured in five slices, each beside \
+        a slice over loopback; the ratio in the middle is told. Segmentation offload is off on a lab's links."
+    )]
+    Bench(BenchArgs),
     /// Find what keeps two places from reaching each other: probes, captures, and what the kernels have on the way.
     Why(WhyArgs),
     /// List what can be broken in a lab.
@@ -247,6 +257,10 @@ struct TraceArgs {
     /// Tell what nf_tables did with the packets between the interfaces: hook, chain, rule, verdict.
     #[arg(long, env = "PODLAB_TRACE_HOOKS")]
     hooks: bool,
+    /// Hold every frame on the wire of the source's node (from outside: of the target's) until an order lets it go by, or
+    /// changes or loses it. Orders are lines of standard input; on a terminal Enter is enough. Once input ends, all go by.
+    #[arg(long, conflicts_with = "hooks", env = "PODLAB_TRACE_STEP")]
+    step: bool,
     /// Write all packets meanwhile to a file, as pcapng, each with the reason why it was there.
     #[arg(short, long, value_name = "FILE", env = "PODLAB_TRACE_WRITE")]
     write: Option<PathBuf>,
@@ -272,6 +286,27 @@ struct CaptureArgs {
     /// End after a time: 10s, 500ms, 2m.
     #[arg(long = "for", value_name = "DURATION", env = "PODLAB_CAPTURE_FOR", value_parser = capture::duration)]
     time: Option<std::time::Duration>,
+}
+
+#[derive(Debug, Args)]
+struct BenchArgs {
+    #[command(flatten)]
+    lab: NameArg,
+    /// Measure these modes instead, or `all`, each in a lab of 2 nodes and 4 pods that is made for it.
+    #[arg(
+        long,
+        value_name = "MODE[:OPTION]",
+        value_delimiter = ',',
+        conflicts_with = "name",
+        env = "PODLAB_BENCH_MODES"
+    )]
+    modes: Vec<String>,
+    /// How long each measurement takes between two pods, and as long again over loopback.
+    #[arg(long, default_value = "1", value_parser = bench::seconds, env = "PODLAB_BENCH_SECONDS")]
+    seconds: f64,
+    /// Also draw the ratios into this file, as SVG.
+    #[arg(long, value_name = "FILE", env = "PODLAB_BENCH_PLOT")]
+    plot: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -506,6 +541,7 @@ fn dispatch(verb: Verb, style: Style) -> Result<u8, Failure> {
         Verb::Verify(args) => prove::verify(args, style),
         Verb::Report(args) => prove::report(args, style),
         Verb::Trace(args) => prove::trace(&args, style),
+        Verb::Bench(args) => bench::bench(&args, style),
         Verb::Why(args) => prove::why(args, style),
         Verb::Faults(args) => faults::faults(&args, style),
         Verb::Break(args) => faults::inject(args, style),

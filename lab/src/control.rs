@@ -20,6 +20,7 @@ use serde_json::Value;
 
 use crate::exit::{self, Failure};
 use crate::kubectl::Ask;
+use crate::step;
 
 /// The namespaces that [`Request::Enter`] hands over, in this order.
 pub const NAMESPACES: usize = 6;
@@ -69,9 +70,17 @@ pub enum Request {
         /// What nf_tables does is told too.
         #[serde(default)]
         hooks: bool,
+        /// Frames wait on a wire for orders, which come on this connection.
+        #[serde(default)]
+        step: bool,
         /// What to keep of it, for [`Request::Collect`].
         #[serde(default)]
         keep: Keep,
+    },
+    /// Rates between pods.
+    Bench {
+        /// The time of each measurement, in milliseconds.
+        millis: u64,
     },
     /// What is broken between two places.
     Why {
@@ -149,6 +158,11 @@ pub enum Event {
         text: String,
         /// How long it took, in milliseconds.
         ms: u64,
+    },
+    /// What happens on the wire of a trace that is stepped through.
+    Step {
+        /// It.
+        news: step::News,
     },
     /// The answer.
     Result {
@@ -233,6 +247,9 @@ pub fn running() -> Vec<String> {
     names
 }
 
+/// Takes what happens on a wire.
+pub type OnStep<'a> = &'a mut dyn FnMut(&UnixStream, &step::News) -> Result<(), Failure>;
+
 /// A connection to a running lab.
 #[derive(Debug)]
 pub struct Client {
@@ -269,6 +286,23 @@ impl Client {
     /// # Errors
     /// The supervisor's, or that it ended without an answer.
     pub fn ask(&mut self, request: &Request, progress: &mut dyn FnMut(&str, u64)) -> Result<Value, Failure> {
+        self.hear(request, progress, &mut |_, _| Ok(()))
+    }
+
+    /// Asks for a trace that is stepped through, and hands on what happens on the wire, with the connection for orders.
+    ///
+    /// # Errors
+    /// As [`Client::ask`], or those of `step`.
+    pub fn ask_stepping(&mut self, request: &Request, step: OnStep<'_>) -> Result<Value, Failure> {
+        self.hear(request, &mut |_, _| {}, step)
+    }
+
+    fn hear(
+        &mut self,
+        request: &Request,
+        progress: &mut dyn FnMut(&str, u64),
+        step: OnStep<'_>,
+    ) -> Result<Value, Failure> {
         let gone = |err: std::io::Error| {
             Failure::new(exit::FAILED, format!("the lab ended before it answered ({err}) · try: podlab ls"))
         };
@@ -278,6 +312,7 @@ impl Client {
                 Some(Event::Progress { text, ms }) => progress(&text, ms),
                 Some(Event::Result { value }) => return Ok(value),
                 Some(Event::Error { code, text }) => return Err(Failure::new(code, text)),
+                Some(Event::Step { news }) => step(&self.stream, &news)?,
                 None => return Err(gone(std::io::ErrorKind::UnexpectedEof.into())),
             }
         }

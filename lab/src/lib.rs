@@ -5,6 +5,7 @@
 //! calling CNI plugins as a runtime does; the library does not link any plugin.
 
 pub mod agent;
+pub mod bench;
 pub mod breaking;
 pub mod bundle;
 pub mod capsule;
@@ -47,6 +48,7 @@ pub mod serve;
 pub mod services;
 pub mod sighting;
 pub mod sockets;
+pub mod step;
 pub mod suites;
 pub mod supervisor;
 pub mod tap;

@@ -106,13 +106,26 @@ pub(crate) fn forget_silence(cluster: &Cluster) -> Result<()> {
     forget_if(cluster, |entry| matches!(entry.state_word(), "incomplete" | "failed" | "probe"))
 }
 
+/// Has a namespace forget that it knows these addresses, so that others have room. One that is being asked for is left
+/// alone: what waits for the answer would be lost.
+///
+/// # Errors
+/// The kernel's words.
+pub(crate) fn forget_known(space: &Space, addresses: &[IpAddr]) -> Result<()> {
+    let is_known =
+        |entry: &neigh::Neigh| matches!(entry.state_word(), "reachable" | "stale" | "delay" | "failed");
+    forget_in(space, |entry| is_known(entry) && addresses.contains(&entry.addr))
+}
+
 fn forget_if(cluster: &Cluster, is_meant: impl Fn(&neigh::Neigh) -> bool) -> Result<()> {
-    for space in cluster.spaces() {
-        let mut rtnl = Rtnl::open_in(&space.netns)?;
-        for entry in neigh::list(&mut rtnl)?.iter().filter(|entry| is_meant(entry)) {
-            crate::breaking::unless_gone(neigh::delete(&mut rtnl, entry.index, entry.addr))
-                .with_context(|| space.name.clone())?;
-        }
+    cluster.spaces().try_for_each(|space| forget_in(space, &is_meant))
+}
+
+fn forget_in(space: &Space, is_meant: impl Fn(&neigh::Neigh) -> bool) -> Result<()> {
+    let mut rtnl = Rtnl::open_in(&space.netns)?;
+    for entry in neigh::list(&mut rtnl)?.iter().filter(|entry| is_meant(entry)) {
+        crate::breaking::unless_gone(neigh::delete(&mut rtnl, entry.index, entry.addr))
+            .with_context(|| space.name.clone())?;
     }
     Ok(())
 }

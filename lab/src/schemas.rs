@@ -6,9 +6,10 @@
 use crate::exit::Failure;
 
 /// Name and text of each.
-pub const ALL: [(&str, &str); 28] = [
+pub const ALL: [(&str, &str); 29] = [
     ("again", include_str!("../schemas/again.json")),
     ("attempt", include_str!("../schemas/attempt.json")),
+    ("bench", include_str!("../schemas/bench.json")),
     ("checks", include_str!("../schemas/checks.json")),
     ("doctor", include_str!("../schemas/doctor.json")),
     ("down", include_str!("../schemas/down.json")),

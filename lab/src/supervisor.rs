@@ -25,7 +25,7 @@ use crate::record::{self, Heading};
 use crate::services::dns::{self, SharedZone};
 use crate::services::model::TrafficPolicy;
 use crate::topology::Topology;
-use crate::{breaking, capsule, construct, evidence, inspect, kubectl, trace, verify, why};
+use crate::{bench, breaking, capsule, construct, evidence, inspect, kubectl, step, trace, verify, why};
 
 /// A running lab.
 #[derive(Debug)]
@@ -220,11 +220,7 @@ fn handle(
                 keep_frames: keep != Keep::Nothing,
                 sample: sample.map(|pairs| verify::Sample { pairs, seed }),
             };
-            let mut progress = |text: &str, took: Duration| {
-                let event = Event::Progress { text: text.to_owned(), ms: took.as_millis() as u64 };
-                // The client may have gone; the checks go on and are dropped.
-                let _ = control::send(stream, &event);
-            };
+            let mut progress = progress_to(stream);
             let before = if keep == Keep::Bundle { Some(evidence::state(lab)?) } else { None };
             let proof = verify::prove(&lab.cluster(), &options, &mut progress)?;
             *kept = match (keep, before) {
@@ -239,6 +235,11 @@ fn handle(
             let mut report = proof.report;
             report.notes.extend(breaking::note(lab));
             document(&report)
+        }
+        Request::Bench { millis } => {
+            let _probing = lab.probing.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut progress = progress_to(stream);
+            document(&bench::run(&lab.cluster(), Duration::from_millis(millis), &mut progress)?)
         }
         Request::Why { source, target, port } => {
             breaking::unless_sealed(lab)?;
@@ -261,12 +262,15 @@ fn handle(
             Ok(Value::Null)
         }
         Request::Sealed => Ok(breaking::unless_sealed(lab).is_err().into()),
-        Request::Trace { source, target, port, protocol, hooks, keep } => {
+        Request::Trace { source, target, port, protocol, hooks, step, keep } => {
             let _probing = lab.probing.lock().unwrap_or_else(PoisonError::into_inner);
             let options = trace::TraceOptions::parse(&source, &target, port, &protocol)?;
             let options = trace::TraceOptions { hooks, ..options };
             let cluster = lab.cluster();
-            let followed = trace::follow(&cluster, &options, keep != Keep::Nothing)?;
+            let followed = match step {
+                true => step::follow(&cluster, &options, keep != Keep::Nothing, stream)?,
+                false => trace::follow(&cluster, &options, keep != Keep::Nothing)?,
+            };
             if keep != Keep::Nothing {
                 *kept = Some(evidence::in_memory(|out| followed.write(out, &cluster))?);
             }
@@ -275,6 +279,14 @@ fn handle(
         Request::Kubectl { ask } => kubectl::server::answer(lab, ask),
         Request::Enter { what } => find(&lab.cluster(), what.as_deref()).map(|_| Value::Null),
         Request::Handover { .. } | Request::Collect | Request::Down { .. } => Ok(Value::Null),
+    }
+}
+
+/// Tells a client of steps. It may have gone: the work goes on, and what comes of it is dropped.
+fn progress_to(stream: &mut UnixStream) -> impl FnMut(&str, Duration) {
+    |text, took| {
+        let event = Event::Progress { text: text.to_owned(), ms: took.as_millis() as u64 };
+        let _ = control::send(stream, &event);
     }
 }
 

@@ -135,17 +135,20 @@ impl Ear {
         self.links.entry(index).or_insert_with(made_later)
     }
 
-    /// Reads up to `most` frames, fewer when there are no more, and hands on those that are wanted.
+    /// Reads up to `most` frames, fewer when there are no more, and hands on those that are wanted. Returns the time of the
+    /// last one where there may be more.
     pub(super) fn read(
         &mut self,
         buffer: &mut [u8],
         wanted: &impl Fn(&Packet) -> bool,
         most: usize,
         take: &mut dyn FnMut(Sighting),
-    ) -> Result<()> {
+    ) -> Result<Option<u64>> {
+        let mut last = None;
         for _ in 0..most {
             let received = self.socket.recv(buffer).with_context(|| format!("capture in {}", self.space))?;
-            let Some(received) = received else { break };
+            let Some(received) = received else { return Ok(None) };
+            last = Some(received.stamp_ns);
             let keep_frames = self.keep_frames;
             let link = self.link(received.ifindex);
             link.received += 1;
@@ -161,7 +164,7 @@ impl Ear {
                 frame: keep_frames.then(|| Arc::new(frame(&received, bytes))),
             });
         }
-        Ok(())
+        Ok(last)
     }
 }
 

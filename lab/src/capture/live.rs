@@ -150,11 +150,15 @@ impl Live {
                 match event.data() {
                     SIGNAL => is_over |= self.signals.read_signal().is_ok_and(|signal| signal.is_some()),
                     GONE => is_over = true,
-                    i => self.read(i as usize, &mut buffer, wanted, &mut waiting)?,
+                    i => drop(self.read(i as usize, &mut buffer, wanted, &mut waiting)?),
                 }
             }
             if is_over {
-                (0..self.ears.len()).try_for_each(|i| self.read(i, &mut buffer, wanted, &mut waiting))?;
+                // All that has come until now; what comes meanwhile need not be waited for.
+                let over = now_ns();
+                for i in 0..self.ears.len() {
+                    while self.read(i, &mut buffer, wanted, &mut waiting)?.is_some_and(|last| last < over) {}
+                }
             }
             sighting::sort(&mut waiting);
             let until =
@@ -182,7 +186,7 @@ impl Live {
         buffer: &mut [u8],
         wanted: &impl Fn(&Sighting) -> bool,
         waiting: &mut Vec<Sighting>,
-    ) -> Result<()> {
+    ) -> Result<Option<u64>> {
         self.ears[i].read(buffer, &|_| true, super::TURN, &mut |s| {
             if wanted(&s) {
                 waiting.push(s);

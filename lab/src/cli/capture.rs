@@ -243,7 +243,7 @@ fn to_text(
 }
 
 /// `10.244.1.2:40000 > 10.244.2.2:8080 TCP SYN ttl 64 id 0x7f3a`
-fn words(packet: &Packet) -> String {
+pub(super) fn words(packet: &Packet) -> String {
     let ip = match &packet.content {
         Content::Ip(ip) => ip,
         Content::Arp(arp) if arp.is_reply => return format!("ARP {} is at {}", arp.sender, arp.sender_mac),

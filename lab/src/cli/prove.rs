@@ -8,7 +8,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::{ReportArgs, Selection, Style, TraceArgs, VerifyArgs, WhyArgs};
+use super::{ReportArgs, Selection, Style, TraceArgs, VerifyArgs, WhyArgs, step};
 use crate::control::{Client, Keep, Request};
 use crate::exit::{self, Failure};
 use crate::output::{self, Format, Steps, Tests};
@@ -160,9 +160,15 @@ fn list(style: Style) -> Result<u8, Failure> {
 
 pub(super) fn trace(args: &TraceArgs, style: Style) -> Result<u8, Failure> {
     let wanted = Wanted::parse(&args.source, &args.target, &args.proto, args.hooks)?;
-    let request = wanted.request(keep(args.write.as_deref()));
+    let mut request = wanted.request(keep(args.write.as_deref()));
+    if let Request::Trace { step, .. } = &mut request {
+        *step = args.step;
+    }
     let mut client = Client::connect(&args.lab.name)?;
-    let document = client.ask(&request, &mut |_, _| {})?;
+    let document = match args.step {
+        true => step::trace(&mut client, &request, style)?,
+        false => client.ask(&request, &mut |_, _| {})?,
+    };
     if let Some(path) = &args.write {
         save(&mut client, path)?;
     }
@@ -185,7 +191,7 @@ pub(super) fn why(args: WhyArgs, style: Style) -> Result<u8, Failure> {
     Ok(why.exit_code())
 }
 
-fn decode<T: serde::de::DeserializeOwned>(document: &Value) -> Result<T, Failure> {
+pub(super) fn decode<T: serde::de::DeserializeOwned>(document: &Value) -> Result<T, Failure> {
     T::deserialize(document).map_err(|err| {
         Failure::new(
             exit::BUG,

@@ -106,6 +106,7 @@ fn follow(lab: &str, trail: &Trail) -> Outcome {
         port,
         protocol: trail.proto.clone(),
         hooks: false,
+        step: false,
         keep: Keep::Nothing,
     };
     Ok(trail.judge(&answer(lab, &request)?))

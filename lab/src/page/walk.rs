@@ -53,6 +53,7 @@ impl Wanted {
             port: self.port,
             protocol: self.protocol.clone(),
             hooks: self.hooks,
+            step: false,
             keep,
         }
     }

@@ -1,8 +1,9 @@
-//! Probes: what a pod's sidecar is asked to send, and what came of it.
+//! Probes: what a pod's sidecar is asked to send, and what came of it; and load, of which there is as much as possible.
 //!
-//! The types and the caller's end. What a sidecar does with a request is in `sidecar`. Nothing is judged here: an
+//! The types and the caller's end. What a sidecar does with a request is in `sidecar` and `load`. Nothing is judged here: an
 //! outcome says what the client of a connection saw, which is not what the wire carried.
 
+pub mod load;
 mod sidecar;
 
 use std::fmt;
@@ -150,19 +151,35 @@ impl ProbeOutcome {
     }
 }
 
-/// Probes that go to a sidecar in one line.
+/// What goes to a sidecar in one line.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Batch {
+struct Order {
     number: u64,
-    probes: Vec<ProbeRequest>,
+    task: Task,
+}
+
+/// What a sidecar is to do.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum Task {
+    Probes(Vec<ProbeRequest>),
+    Load(load::Order),
 }
 
 /// A sidecar's line in return.
 #[derive(Debug, Serialize, Deserialize)]
-struct Answers {
+struct Answer {
     number: u64,
-    outcomes: Vec<ProbeOutcome>,
+    came: Came,
+}
+
+/// What came of a task.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum Came {
+    Outcomes(Vec<ProbeOutcome>),
+    Load(Result<load::Done, String>),
 }
 
 /// The caller's end of a running sidecar: its standard input and output.
@@ -190,21 +207,37 @@ impl Sidecar {
     pub fn probe(&mut self, probes: Vec<ProbeRequest>) -> Result<Vec<ProbeOutcome>> {
         let wanted = probes.len();
         let patience: u64 = probes.iter().map(|p| p.timeout_ms).sum();
-        let deadline = Instant::now() + Duration::from_millis(patience) + GRACE;
+        match self.ask(Task::Probes(probes), Duration::from_millis(patience))? {
+            Came::Outcomes(outcomes) if outcomes.len() == wanted => Ok(outcomes),
+            Came::Outcomes(outcomes) => bail!("the sidecar answered {} of {wanted} probes", outcomes.len()),
+            Came::Load(_) => bail!("the sidecar answered a probe with a load"),
+        }
+    }
+
+    /// Has it do its part of a load. An error is also what it could not do, in its words.
+    pub fn load(&mut self, order: load::Order) -> Result<load::Done> {
+        let patience = match order {
+            load::Order::Run { millis, .. } => Duration::from_millis(millis),
+            load::Order::Open { .. } | load::Order::Close => Duration::ZERO,
+        };
+        match self.ask(Task::Load(order), patience)? {
+            Came::Load(done) => done.map_err(anyhow::Error::msg),
+            Came::Outcomes(_) => bail!("the sidecar answered a load with probes"),
+        }
+    }
+
+    fn ask(&mut self, task: Task, patience: Duration) -> Result<Came> {
+        let deadline = Instant::now() + patience + GRACE;
         self.number += 1;
-        let mut line = serde_json::to_vec(&Batch { number: self.number, probes })?;
+        let mut line = serde_json::to_vec(&Order { number: self.number, task })?;
         line.push(b'\n');
         self.requests.write_all(&line).context("ask the sidecar")?;
         loop {
             let line = self.line(deadline)?;
-            let answers: Answers = serde_json::from_slice(&line).context("read the sidecar's answer")?;
-            match answers {
-                // The late answer to a batch that was given up.
-                Answers { number, .. } if number < self.number => {}
-                Answers { outcomes, .. } if outcomes.len() == wanted => return Ok(outcomes),
-                Answers { outcomes, .. } => {
-                    bail!("the sidecar answered {} of {wanted} probes", outcomes.len())
-                }
+            let answer: Answer = serde_json::from_slice(&line).context("read the sidecar's answer")?;
+            // An earlier one is the late answer to what was given up.
+            if answer.number >= self.number {
+                return Ok(answer.came);
             }
         }
     }
@@ -278,7 +311,8 @@ mod tests {
         let mut sidecar = Sidecar::new(requests, answers);
         sidecar.number = 6;
         for (number, nonce) in [(6, 1), (7, 2)] {
-            serde_json::to_writer(&mut stdout, &Answers { number, outcomes: vec![outcome(nonce)] }).unwrap();
+            let came = Came::Outcomes(vec![outcome(nonce)]);
+            serde_json::to_writer(&mut stdout, &Answer { number, came }).unwrap();
             stdout.write_all(b"\n").unwrap();
         }
         assert_eq!(sidecar.probe(vec![request(2)]).unwrap(), [outcome(2)]);
@@ -290,7 +324,8 @@ mod tests {
         let (_stdin, requests) = pipe().unwrap();
         let (answers, mut stdout) = pipe().unwrap();
         let mut sidecar = Sidecar::new(requests, answers);
-        serde_json::to_writer(&mut stdout, &Answers { number: 1, outcomes: Vec::new() }).unwrap();
+        let came = Came::Outcomes(Vec::new());
+        serde_json::to_writer(&mut stdout, &Answer { number: 1, came }).unwrap();
         stdout.write_all(b"\n").unwrap();
         let e = sidecar.probe(vec![request(1)]).unwrap_err();
         assert_eq!(e.to_string(), "the sidecar answered 0 of 1 probes");

@@ -1,7 +1,7 @@
 //! The sidecar: the second container of every pod, which sends probes and tells what came of them.
 //!
-//! Blocking system calls and plain threads, no runtime. It decides nothing, keeps nothing between two requests, and
-//! ends when its standard input does.
+//! Blocking system calls and plain threads, no runtime. It decides nothing, keeps nothing between two requests but
+//! the server of a load, and ends when its standard input does.
 
 use std::collections::VecDeque;
 use std::io::{self, BufRead, Read, Write};
@@ -21,7 +21,8 @@ use nix::sys::socket::{
     sockopt::{ReuseAddr, SocketError},
 };
 
-use super::{APART, Answers, Batch, ProbeOutcome, ProbeRequest, Protocol, Word};
+use super::load::Server;
+use super::{APART, Answer as Line, Came, Order, ProbeOutcome, ProbeRequest, Protocol, Task, Word};
 use crate::kubia::{NONCE_HEADER, REMOTE_HEADER};
 use crate::packet::{MARK, Nonce};
 
@@ -34,10 +35,14 @@ const LONGEST_ANSWER: u64 = 64 * 1024;
 
 /// Serves requests, one JSON line each, until `requests` ends.
 pub fn serve(requests: impl Read, mut answers: impl Write) -> io::Result<()> {
+    let mut server = Server::default();
     for line in io::BufReader::new(requests).lines() {
-        let batch: Batch = serde_json::from_str(&line?)?;
-        let outcomes = send_all(batch.probes);
-        let mut line = serde_json::to_vec(&Answers { number: batch.number, outcomes })?;
+        let order: Order = serde_json::from_str(&line?)?;
+        let came = match order.task {
+            Task::Probes(probes) => Came::Outcomes(send_all(probes)),
+            Task::Load(order) => Came::Load(server.follow(&order)),
+        };
+        let mut line = serde_json::to_vec(&Line { number: order.number, came })?;
         line.push(b'\n');
         answers.write_all(&line)?;
         answers.flush()?;
@@ -145,7 +150,7 @@ fn left(deadline: Instant) -> io::Result<Duration> {
     }
 }
 
-fn wait(fd: &impl AsFd, flags: PollFlags, deadline: Instant) -> io::Result<()> {
+pub(super) fn wait(fd: &impl AsFd, flags: PollFlags, deadline: Instant) -> io::Result<()> {
     loop {
         let timeout = PollTimeout::try_from(left(deadline)?).unwrap_or(PollTimeout::MAX);
         match poll(&mut [PollFd::new(fd.as_fd(), flags)], timeout) {
@@ -207,7 +212,7 @@ fn bind_from(fd: &OwnedFd, target: SocketAddr, first: u16) -> io::Result<()> {
 }
 
 /// The address of no interface, of the target's family.
-fn unspecified(target: SocketAddr) -> IpAddr {
+pub(super) fn unspecified(target: SocketAddr) -> IpAddr {
     if target.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() }
 }
 

@@ -172,7 +172,22 @@ pub fn run(cluster: &Cluster, options: &TraceOptions) -> Result<Trace> {
 /// Sends the probe and follows it. An error is a [`Failure`] of wrong usage for a name that the lab does not have;
 /// else something that stopped the capture or the sidecar.
 pub fn follow(cluster: &Cluster, options: &TraceOptions, keep_frames: bool) -> Result<Followed> {
-    let containers = sender(cluster, &options.source)?;
+    let sidecar = &sender(cluster, &options.source)?.sidecar;
+    follow_by(cluster, options, keep_frames, TIMEOUT_MS, |request| {
+        // A panic of another thread leaves the sidecar's pipes as usable as before: answers are numbered.
+        let mut sidecar = sidecar.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        Ok(sidecar.probe(vec![request])?.remove(0))
+    })
+}
+
+/// As [`follow`], with the probe sent by `send`, which waits so many milliseconds for its answer.
+pub(crate) fn follow_by(
+    cluster: &Cluster,
+    options: &TraceOptions,
+    keep_frames: bool,
+    timeout_ms: u64,
+    send: impl FnOnce(ProbeRequest) -> Result<ProbeOutcome>,
+) -> Result<Followed> {
     let address = SocketAddr::new(address_of(cluster, &options.target)?, options.port);
     let nonces = NonceMaker::new()?;
     let wanted = move |packet: &Packet| nonces.is_ours(packet) || is_arp(packet) || is_icmp_error(packet);
@@ -182,7 +197,7 @@ pub fn follow(cluster: &Cluster, options: &TraceOptions, keep_frames: bool) -> R
         nonce: nonces.nonce(0),
         protocol: options.protocol,
         target: address,
-        timeout_ms: TIMEOUT_MS,
+        timeout_ms,
         padding: 0,
         source_port: None,
     };
@@ -201,13 +216,11 @@ pub fn follow(cluster: &Cluster, options: &TraceOptions, keep_frames: bool) -> R
     };
     // A machine or a user without it goes without the kernel's own words.
     let mut drops_heard = Drops::open().ok();
-    // A panic of another thread leaves the sidecar's pipes as usable as before: answers are numbered.
-    let sent =
-        containers.sidecar.lock().unwrap_or_else(std::sync::PoisonError::into_inner).probe(vec![request]);
+    let sent = send(request);
     let recording = capture.stop()?;
     let dropped = Dropped(drops_heard.as_mut().and_then(|heard| heard.read().ok()).unwrap_or_default());
     let watching = watch.map(Watch::finish).transpose()?.unwrap_or_default();
-    let outcome = sent?.remove(0);
+    let outcome = sent?;
 
     let flows = Flows::of(&recording.sightings);
     let flow = flows.get(outcome.nonce, &options.source, outcome.local.map(|a| a.port()), address);

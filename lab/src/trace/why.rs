@@ -13,6 +13,7 @@ use kernel::{Rtnl, link};
 use crate::cluster::Cluster;
 use crate::encap::Outer;
 use crate::sighting::{Direction, Flow, Sighting};
+use crate::step::{TO_NODE, TO_SWITCH};
 
 /// `RTN_LOCAL`: the address is this host's.
 const KIND_LOCAL: u8 = 2;
@@ -59,6 +60,9 @@ impl Tables {
             return self.packed(s, outer, walk.get(i + 1).copied());
         }
         let next = walk.get(i + 1).filter(|next| next.at.space == s.at.space);
+        if let Some(words) = held(s, next) {
+            return words.into();
+        }
         match (s.direction, &s.at.port_of) {
             (Direction::Out, Some(bridge)) => format!("bridge {bridge}"),
             (Direction::Out, None) => self.route(s),
@@ -150,6 +154,19 @@ impl Table {
     }
 }
 
+/// What happens at the ends of a wire that is held ([`crate::step`]); the kernel has no table for it.
+fn held(s: &Sighting, next: Option<&&Sighting>) -> Option<&'static str> {
+    let is_end = |s: &Sighting| [TO_NODE, TO_SWITCH].contains(&s.at.interface.as_str());
+    match s.direction {
+        Direction::Out if is_end(s) => Some("waits until it is let go by"),
+        Direction::In if s.at.interface == TO_NODE => Some("let go by, to the node"),
+        Direction::In if !is_end(s) && next.is_some_and(|next| next.at.interface == TO_NODE) => {
+            Some("the held wire")
+        }
+        Direction::In | Direction::Out => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -225,6 +242,21 @@ mod tests {
         assert_eq!(tables.why(&[&back, &at("node1/vx0 in")], 0), text);
         let text = "in VXLAN 1 192.0.2.12 > 10.244.1.1:8472: its own address: nobody unpacks it";
         assert_eq!(tables.why(&[&back], 0), text);
+    }
+
+    #[test]
+    fn a_wire_that_is_held_is_told_at_each_of_its_ends() {
+        let tables = node1();
+        let at = |place: &str| seen(place, 1, "10.244.1.2:40000", "10.244.2.2:8080", 63, "");
+        let (port, near, far) =
+            (at("fabric/node1 in"), at("fabric/step-node out"), at("fabric/step-switch in"));
+        assert_eq!(tables.why(&[&port, &near], 0), "the held wire");
+        assert_eq!(tables.why(&[&near, &far], 0), "waits until it is let go by");
+        assert_eq!(
+            tables.why(&[&at("fabric/step-node in"), &at("fabric/node1 out")], 0),
+            "let go by, to the node"
+        );
+        assert_ne!(tables.why(&[&port, &at("fabric/lan0 in")], 0), "the held wire");
     }
 
     #[test]

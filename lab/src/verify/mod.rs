@@ -37,7 +37,7 @@ use crate::verdict::{Report, Sharing};
 pub use again::{Difference, again};
 use judging::{Holdings, Seen};
 pub use plan::{Aim, Claim, PLAN_SCHEMA, Plan, PlannedCheck, Probe, Source};
-use prober::Prober;
+pub(crate) use prober::Prober;
 pub(crate) use probing::NonceMaker;
 pub use sample::Sample;
 use scene::{Scene, Wanted};
@@ -151,7 +151,7 @@ pub fn prove(
     let nodes = nodes_named(cluster, &options.nodes)?;
     let began = Instant::now();
     let probers = match checks.iter().any(Check::is_of_services) {
-        true => cluster.nodes.iter().map(Prober::start).collect::<Result<_>>()?,
+        true => cluster.nodes.iter().map(|node| Prober::start(&node.space)).collect::<Result<_>>()?,
         false => Vec::new(),
     };
     let is_chosen = |check: &Check| checks.iter().any(|chosen| chosen.name == check.name);

@@ -1,5 +1,5 @@
-//! Probes from nodes. A node runs no containers, so while services are verified a thread in its namespace does what a
-//! pod's sidecar does.
+//! Probes without a container: from nodes, which run none, while services are verified, and such as may take as long as a
+//! person does. A thread in the namespace does what a pod's sidecar does.
 
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
@@ -8,18 +8,18 @@ use std::sync::Mutex;
 use anyhow::{Context, Result};
 use kernel::Netns;
 
-use crate::cluster::Node;
+use crate::cluster::Space;
 use crate::probe::{Sidecar, serve_sidecar};
 
-/// A prober in a node's namespace. Its thread ends when it is dropped.
+/// A prober in a namespace. Its thread ends when it is dropped.
 #[derive(Debug)]
-pub(super) struct Prober {
-    pub(super) sidecar: Mutex<Sidecar>,
+pub(crate) struct Prober {
+    pub(crate) sidecar: Mutex<Sidecar>,
 }
 
 impl Prober {
-    pub(super) fn start(node: &Node) -> Result<Prober> {
-        let netns = Netns::from(node.space.netns.as_fd().try_clone_to_owned()?);
+    pub(crate) fn start(space: &Space) -> Result<Prober> {
+        let netns = Netns::from(space.netns.as_fd().try_clone_to_owned()?);
         let (requests, ask) = std::io::pipe()?;
         let (answers, answer) = std::io::pipe()?;
         std::thread::Builder::new()
@@ -29,7 +29,7 @@ impl Prober {
                 // Whoever asks is told by the closed pipe.
                 let _ = netns.run(|| serve_sidecar(files.0, files.1));
             })
-            .with_context(|| format!("prober of {}", node.space.name))?;
+            .with_context(|| format!("prober of {}", space.name))?;
         let sidecar = Sidecar::new(OwnedFd::from(ask), OwnedFd::from(answers));
         Ok(Prober { sidecar: Mutex::new(sidecar) })
     }

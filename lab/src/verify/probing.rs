@@ -6,6 +6,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
@@ -14,9 +15,10 @@ use anyhow::{Context, Result};
 
 use super::{End, Task};
 use crate::capture::{Capture, Options, Recording};
-use crate::cluster::{Cluster, Role};
+use crate::cluster::{Cluster, Pod, Role};
 use crate::encap::Seal;
 use crate::kubia::{self, Visit};
+use crate::look;
 use crate::packet::{Nonce, Packet};
 use crate::probe::{ProbeOutcome, ProbeRequest, Protocol, port_apart};
 use crate::trace::is_icmp_error;
@@ -25,6 +27,12 @@ use crate::trace::is_icmp_error;
 pub(super) const TIMEOUT_MS: u64 = 1000;
 /// Sidecars at work at once, for each processor.
 const PER_PROCESSOR: usize = 2;
+/// Neighbours that probes may leave behind: all namespaces of a machine share 1024 that come and go
+/// (net.ipv4.neigh.default.gc_thresh3), the kernel keeps each for five seconds at least (neigh_forced_gc,
+/// net/core/neighbour.c), and who finds no room is told of a full buffer or hears nothing.
+const ROOM: usize = 384;
+/// Probes of a client after which there must be room again where that is scarce.
+const ROUND: usize = 48;
 
 /// What came of the probes.
 pub(super) struct Probed {
@@ -79,7 +87,7 @@ pub(super) fn run(cluster: &Cluster, tasks: &[Task<'_>], keep_frames: bool) -> R
     // Who judges from the file alone has to see the refusals too.
     let wanted = move |packet: &Packet| nonces.is_ours(packet) || keep_frames && is_refusal(packet);
     let capture = Capture::start_with(spaces, options, wanted)?;
-    let outcomes = send(tasks, nonces);
+    let outcomes = send(cluster, tasks, nonces, &capture);
     let recording = capture.stop()?;
     Ok(Probed { nonces, outcomes, recording, visits: logs.read()? })
 }
@@ -90,26 +98,40 @@ struct Round<'c> {
     tasks: Vec<usize>,
 }
 
-fn rounds<'c>(tasks: &[Task<'c>]) -> Vec<Round<'c>> {
+/// The tasks by client, at most so many in one round.
+fn rounds<'c>(tasks: &[Task<'c>], most: usize) -> Vec<Round<'c>> {
     let mut rounds: Vec<Round<'c>> = Vec::new();
     let mut index = HashMap::new();
     for (i, task) in tasks.iter().enumerate().filter(|(_, t)| t.aim.target().is_some()) {
-        let at = *index.entry(task.client.name).or_insert_with(|| {
+        let open = index.get(task.client.name).copied().filter(|&at: &usize| rounds[at].tasks.len() < most);
+        let at = open.unwrap_or_else(|| {
             rounds.push(Round { client: task.client, tasks: Vec::new() });
             rounds.len() - 1
         });
+        index.insert(task.client.name, at);
         rounds[at].tasks.push(i);
     }
     rounds
 }
 
-fn send(tasks: &[Task<'_>], nonces: NonceMaker) -> Vec<Result<ProbeOutcome, String>> {
+fn send(
+    cluster: &Cluster,
+    tasks: &[Task<'_>],
+    nonces: NonceMaker,
+    capture: &Capture,
+) -> Vec<Result<ProbeOutcome, String>> {
     let outcomes = Mutex::new(vec![Err("nothing was sent".to_owned()); tasks.len()]);
-    let queue = Mutex::new(rounds(tasks).into_iter());
+    let is_crowded = neighbours(cluster, tasks) > ROOM;
+    let most = if is_crowded { ROUND } else { usize::MAX };
+    let queue = Mutex::new(rounds(tasks, most).into_iter());
     let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
     let work = || {
         while let Some(round) = next() {
+            capture.catch_up();
             let sent = one_round(&round, tasks, nonces);
+            if is_crowded {
+                make_room(cluster, &round, tasks);
+            }
             let mut all = outcomes.lock().unwrap_or_else(PoisonError::into_inner);
             for (n, &task) in round.tasks.iter().enumerate() {
                 all[task] = match &sent {
@@ -143,6 +165,38 @@ fn one_round(round: &Round<'_>, tasks: &[Task<'_>], nonces: NonceMaker) -> Resul
     // A panic while another batch was under way leaves the sidecar's pipes as usable as before: answers are numbered.
     let mut sidecar = round.client.sidecar.lock().unwrap_or_else(PoisonError::into_inner);
     sidecar.probe(requests)
+}
+
+/// How many neighbours pods learn of each other by all probes: one at each end, which the way back needs no more of.
+fn neighbours(cluster: &Cluster, tasks: &[Task<'_>]) -> usize {
+    let node_of: HashMap<&str, usize> =
+        cluster.pods.iter().map(|pod| (pod.space.name.as_str(), pod.node)).collect();
+    let mut pairs = HashSet::new();
+    for task in tasks {
+        let client = task.client.name;
+        for server in task.servers.iter().map(|server| server.name) {
+            if client != server && node_of.contains_key(client) && node_of.get(client) == node_of.get(server)
+            {
+                pairs.insert((client.min(server), client.max(server)));
+            }
+        }
+    }
+    2 * pairs.len()
+}
+
+/// Forgets the neighbours that a round has learned, so that the next ones have room ([`ROOM`]).
+fn make_room(cluster: &Cluster, round: &Round<'_>, tasks: &[Task<'_>]) {
+    let Some(client) = cluster.pod(round.client.name) else { return };
+    let servers = round.tasks.iter().flat_map(|&task| &tasks[task].servers);
+    let names: HashSet<&str> = servers.map(|server| server.name).collect();
+    let is_sibling = |pod: &&Pod| pod.node == client.node && names.contains(pod.space.name.as_str());
+    let siblings: Vec<&Pod> = cluster.pods.iter().filter(is_sibling).collect();
+    let addresses: Vec<IpAddr> = siblings.iter().flat_map(|pod| pod.addresses.clone()).collect();
+    // What stays is forgotten by the kernel, later.
+    let _ = look::forget_known(&client.space, &addresses);
+    for pod in siblings {
+        let _ = look::forget_known(&pod.space, &client.addresses);
+    }
 }
 
 /// The logs of the servers, from where they end now.

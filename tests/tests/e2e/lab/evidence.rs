@@ -192,6 +192,36 @@ fn a_trace_with_hooks_tells_the_rules_of_a_service_and_leaves_none_of_its_own() 
     Ok(())
 }
 
+/// Probes that are traced with hooks, half of them through a service, half through a node's own rule.
+const TRACED: usize = 200;
+
+#[test]
+fn rules_are_told_of_99_probes_in_100() -> Result<()> {
+    let lab = Lab::up("hooked", &SMALL)?;
+    lab.k("run web --image=kubia --port=8080 --generator=run/v1")?;
+    lab.k("expose rc web")?;
+    let guard = "add table ip guard; add chain ip guard passing { type filter hook forward priority 0; }; \
+                 add rule ip guard passing ip daddr 10.244.2.2 counter accept";
+    lab.exec("node1", &["nft", guard])?;
+    let mut told = 0;
+    for number in 0..TRACED {
+        let (target, table) = if number % 2 == 0 { ("10.96.0.11", "podlab") } else { ("kubia-3", "guard") };
+        let args = ["trace", "--name", &lab.name, "kubia-1", target, "--hooks", "-o", "json"];
+        let output = command(&args)?.stdin(Stdio::null()).output()?;
+        let trace: Value = serde_json::from_slice(&output.stdout).with_context(|| text(&output))?;
+        let hops = trace["walks"][0]["hops"].as_array().context("no hops")?;
+        let mut steps = hops.iter().flat_map(|hop| hop["hooks"].as_array().into_iter().flatten());
+        // What a policy does has no handle.
+        let is_it = |step: &Value| {
+            let is_own = step["table"].as_str().is_some_and(|name| name.ends_with(table));
+            is_own && step["handle"].is_u64() && step["verdict"] == "accept"
+        };
+        told += usize::from(steps.any(is_it));
+    }
+    ensure!(told * 100 >= TRACED * 99, "the rule was told of {told} probes of {TRACED}");
+    Ok(())
+}
+
 /// A lab's evidence, in a directory of its own.
 struct Evidence {
     dir: tempfile::TempDir,

@@ -1,6 +1,7 @@
 //! Completions and manual pages, read by the programs that they are for: bash on a terminal, man(1).
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
@@ -69,6 +70,44 @@ fn the_other_shells_get_scripts_of_their_own_kind() -> Result<()> {
     Ok(())
 }
 
+/// What man(1) shows of a page; a warning is an error.
+fn shown(path: &Path) -> Result<String> {
+    let shown = Command::new("man")
+        .args(["--warnings", "-E", "UTF-8", "-l"])
+        .arg(path)
+        .env("MANWIDTH", "100")
+        .stdin(Stdio::null())
+        .output()
+        .context("start man")?;
+    ensure!(shown.status.success() && shown.stderr.is_empty(), "{}: {}", path.display(), text(&shown));
+    // Lines are filled with blanks, from the left and from the right in turn.
+    let page = String::from_utf8_lossy(&shown.stdout);
+    Ok(page.split_whitespace().collect::<Vec<_>>().join(" "))
+}
+
+#[test]
+fn the_manual_page_of_podnet_has_every_command_and_plugin() -> Result<()> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/man/podnet.8");
+    ensure!(shown(&path)?.contains("SYNOPSIS"), "{}", path.display());
+    let page = std::fs::read_to_string(&path)?.replace("\\-", "-");
+    let help = Command::new(plugins::podnet()?).arg("help").output()?;
+    let help = String::from_utf8_lossy(&help.stdout).into_owned();
+    let version = help.split_once(':').context("no version")?.0;
+    ensure!(page.contains(&format!("\"{version}\"")), "the page is not of {version}");
+    let names: Vec<&str> = help
+        .lines()
+        .filter(|line| line.starts_with("  ") && !line.starts_with("   "))
+        .filter_map(|line| line.split_whitespace().next())
+        .collect();
+    ensure!(names.len() > 20, "{names:?}");
+    let words: BTreeSet<&str> = page.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-')).collect();
+    for name in names {
+        // After a change of font the name has that font's letter before it.
+        ensure!(words.contains(name) || page.contains(&format!("\\fB{name}")), "no {name} in the page");
+    }
+    Ok(())
+}
+
 #[test]
 fn every_verb_has_a_manual_page_that_man_reads_without_a_warning() -> Result<()> {
     let dir = tempfile::tempdir()?;
@@ -90,17 +129,7 @@ fn every_verb_has_a_manual_page_that_man_reads_without_a_warning() -> Result<()>
     let mut pages = 0;
     for entry in std::fs::read_dir(dir.path())? {
         let path = entry?.path();
-        let shown = Command::new("man")
-            .args(["--warnings", "-E", "UTF-8", "-l"])
-            .arg(&path)
-            .env("MANWIDTH", "100")
-            .stdin(Stdio::null())
-            .output()
-            .context("start man")?;
-        // Lines are filled with blanks, from the left and from the right in turn.
-        let page = String::from_utf8_lossy(&shown.stdout);
-        let page = page.split_whitespace().collect::<Vec<_>>().join(" ");
-        ensure!(shown.status.success() && shown.stderr.is_empty(), "{}: {}", path.display(), text(&shown));
+        let page = shown(&path)?;
         ensure!(page.contains("SYNOPSIS") && page.contains("podlab"), "{}: {page}", path.display());
         if path.ends_with("podlab-up.1") {
             ensure!(

@@ -1,6 +1,7 @@
 //! The lab as a person uses it: the program `podlab`, from outside. Each test has labs of its own name and takes them
 //! down, also when it fails.
 
+mod bench;
 mod cleanliness;
 mod command_line;
 mod contract;
@@ -18,6 +19,7 @@ mod run;
 mod scale;
 mod serve;
 mod services;
+mod step;
 mod topology;
 mod verdicts;
 mod vxlan;
@@ -25,6 +27,7 @@ mod walks;
 
 use std::ffi::OsStr;
 use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use podnet_tests::plugins;
@@ -98,6 +101,16 @@ fn command(args: &[impl AsRef<OsStr>]) -> Result<Command> {
     }
     command.args(args);
     Ok(command)
+}
+
+/// Waits, a minute at most, until something is so.
+fn eventually(what: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !is_so()? {
+        ensure!(Instant::now() < deadline, "not within a minute: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
 }
 
 /// What a program said, for errors.
