@@ -43,6 +43,7 @@ pub mod schemas;
 pub mod services;
 pub mod sighting;
 pub mod sockets;
+pub mod stack;
 pub mod suites;
 pub mod supervisor;
 pub mod tap;

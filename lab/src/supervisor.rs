@@ -235,23 +235,23 @@ fn handle(
             report.notes.extend(breaking::note(lab));
             document(&report)
         }
-        Request::Why { source, target, port } => {
+        Request::Why { source, target, port, family } => {
             let _probing = lab.probing.lock().unwrap_or_else(PoisonError::into_inner);
-            document(&why::run(&lab.cluster(), &why::WhyOptions { source, target, port })?)
+            document(&why::run(&lab.cluster(), &why::WhyOptions { source, target, port, family })?)
         }
-        Request::Break { fault, targets } => {
+        Request::Break { fault, targets, family } => {
             let _probing = lab.probing.lock().unwrap_or_else(PoisonError::into_inner);
-            breaking::inject(lab, &fault, &targets)
+            breaking::inject(lab, &fault, &targets, family)
         }
         Request::Heal { which } => {
             let _probing = lab.probing.lock().unwrap_or_else(PoisonError::into_inner);
             breaking::heal(lab, which.as_deref())
         }
         Request::Active => Ok(breaking::active(lab)),
-        Request::Trace { source, target, port, protocol, hooks, keep } => {
+        Request::Trace { source, target, port, protocol, family, hooks, keep } => {
             let _probing = lab.probing.lock().unwrap_or_else(PoisonError::into_inner);
             let options = trace::TraceOptions::parse(&source, &target, port, &protocol)?;
-            let options = trace::TraceOptions { hooks, ..options };
+            let options = trace::TraceOptions { hooks, family, ..options };
             let cluster = lab.cluster();
             let followed = trace::follow(&cluster, &options, keep != Keep::Nothing)?;
             if keep != Keep::Nothing {
@@ -321,7 +321,7 @@ fn summary(lab: &Lab) -> Value {
         "nodes": cluster.nodes.len(),
         "pods": cluster.pods.len(),
         "podCIDR": cluster.ranges.pods.to_string(),
-        "serviceCIDR": cluster.ranges.services.to_string(),
+        "serviceCIDR": cluster.ranges.of_services(),
         "state": if troubles.is_empty() { "up" } else { "degraded" },
         "troubles": troubles,
         "faults": breaking::count(lab),

@@ -170,6 +170,7 @@ pub(super) fn trace(args: &TraceArgs, style: Style) -> Result<u8, Failure> {
         target: target.to_owned(),
         port,
         protocol: args.proto.clone(),
+        family: args.ip_family,
         hooks: args.hooks,
         keep: keep(args.write.as_deref()),
     };
@@ -187,7 +188,8 @@ pub(super) fn trace(args: &TraceArgs, style: Style) -> Result<u8, Failure> {
 }
 
 pub(super) fn why(args: WhyArgs, style: Style) -> Result<u8, Failure> {
-    let request = Request::Why { source: args.source, target: args.target, port: args.port };
+    let request =
+        Request::Why { source: args.source, target: args.target, port: args.port, family: args.ip_family };
     let document = Client::connect(&args.lab.name)?.ask(&request, &mut |_, _| {})?;
     let why: Why = decode(&document)?;
     match style.format {

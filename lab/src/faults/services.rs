@@ -157,7 +157,8 @@ fn chains<'r>(rules: &'r mut Ruleset, service: &Service, kind: &str) -> impl Ite
 
 /// An address of a node's pods that no pod has.
 fn unused(cluster: &Cluster, node: &Node) -> Result<Ipv4Addr> {
-    let (first, size) = (u32::from(node.pod_cidr.network()), node.pod_cidr.size());
+    let (_, pods) = node.v4().context("no IPv4")?;
+    let (first, size) = (u32::from(pods.network()), pods.size());
     let taken = |address: Ipv4Addr| cluster.pods.iter().any(|pod| pod.addresses.contains(&address.into()));
     let mut free = (2..size - 1).rev().map(|number| Ipv4Addr::from(first + number));
     free.find(|address| !taken(*address)).context("every address is a pod's")
@@ -207,7 +208,7 @@ fn forget_connections(cluster: &Cluster, name: &str) -> Result<()> {
     let Some(service) = cluster.objects.service(name) else { return Ok(()) };
     let Some(port) = service.port else { return Ok(()) };
     for node in &cluster.nodes {
-        let fronts = [(service.cluster_ip, Some(port.port)), (Some(node.address), port.node_port)];
+        let fronts = [(service.cluster_ip, Some(port.port)), (node.v4().map(|(own, _)| own), port.node_port)];
         let mut nfnl = Nfnl::open_in(&node.space.netns)?;
         for (address, port_asked) in fronts {
             let (Some(address), Some(number)) = (address, port_asked) else { continue };

@@ -7,6 +7,7 @@ mod contract;
 mod document;
 mod evidence;
 mod faults;
+mod ipv6;
 mod kubectl;
 mod manual;
 mod modes;
