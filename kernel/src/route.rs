@@ -236,13 +236,18 @@ pub struct Packet {
 
 /// What the kernel would do with a packet now: the entry of a table that rules and routes lead to (RTM_F_FIB_MATCH, so from
 /// 4.13 on). The error is the kernel's own for such a packet: ENETUNREACH without a route, EHOSTUNREACH where it does not
-/// forward, EXDEV (EINVAL from 6.14 on) where the source is expected elsewhere (`rp_filter`).
+/// forward, EXDEV (EINVAL from 6.14 on) where the source is expected elsewhere (`rp_filter`). Of IPv6 it is about routes and rules alone:
+/// whether this host forwards is not looked at.
 pub fn decide(rtnl: &mut Rtnl, packet: &Packet) -> Result<Route> {
     let bits = |ip: IpAddr| if ip.is_ipv4() { 32 } else { 128 };
     let mut query = RouteMessage::default();
     query.header.address_family = Family::of(packet.destination).number();
     query.header.destination_prefix_length = bits(packet.destination);
-    query.header.flags = RouteFlags::FibMatch | RouteFlags::LookupTable;
+    // IPv6 always tells the table, and refuses to be asked for it.
+    query.header.flags = match packet.destination {
+        IpAddr::V4(_) => RouteFlags::FibMatch | RouteFlags::LookupTable,
+        IpAddr::V6(_) => RouteFlags::FibMatch,
+    };
     query.attributes.push(RouteAttribute::Destination(packet.destination.into()));
     if let Some(source) = packet.source {
         query.header.source_prefix_length = bits(source);

@@ -24,11 +24,12 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
-use ipnetwork::Ipv4Network;
+use ipnetwork::{IpNetwork, Ipv4Network};
 
 use crate::exit::{self, Failure};
 use crate::modes::{self, Selected};
 use crate::output::{Color, Format, Output, Tests};
+use crate::stack::{Each, IpFamily, OneFamily};
 use crate::{agent, capsule, kubectl, lessons, runner, supervisor};
 
 pub(crate) use enter::{Surroundings, enter_user_namespace, spawn_in};
@@ -156,9 +157,13 @@ struct UpArgs {
     // The modes are listed by themselves.
     #[arg(long, env = "PODLAB_UP_MODE", value_name = "MODE[:OPTION]", help = modes::help())]
     mode: Option<Selected>,
-    /// The addresses of all pods, a network with room for a PodCIDR of each node [default: 10.244.0.0/16].
-    #[arg(long, value_name = "CIDR", env = "PODLAB_UP_POD_CIDR")]
-    pod_cidr: Option<Ipv4Network>,
+    /// Which IP versions nodes, pods and the world outside have [default: ipv4, or those of --pod-cidr].
+    #[arg(long, value_name = "FAMILY", env = "PODLAB_UP_IP_FAMILY")]
+    ip_family: Option<IpFamily>,
+    /// The addresses of all pods, a network with room for a PodCIDR of each node; with a comma between, one of each IP
+    /// version [default: 10.244.0.0/16, fd00:10:244::/56].
+    #[arg(long, value_name = "CIDR[,CIDR]", env = "PODLAB_UP_POD_CIDR")]
+    pod_cidr: Option<Each<IpNetwork>>,
     /// The addresses of services [default: 10.96.0.0/16].
     #[arg(long, value_name = "CIDR", env = "PODLAB_UP_SERVICE_CIDR")]
     service_cidr: Option<Ipv4Network>,
@@ -254,6 +259,9 @@ struct TraceArgs {
     /// tcp, udp or icmp.
     #[arg(long, default_value = "tcp", env = "PODLAB_TRACE_PROTO")]
     proto: String,
+    /// The IP version, where names do not tell it [default: the lab's first].
+    #[arg(long, value_name = "FAMILY", env = "PODLAB_TRACE_IP_FAMILY")]
+    ip_family: Option<OneFamily>,
     /// Tell what nf_tables did with the packets between the interfaces: hook, chain, rule, verdict.
     #[arg(long, env = "PODLAB_TRACE_HOOKS")]
     hooks: bool,
@@ -320,6 +328,9 @@ struct WhyArgs {
     /// The port; a service has its own.
     #[arg(long, default_value_t = crate::kubia::PORT, env = "PODLAB_WHY_PORT")]
     port: u16,
+    /// The IP version, where names do not tell it [default: the lab's first].
+    #[arg(long, value_name = "FAMILY", env = "PODLAB_WHY_IP_FAMILY")]
+    ip_family: Option<OneFamily>,
 }
 
 #[derive(Debug, Args)]
@@ -339,6 +350,9 @@ struct BreakArgs {
     fault: String,
     /// A node, two nodes, a pod, two pods or a service, as the fault needs [default: the first of their kind].
     targets: Vec<String>,
+    /// The IP version that is broken, of a fault that breaks one [default: the lab's first].
+    #[arg(long, value_name = "FAMILY", env = "PODLAB_BREAK_IP_FAMILY")]
+    ip_family: Option<OneFamily>,
 }
 
 #[derive(Debug, Args)]
@@ -428,6 +442,9 @@ struct ExportArgs {
     /// tcp, udp or icmp.
     #[arg(long, default_value = "tcp", env = "PODLAB_EXPORT_PROTO")]
     proto: String,
+    /// The IP version, where names do not tell it [default: the lab's first].
+    #[arg(long, value_name = "FAMILY", env = "PODLAB_EXPORT_IP_FAMILY")]
+    ip_family: Option<OneFamily>,
     /// Tell what nf_tables did with the packets between the interfaces: hook, chain, rule, verdict.
     #[arg(long, env = "PODLAB_EXPORT_HOOKS")]
     hooks: bool,

@@ -9,13 +9,14 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::SystemTime;
 
-use ipnetwork::Ipv4Network;
-use kernel::Netns;
+use ipnetwork::{IpNetwork, Ipv4Network};
+use kernel::{Family, Netns};
 
 use crate::labels::Labels;
 use crate::modes::Selected;
 use crate::objects::Objects;
 use crate::probe::Sidecar;
+use crate::stack::Each;
 use crate::topology::Ranges;
 
 /// What a namespace stands for.
@@ -68,10 +69,20 @@ pub struct Node {
     pub space: Space,
     /// Its rack, an index into [`Cluster::racks`]; 0 where there is one rack only.
     pub rack: usize,
-    /// Its address on its rack's link.
-    pub address: Ipv4Addr,
-    /// The prefix that its pods get addresses from.
-    pub pod_cidr: Ipv4Network,
+    /// Its addresses on its rack's link, one for each IP version of the lab.
+    pub address: Each<IpAddr>,
+    /// The prefixes that its pods get addresses from.
+    pub pod_cidr: Each<IpNetwork>,
+}
+
+impl Node {
+    /// Its IPv4 address and PodCIDR, where the lab has IPv4.
+    pub fn v4(&self) -> Option<(Ipv4Addr, Ipv4Network)> {
+        self.address.iter().zip(self.pod_cidr.iter()).find_map(|both| match both {
+            (IpAddr::V4(address), IpNetwork::V4(pods)) => Some((address, pods)),
+            _ => None,
+        })
+    }
 }
 
 /// The two processes of a pod, which share its network namespace.
@@ -141,8 +152,8 @@ impl Default for PodMeta {
 pub struct Outside {
     /// Its namespace.
     pub space: Space,
-    /// Its address.
-    pub address: Ipv4Addr,
+    /// Its addresses.
+    pub address: Each<IpAddr>,
     /// Its processes: the same two as a pod's.
     pub containers: Containers,
 }
@@ -183,6 +194,11 @@ impl Cluster {
     /// The namespace of that name.
     pub fn space(&self, name: &str) -> Option<&Space> {
         self.spaces().find(|space| space.name == name)
+    }
+
+    /// The IP versions of the lab, the one that counts where one has to do first.
+    pub fn families(&self) -> impl Iterator<Item = Family> + use<> {
+        self.ranges.pods.families()
     }
 
     /// The pod of that name.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use kernel::link::{self, Change};
-use kernel::{Netns, Rtnl, sysctl};
+use kernel::{Family, Netns, Rtnl, sysctl};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::unistd::sethostname;
@@ -19,7 +19,7 @@ use crate::agent::Agent;
 use crate::cluster::{Cluster, Node, Outside, Pod, Role, Space};
 use crate::modes::Ground;
 use crate::objects::Objects;
-use crate::topology::{OUTSIDE, Topology, host};
+use crate::topology::{Topology, host};
 use crate::{capture, fabric, plugins};
 
 /// The interface of every pod.
@@ -38,12 +38,13 @@ pub fn construct(topology: &Topology, progress: Progress<'_>) -> Result<(Cluster
     topology.mode.require()?;
     capture::keep_stamping()?;
     let start = Instant::now();
-    let fabric = space("fabric", Role::Fabric)?;
-    let outside = space("outside", Role::Outside)?;
+    let has_v6 = topology.ranges.pods.of(Family::V6).is_some();
+    let fabric = space("fabric", Role::Fabric, has_v6)?;
+    let outside = space("outside", Role::Outside, has_v6)?;
     let nodes: Vec<Node> = (0..topology.nodes as usize)
         .map(|index| {
             Ok(Node {
-                space: space(&Topology::node_name(index), Role::Node)?,
+                space: space(&Topology::node_name(index), Role::Node, has_v6)?,
                 rack: topology.rack(index),
                 address: topology.node_address(index),
                 pod_cidr: topology.pod_cidr(index),
@@ -51,7 +52,7 @@ pub fn construct(topology: &Topology, progress: Progress<'_>) -> Result<(Cluster
         })
         .collect::<Result<_>>()?;
     let racks: Vec<Space> = (0..if topology.racks > 1 { topology.racks as usize } else { 0 })
-        .map(|rack| space(&Topology::rack_name(rack), Role::Fabric))
+        .map(|rack| space(&Topology::rack_name(rack), Role::Fabric, has_v6))
         .collect::<Result<_>>()?;
     let ground = Ground { topology, fabric: &fabric, racks: &racks, nodes: &nodes };
     fabric::wire(&ground, &outside)?;
@@ -94,8 +95,8 @@ pub fn construct(topology: &Topology, progress: Progress<'_>) -> Result<(Cluster
         progress(&format!("mode {} has settled", topology.mode), start.elapsed());
     }
 
-    let outside =
-        Outside { address: host(OUTSIDE, 9), containers, space: Space { uts: Some(uts), ..outside } };
+    let address = topology.outside_net().map(|net| host(net, 9));
+    let outside = Outside { address, containers, space: Space { uts: Some(uts), ..outside } };
     let (name, mode, objects) = (topology.name.clone(), topology.mode, Objects::of(topology.seed));
     let ranges = topology.ranges;
     Ok((Cluster { name, mode, ranges, fabric, racks, outside, nodes, pods, objects }, agents))
@@ -107,10 +108,10 @@ pub(crate) fn count(number: usize, what: &str) -> String {
 }
 
 /// A new network and UTS namespace, named on /run/netns, with lo up.
-fn space(name: &str, role: Role) -> Result<Space> {
+fn space(name: &str, role: Role, has_v6: bool) -> Result<Space> {
     let netns = Netns::create().with_context(|| format!("namespace of {name}"))?;
     publish(name, &netns)?;
-    netns.run(|| silence(Path::new("/proc")))?.with_context(|| format!("sysctls of {name}"))?;
+    netns.run(|| silence(Path::new("/proc"), has_v6))?.with_context(|| format!("sysctls of {name}"))?;
     let mut rtnl = Rtnl::open_in(&netns)?;
     let lo = link::by_name(&mut rtnl, "lo")?;
     link::set(&mut rtnl, lo.index, &Change { up: Some(true), ..Change::default() })?;
@@ -123,15 +124,34 @@ fn space(name: &str, role: Role) -> Result<Space> {
     Ok(Space { name: name.to_owned(), netns, uts: Some(uts), role })
 }
 
-/// Without IPv6 of its own accord, so that idle wires are quiet: one write, as `all` sets `default` too
-/// (addrconf_disable_ipv6, net/ipv6/addrconf.c), and a path below /proc/sys costs more the more namespaces there are.
-/// `proc` is where proc(5) is mounted.
-pub(crate) fn silence(proc: &Path) -> kernel::Result<()> {
-    match sysctl::write_by(proc, "net/ipv6/conf/all/disable_ipv6", "1") {
+/// Nothing of its own accord, so that idle wires are quiet. Without IPv6 that is one write, as `all` sets `default` too
+/// (addrconf_disable_ipv6, net/ipv6/addrconf.c), and a path below /proc/sys costs more the more namespaces there are. With it,
+/// no router is asked for, no address is looked for before it is used, and listeners are reported at once and not over
+/// seconds. `proc` is where proc(5) is mounted.
+pub(crate) fn silence(proc: &Path, has_v6: bool) -> kernel::Result<()> {
+    let write = |name: &str, value: &str| sysctl::write_by(proc, &format!("net/ipv6/conf/{name}"), value);
+    if has_v6 {
+        for (name, value) in QUIET {
+            write(name, value)?;
+        }
+        return Ok(());
+    }
+    match write("all/disable_ipv6", "1") {
         Err(err) if err.is_not_found() => Ok(()),
         other => other,
     }
 }
+
+/// What links that come get (Documentation/networking/ip-sysctl.rst).
+const QUIET: [(&str, &str); 5] = [
+    ("default/accept_ra", "0"),
+    ("default/accept_dad", "0"),
+    // A plugin may turn it on again; then it asks nobody.
+    ("default/dad_transmits", "0"),
+    // As IPv4's are, addresses are there again when a link is.
+    ("default/keep_addr_on_down", "1"),
+    ("default/mldv2_unsolicited_report_interval", "1"),
+];
 
 /// Runs `work` on a thread of its own, which may change its namespaces for good.
 pub(crate) fn in_thread<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {

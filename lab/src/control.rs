@@ -20,6 +20,7 @@ use serde_json::Value;
 
 use crate::exit::{self, Failure};
 use crate::kubectl::Ask;
+use crate::stack::OneFamily;
 use crate::step;
 
 /// The namespaces that [`Request::Enter`] hands over, in this order.
@@ -67,6 +68,9 @@ pub enum Request {
         port: u16,
         /// `tcp`, `udp` or `icmp`.
         protocol: String,
+        /// The IP version; none is the lab's first.
+        #[serde(default)]
+        family: Option<OneFamily>,
         /// What nf_tables does is told too.
         #[serde(default)]
         hooks: bool,
@@ -90,6 +94,9 @@ pub enum Request {
         target: String,
         /// The port.
         port: u16,
+        /// The IP version; none is the lab's first.
+        #[serde(default)]
+        family: Option<OneFamily>,
     },
     /// Break something.
     Break {
@@ -97,6 +104,9 @@ pub enum Request {
         fault: String,
         /// What it is aimed at; empty means the default.
         targets: Vec<String>,
+        /// The IP version; none is the lab's first.
+        #[serde(default)]
+        family: Option<OneFamily>,
     },
     /// Undo faults.
     Heal {

@@ -14,9 +14,9 @@ use futures_util::StreamExt;
 use kernel::Rtnl;
 use kernel::route::{self, Family};
 use rtnetlink::packet_core::NetlinkPayload;
-use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage, State};
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
+use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::{MulticastGroup, new_multicast_connection};
 use serde::{Deserialize, Serialize};
 
@@ -64,14 +64,15 @@ impl Events {
     pub fn watch(nodes: &[Node]) -> Result<Self> {
         let events = Self { since: Instant::now(), known: Arc::default() };
         for node in nodes {
-            let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Route];
+            let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Route, MulticastGroup::Ipv6Route];
             // The socket belongs to the namespace it was made in, wherever it is read.
             let (connection, _handle, mut messages) = node
                 .space
                 .netns
                 .run(|| new_multicast_connection(&groups))?
                 .with_context(|| format!("subscribe to changes of {}", node.space.name))?;
-            let routes = route::list(&mut Rtnl::open_in(&node.space.netns)?, Family::V4)?;
+            let mut rtnl = Rtnl::open_in(&node.space.netns)?;
+            let routes = [route::list(&mut rtnl, Family::V4)?, route::list(&mut rtnl, Family::V6)?].concat();
             let there = routes.iter().filter_map(|route| Some((route.destination(), route.gateway?)));
             let there = there.map(|(to, via)| format!("{} {}", node.space.name, words(to, via)));
             events.known().routes.extend(there);
@@ -178,12 +179,15 @@ fn is_up(link: &LinkMessage) -> bool {
 /// `route 10.244.2.0/24 via 192.0.2.12`; `None` for what has no gateway, which follows from links and
 /// addresses.
 fn route_words(route: &RouteMessage) -> Option<String> {
-    let mut to = "0.0.0.0".to_owned();
+    let is_v6 = route.header.address_family == AddressFamily::Inet6;
+    let mut to = if is_v6 { "::" } else { "0.0.0.0" }.to_owned();
     let mut via = None;
     for attribute in &route.attributes {
         match attribute {
             RouteAttribute::Destination(RouteAddress::Inet(address)) => to = address.to_string(),
-            RouteAttribute::Gateway(RouteAddress::Inet(address)) => via = Some(address),
+            RouteAttribute::Destination(RouteAddress::Inet6(address)) => to = address.to_string(),
+            RouteAttribute::Gateway(RouteAddress::Inet(address)) => via = Some(address.to_string()),
+            RouteAttribute::Gateway(RouteAddress::Inet6(address)) => via = Some(address.to_string()),
             _ => {}
         }
     }

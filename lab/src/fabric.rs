@@ -12,21 +12,22 @@
 //! What nodes and routers know of pods is the mode's affair; here are links, addresses, default routes, and the routes
 //! to PodCIDRs that [`Routers`] asks for.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use ipnetwork::{IpNetwork, Ipv4Network};
+use ipnetwork::IpNetwork;
 use kernel::addr::{self, AddrOptions};
 use kernel::link::{self, Bridge, Change, Veth};
-use kernel::route::{self, Family, Route};
+use kernel::route::{self, Route};
 use kernel::rule::{self, Rule};
-use kernel::{Mac, Rtnl, packet, sysctl};
+use kernel::{Family, Mac, Rtnl, packet, sysctl};
 
 use crate::cluster::{Node, Space};
 use crate::modes::{Ground, Routers};
-use crate::topology::{OUTSIDE, Topology, host, mac};
+use crate::stack::{Each, Versioned};
+use crate::topology::{host, mac};
 
 /// The link of a node, and of the host outside, to the fabric.
 pub const UPLINK: &str = "eth0";
@@ -38,6 +39,9 @@ pub const WAN: &str = "wan0";
 pub const RACK_UPLINK: &str = "up0";
 /// The routes to pods for packets from outside.
 pub(crate) const INGRESS_TABLE: u32 = 100;
+/// Addresses that are known to be nobody else's are of use at once.
+pub const NODAD: AddrOptions =
+    AddrOptions { nodad: true, optimistic: false, noprefixroute: false, scope: None };
 /// How long a wire may take to carry frames.
 const WIRE_LIMIT: Duration = Duration::from_secs(5);
 
@@ -48,12 +52,15 @@ const WIRE_LIMIT: Duration = Duration::from_secs(5);
 pub fn wire(ground: &Ground<'_>, outside: &Space) -> Result<()> {
     let mut rtnl = Rtnl::open_in(&ground.fabric.netns)?;
     let wan = plug(&mut rtnl, WAN, None, (mac(0xfa, 2), mac(0x0f, 9)), outside, UPLINK)?;
-    addr::add(&mut rtnl, wan, with_prefix(host(OUTSIDE, 1), OUTSIDE)?, &AddrOptions::default())
-        .context("fabric")?;
-    attach(outside, UPLINK, host(OUTSIDE, 9), OUTSIDE, host(OUTSIDE, 1))?;
+    let net = ground.topology.outside_net();
+    let router = net.map(|net| host(net, 1));
+    add_addresses(&mut rtnl, wan, router, net).context("fabric")?;
+    attach(outside, UPLINK, net.map(|net| host(net, 9)), net, router)?;
     let routers = ground.topology.mode.routers(ground.topology);
     // In every mode: services have their ways in there too.
-    rule::add(&mut rtnl, &to_ingress_table(Some(WAN.to_owned()), None)).context("fabric")?;
+    for family in net.families() {
+        rule::add(&mut rtnl, &to_ingress_table(family, Some(WAN.to_owned()), None)).context("fabric")?;
+    }
     let mut ports = vec![wan];
     if ground.racks.is_empty() {
         ports.extend(add_switch(&mut rtnl, ground, 0, ground.fabric)?);
@@ -61,20 +68,44 @@ pub fn wire(ground: &Ground<'_>, outside: &Space) -> Result<()> {
     for (rack, space) in ground.racks.iter().enumerate() {
         ports.push(add_rack(&mut rtnl, ground, rack, space, routers)?);
     }
-    let forwarding = [ground.fabric].into_iter().chain(ground.racks);
-    for space in forwarding.chain(ground.nodes.iter().map(|node| &node.space)) {
-        space
-            .netns
-            .run(|| sysctl::ensure("net/ipv4/ip_forward", "1"))?
-            .with_context(|| format!("forwarding of {}", space.name))?;
+    let routing = [ground.fabric].into_iter().chain(ground.racks);
+    for space in routing.chain(ground.nodes.iter().map(|node| &node.space)) {
+        for family in net.families() {
+            let enable = || sysctl::ensure(forwarding(family), "1");
+            space.netns.run(enable)?.with_context(|| format!("forwarding of {}", space.name))?;
+        }
     }
-    wait_for(&mut rtnl, &ports)
+    wait_for(&mut rtnl, &ports)?;
+    if net.families().any(|family| family == Family::V6) {
+        let racks = ground.racks.iter().map(|rack| (rack, RACK_UPLINK));
+        let nodes = ground.nodes.iter().map(|node| (&node.space, UPLINK));
+        for (space, name) in racks.chain(nodes).chain([(outside, UPLINK)]) {
+            settle(space, name).with_context(|| format!("{name} of {}", space.name))?;
+        }
+    }
+    Ok(())
+}
+
+/// IPv6 begins to use a link only when the kernel has worked off the news that it carries frames, which it leaves for
+/// later where nobody asks (linkwatch, net/core/link_watch.c).
+fn settle(space: &Space, name: &str) -> Result<()> {
+    let mut rtnl = Rtnl::open_in(&space.netns)?;
+    let index = link::by_name(&mut rtnl, name)?.index;
+    wait_for(&mut rtnl, &[index])
+}
+
+/// The sysctl by which a namespace is a router.
+pub fn forwarding(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "net/ipv4/ip_forward",
+        Family::V6 => "net/ipv6/conf/all/forwarding",
+    }
 }
 
 fn wait_for(rtnl: &mut Rtnl, ports: &[u32]) -> Result<()> {
     for port in ports {
         if !link::wait_oper_up(rtnl, *port, WIRE_LIMIT)? {
-            bail!("wire {port} of the fabric carries no frames after {} s", WIRE_LIMIT.as_secs());
+            bail!("wire {port} carries no frames after {} s", WIRE_LIMIT.as_secs());
         }
     }
     Ok(())
@@ -90,17 +121,20 @@ fn add_rack(
 ) -> Result<u32> {
     let macs = (mac(0xfc, rack + 1), mac(0xfd, rack + 1));
     let port = plug(rtnl, &space.name, None, macs, space, RACK_UPLINK)?;
-    let (above, own) = Topology::rack_uplink(rack);
-    addr::add(rtnl, port, with_prefix(above.ip(), above)?, &AddrOptions::default()).context("fabric")?;
-    attach(space, RACK_UPLINK, own.ip(), own, above.ip())?;
-    add_route(rtnl, ground.topology.rack_net(rack), own.ip()).context("fabric")?;
+    let (above, own) = ground.topology.rack_uplink(rack);
+    let (over, under) = (above.map(|net| net.ip()), own.map(|net| net.ip()));
+    add_addresses(rtnl, port, over, above).context("fabric")?;
+    attach(space, RACK_UPLINK, under, own, over)?;
+    for (net, via) in ground.topology.rack_net(rack).iter().zip(under.iter()) {
+        add_route(rtnl, net, via).context("fabric")?;
+    }
     for node in ground.nodes.iter().filter(|node| node.rack == rack) {
-        add_pods(rtnl, routers, node.pod_cidr, own.ip()).context("fabric")?;
+        add_pods(rtnl, routers, node.pod_cidr, under).context("fabric")?;
     }
 
     let mut inside = Rtnl::open_in(&space.netns)?;
-    if routers == Routers::FromOutside {
-        rule::add(&mut inside, &to_ingress_table(None, Some(IpNetwork::V4(OUTSIDE))))
+    for outside in ground.topology.outside_net().iter().filter(|_| routers == Routers::FromOutside) {
+        rule::add(&mut inside, &to_ingress_table(outside.family(), None, Some(outside)))
             .with_context(|| space.name.clone())?;
     }
     let ports = add_switch(&mut inside, ground, rack, space)?;
@@ -116,8 +150,8 @@ fn add_switch(rtnl: &mut Rtnl, ground: &Ground<'_>, rack: usize, space: &Space) 
     link::add_bridge(rtnl, &switch).with_context(what)?;
     let lan = link::by_name(rtnl, SWITCH)?.index;
     let net = ground.topology.rack_net(rack);
-    let router = host(net, 1);
-    addr::add(rtnl, lan, with_prefix(router, net)?, &AddrOptions::default()).with_context(what)?;
+    let router = net.map(|net| host(net, 1));
+    add_addresses(rtnl, lan, router, net).with_context(what)?;
     let routers = ground.topology.mode.routers(ground.topology);
     let mut ports = Vec::new();
     for (index, node) in ground.nodes.iter().enumerate().filter(|(_, node)| node.rack == rack) {
@@ -129,21 +163,23 @@ fn add_switch(rtnl: &mut Rtnl, ground: &Ground<'_>, rack: usize, space: &Space) 
     Ok(ports)
 }
 
-/// The way to a PodCIDR, as far as routers are to know it.
-fn add_pods(rtnl: &mut Rtnl, routers: Routers, pods: Ipv4Network, via: Ipv4Addr) -> Result<()> {
+/// The ways to PodCIDRs, as far as routers are to know them.
+fn add_pods(rtnl: &mut Rtnl, routers: Routers, pods: Each<IpNetwork>, via: Each<IpAddr>) -> Result<()> {
     let table = match routers {
         Routers::Know => None,
         Routers::FromOutside => Some(INGRESS_TABLE),
         Routers::Told => return Ok(()),
     };
-    let route =
-        Route { dst: Some(IpNetwork::V4(pods)), gateway: Some(via.into()), table, ..Route::default() };
-    Ok(route::add(rtnl, &route)?)
+    for (pods, via) in pods.iter().zip(via.iter()) {
+        let route = Route { dst: Some(pods), gateway: Some(via), table, ..Route::default() };
+        route::add(rtnl, &route)?;
+    }
+    Ok(())
 }
 
-fn to_ingress_table(iif: Option<String>, src: Option<IpNetwork>) -> Rule {
+fn to_ingress_table(family: Family, iif: Option<String>, src: Option<IpNetwork>) -> Rule {
     Rule {
-        family: Family::V4,
+        family,
         priority: 100,
         src,
         dst: None,
@@ -169,7 +205,9 @@ pub fn routes_to_pods_of_peers(ground: &Ground<'_>) -> Result<()> {
     for node in ground.nodes {
         let mut rtnl = Rtnl::open_in(&node.space.netns)?;
         for (_, peer) in peers(ground, node).filter(|(_, peer)| peer.rack == node.rack) {
-            add_route(&mut rtnl, peer.pod_cidr, peer.address).with_context(|| node.space.name.clone())?;
+            for (pods, via) in peer.pod_cidr.iter().zip(peer.address.iter()) {
+                add_route(&mut rtnl, pods, via).with_context(|| node.space.name.clone())?;
+            }
         }
     }
     Ok(())
@@ -179,13 +217,17 @@ pub fn routes_to_pods_of_peers(ground: &Ground<'_>) -> Result<()> {
 ///
 /// # Errors
 /// The kernel's words.
-pub fn add_route(rtnl: &mut Rtnl, to: Ipv4Network, via: Ipv4Addr) -> Result<()> {
-    let route = Route { dst: Some(IpNetwork::V4(to)), gateway: Some(via.into()), ..Route::default() };
+pub fn add_route(rtnl: &mut Rtnl, to: IpNetwork, via: IpAddr) -> Result<()> {
+    let route = Route { dst: Some(to), gateway: Some(via), ..Route::default() };
     Ok(route::add(rtnl, &route)?)
 }
 
-fn with_prefix(address: Ipv4Addr, net: Ipv4Network) -> Result<IpNetwork> {
-    Ok(IpNetwork::new(IpAddr::V4(address), net.prefix())?)
+/// A link's addresses, with the prefixes of its networks.
+fn add_addresses(rtnl: &mut Rtnl, link: u32, own: Each<IpAddr>, nets: Each<IpNetwork>) -> Result<()> {
+    for (address, net) in own.iter().zip(nets.iter()) {
+        addr::add(rtnl, link, IpNetwork::new(address, net.prefix())?, &NODAD)?;
+    }
+    Ok(())
 }
 
 /// A wire from the namespace of `rtnl`, where its end is `name`, to `space`, where it is `far_name`.
@@ -212,15 +254,23 @@ fn plug(
     Ok(link::by_name(rtnl, name).with_context(what)?.index)
 }
 
-/// A link of `space` gets its address and its default route. Segmentation is off, so that a capture shows the packets
+/// A link of `space` gets its addresses and its default routes. Segmentation is off, so that a capture shows the packets
 /// that a real wire would carry.
-fn attach(space: &Space, name: &str, address: Ipv4Addr, net: Ipv4Network, gateway: Ipv4Addr) -> Result<()> {
+fn attach(
+    space: &Space,
+    name: &str,
+    own: Each<IpAddr>,
+    nets: Each<IpNetwork>,
+    gateways: Each<IpAddr>,
+) -> Result<()> {
     let configure = || -> Result<()> {
         let mut rtnl = Rtnl::open_in(&space.netns)?;
         let link = link::by_name(&mut rtnl, name)?.index;
-        addr::add(&mut rtnl, link, with_prefix(address, net)?, &AddrOptions::default())?;
+        add_addresses(&mut rtnl, link, own, nets)?;
         link::set(&mut rtnl, link, &Change { up: Some(true), ..Change::default() })?;
-        route::add(&mut rtnl, &Route { gateway: Some(gateway.into()), ..Route::default() })?;
+        for gateway in gateways.iter() {
+            route::add(&mut rtnl, &Route { gateway: Some(gateway), ..Route::default() })?;
+        }
         Ok(space.netns.run(|| packet::ethtool_offloads(name, false))??)
     };
     configure().with_context(|| format!("{name} of {}", space.name))

@@ -45,11 +45,23 @@ pub fn serve(host: &str, log: impl Write + 'static, ready: impl FnOnce()) -> io:
         loop {
             let tcp = listen(reach, TcpListener::bind).await?;
             let udp = listen(reach, UdpSocket::bind).await?;
+            let second = match reach {
+                Reach::All => None,
+                Reach::Localhost => localhost_v6().await,
+            };
             if let Some(ready) = ready.take() {
                 ready();
             }
             let serve = async {
-                tokio::try_join!(serve_http(tcp, host, log.clone()), serve_udp(udp, host, log.clone()))
+                let both = async |tcp, udp| {
+                    tokio::try_join!(serve_http(tcp, host, log.clone()), serve_udp(udp, host, log.clone()))
+                };
+                match second {
+                    Some((tcp_v6, udp_v6)) => {
+                        tokio::try_join!(both(tcp, udp), both(tcp_v6, udp_v6)).map(|it| it.0)
+                    }
+                    None => both(tcp, udp).await,
+                }
             };
             reach = tokio::select! {
                 ended = serve => return ended.map(|(never, _)| never),
@@ -68,7 +80,7 @@ enum Reach {
 }
 
 /// Listens on the IPv6 wildcard, which takes IPv4 too, or on the IPv4 one where the kernel has no IPv6; or on IPv4's
-/// localhost alone.
+/// localhost.
 async fn listen<T, F: Future<Output = io::Result<T>>>(
     reach: Reach,
     bind: impl Fn(SocketAddr) -> F,
@@ -81,6 +93,12 @@ async fn listen<T, F: Future<Output = io::Result<T>>>(
         Reach::Localhost => Ipv4Addr::LOCALHOST.into(),
     };
     bind((address, PORT).into()).await
+}
+
+/// IPv6's localhost; where there is no IPv6, it is nobody's.
+async fn localhost_v6() -> Option<(TcpListener, UdpSocket)> {
+    let own = SocketAddr::from((Ipv6Addr::LOCALHOST, PORT));
+    Some((TcpListener::bind(own).await.ok()?, UdpSocket::bind(own).await.ok()?))
 }
 
 async fn serve_http(listener: TcpListener, host: &str, log: Log) -> io::Result<Infallible> {

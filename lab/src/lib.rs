@@ -48,6 +48,7 @@ pub mod serve;
 pub mod services;
 pub mod sighting;
 pub mod sockets;
+pub mod stack;
 pub mod step;
 pub mod suites;
 pub mod supervisor;

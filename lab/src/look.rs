@@ -1,15 +1,16 @@
 //! Looking things up in a running lab's kernels: links by name, the node's end of a pod, routes; and having the lab
 //! forget what it has learned of an address.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use anyhow::{Context, Result, bail};
-use ipnetwork::{IpNetwork, Ipv4Network};
+use ipnetwork::IpNetwork;
 use kernel::link::{self, Link};
 use kernel::route::{self, Family, Route, TABLE_MAIN};
 use kernel::{Rtnl, neigh};
 
 use crate::cluster::{Cluster, Node, Pod, Space};
+use crate::stack;
 
 /// The link of that name in a space.
 ///
@@ -37,16 +38,22 @@ pub(crate) fn switch_of<'c>(cluster: &'c Cluster, node: &Node) -> &'c Space {
     cluster.racks.get(node.rack).unwrap_or(&cluster.fabric)
 }
 
-/// The IPv4 address of a pod.
+/// The address of a pod.
 ///
 /// # Errors
-/// It has none.
-pub(crate) fn address_of(pod: &Pod) -> Result<Ipv4Addr> {
-    let v4 = pod.addresses.iter().find_map(|address| match address {
-        IpAddr::V4(v4) => Some(*v4),
-        IpAddr::V6(_) => None,
-    });
-    v4.with_context(|| format!("{} has no IPv4 address", pod.space.name))
+/// It has none of that IP version.
+pub(crate) fn address_of(pod: &Pod, family: Family) -> Result<IpAddr> {
+    let found = pod.addresses.iter().find(|address| Family::of(**address) == family).copied();
+    found.with_context(|| format!("{} has no {} address", pod.space.name, stack::word(family)))
+}
+
+/// The address of a node on its link.
+///
+/// # Errors
+/// As [`address_of`].
+pub(crate) fn address_of_node(node: &Node, family: Family) -> Result<IpAddr> {
+    let none = || format!("{} has no {} address", node.space.name, stack::word(family));
+    node.address.of(family).with_context(none)
 }
 
 /// The main table's routes of a space.
@@ -54,7 +61,9 @@ pub(crate) fn address_of(pod: &Pod) -> Result<Ipv4Addr> {
 /// # Errors
 /// The kernel's words.
 pub(crate) fn routes_of(space: &Space) -> Result<Vec<Route>> {
-    let all = route::list(&mut Rtnl::open_in(&space.netns)?, Family::V4)?;
+    let mut rtnl = Rtnl::open_in(&space.netns)?;
+    let mut all = route::list(&mut rtnl, Family::V4)?;
+    all.extend(route::list(&mut rtnl, Family::V6)?);
     Ok(all.into_iter().filter(|route| route.table_id() == TABLE_MAIN).collect())
 }
 
@@ -81,12 +90,12 @@ pub(crate) fn restore_routes(space: &Space, routes: &[Route]) -> Result<()> {
 }
 
 /// A PodCIDR as a destination.
-pub(crate) fn pods_of(node: &Node) -> IpNetwork {
-    IpNetwork::V4(masked(node.pod_cidr))
-}
-
-fn masked(net: Ipv4Network) -> Ipv4Network {
-    Ipv4Network::new(net.network(), net.prefix()).unwrap_or(net)
+///
+/// # Errors
+/// As [`address_of`].
+pub(crate) fn pods_of(node: &Node, family: Family) -> Result<IpNetwork> {
+    let none = || format!("{} has no {} PodCIDR", node.space.name, stack::word(family));
+    node.pod_cidr.of(family).with_context(none)
 }
 
 /// Has every namespace of the lab forget what it has learned of an address, so that it is asked for anew.

@@ -117,6 +117,15 @@ pub struct Arp {
     pub target: Ipv4Addr,
 }
 
+/// A message by which neighbours are found: ARP's, or IPv6's solicitations and advertisements (RFC 4861).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asking {
+    /// Who has an address? With who asks, where that is told.
+    Question(IpAddr, Option<IpAddr>),
+    /// An address is at this MAC.
+    Answer(IpAddr, Mac),
+}
+
 /// An IP packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ip {
@@ -128,6 +137,10 @@ pub struct Ip {
     pub ttl: u8,
     /// The identification field; IPv6 has none.
     pub id: Option<u16>,
+    /// IPv6's flow label (RFC 6437), which nobody on the way changes.
+    pub label: Option<u32>,
+    /// It is a part of a packet only.
+    pub is_fragment: bool,
     /// What the packet carries.
     pub transport: Transport,
     /// The transport's payload: what comes after the TCP, UDP or ICMP header.
@@ -261,6 +274,30 @@ impl Packet {
         }
     }
 
+    /// What is asked or said of a neighbour, if it is such a message.
+    pub fn asking(&self) -> Option<Asking> {
+        /// ICMPv6: neighbour solicitation, neighbour advertisement.
+        const TYPES: (u8, u8) = (135, 136);
+        match &self.content {
+            Content::Arp(arp) if arp.is_reply => Some(Asking::Answer(arp.sender.into(), arp.sender_mac)),
+            Content::Arp(arp) => Some(Asking::Question(arp.target.into(), Some(arp.sender.into()))),
+            Content::Ip(ip) => {
+                let Transport::Icmp { kind, code: 0, .. } = ip.transport else { return None };
+                let target: [u8; 16] = ip.payload.get(..16)?.try_into().ok()?;
+                let (target, is_v6) = (IpAddr::from(target), ip.source.is_ipv6());
+                match kind {
+                    kind if kind == TYPES.0 && is_v6 => {
+                        Some(Asking::Question(target, Some(ip.source).filter(|ip| !ip.is_unspecified())))
+                    }
+                    // Who answers need not say its MAC again: the frame does.
+                    kind if kind == TYPES.1 && is_v6 => Some(Asking::Answer(target, self.source_mac)),
+                    _ => None,
+                }
+            }
+            Content::Other(_) => None,
+        }
+    }
+
     /// The TCP header inside, if there is one.
     pub fn tcp(&self) -> Option<&Tcp> {
         match self.ip().map(|ip| &ip.transport) {
@@ -277,21 +314,22 @@ impl Packet {
 
 /// What is above the link layer, of this EtherType.
 fn content(sliced: &LaxSlicedPacket<'_>, ether_type: u16) -> Content {
-    let ip = |source: IpAddr, target: IpAddr, ttl, id, carried: &LaxIpPayloadSlice<'_>| {
+    let ip = |(source, target): (IpAddr, IpAddr), ttl, (id, label), carried: &LaxIpPayloadSlice<'_>| {
         let (transport, payload) = transport(sliced, carried);
-        Content::Ip(Ip { source, target, ttl, id, transport, payload: payload.to_vec() })
+        let (is_fragment, payload) = (carried.fragmented, payload.to_vec());
+        Content::Ip(Ip { source, target, ttl, id, label, is_fragment, transport, payload })
     };
     match &sliced.net {
         Some(LaxNetSlice::Arp(arp)) => arp_content(arp),
         Some(LaxNetSlice::Ipv4(v4)) => {
             let h = v4.header();
             let (source, target) = (h.source_addr().into(), h.destination_addr().into());
-            ip(source, target, h.ttl(), Some(h.identification()), v4.payload())
+            ip((source, target), h.ttl(), (Some(h.identification()), None), v4.payload())
         }
         Some(LaxNetSlice::Ipv6(v6)) => {
             let h = v6.header();
             let (source, target) = (h.source_addr().into(), h.destination_addr().into());
-            ip(source, target, h.hop_limit(), None, v6.payload())
+            ip((source, target), h.hop_limit(), (None, Some(h.flow_label().value())), v6.payload())
         }
         None => Content::Other(ether_type),
     }
@@ -427,11 +465,12 @@ mod tests {
 
     #[test]
     fn ipv6_hop_limit_is_the_ttl_and_there_is_no_id() {
-        let mut h = vec![0x60, 0, 0, 0, 0, 10, 17, 61];
+        let mut h = vec![0x60, 0x01, 0x23, 0x45, 0, 10, 17, 61];
         h.extend("fd00:1::2".parse::<std::net::Ipv6Addr>().unwrap().octets());
         h.extend("fd00:2::2".parse::<std::net::Ipv6Addr>().unwrap().octets());
         let ip = ip_of(&ethernet(0x86dd, &[&h, &[0, 53, 0x1f, 0x90, 0, 10, 0, 0], b"ok"]));
         assert_eq!((ip.ttl, ip.id, &ip.payload[..]), (61, None, &b"ok"[..]));
+        assert_eq!((ip.label, ip.is_fragment), (Some(0x1_2345), false));
         assert_eq!(ip.from().to_string(), "[fd00:1::2]:53");
     }
 
@@ -450,11 +489,33 @@ mod tests {
     }
 
     #[test]
+    fn neighbours_are_asked_for_and_answer_in_both_versions() {
+        let ip = |text: &str| text.parse::<std::net::Ipv6Addr>().unwrap();
+        let message = |kind: u8| {
+            let mut h = vec![0x60, 0, 0, 0, 0, 24, 58, 255];
+            h.extend(ip("fd00::2").octets());
+            h.extend(ip("ff02::1:ff00:1").octets());
+            let frame = ethernet(0x86dd, &[&h, &[kind, 0, 0, 0, 0, 0, 0, 0], &ip("fd00::1").octets()]);
+            Packet::decode(&frame).unwrap().asking()
+        };
+        let question = Asking::Question(ip("fd00::1").into(), Some(ip("fd00::2").into()));
+        assert_eq!(message(135), Some(question));
+        assert_eq!(message(136), Some(Asking::Answer(ip("fd00::1").into(), Mac(CLIENT))));
+        assert_eq!(message(128), None, "an echo");
+    }
+
+    #[test]
     fn fragments_have_no_ports() {
         let mut h = ipv4(17, 64, 8);
         h[6] = 0x20; // more fragments
         let ip = ip_of(&ethernet(0x0800, &[&h, &[1, 2, 3, 4, 5, 6, 7, 8]]));
-        assert_eq!((ip.transport, ip.payload.len()), (Transport::Other(17), 8));
+        assert_eq!((ip.transport, ip.payload.len(), ip.is_fragment), (Transport::Other(17), 8, true));
+        // RFC 8200, 4.5: the first of several; next header UDP.
+        let mut h = vec![0x60, 0, 0, 0, 0, 16, 44, 64];
+        h.extend("fd00:1::2".parse::<std::net::Ipv6Addr>().unwrap().octets());
+        h.extend("fd00:2::2".parse::<std::net::Ipv6Addr>().unwrap().octets());
+        let ip = ip_of(&ethernet(0x86dd, &[&h, &[17, 0, 0, 1, 0, 0, 0, 7], &[1, 2, 3, 4, 5, 6, 7, 8]]));
+        assert_eq!((ip.payload.len(), ip.is_fragment), (8, true));
     }
 
     #[test]
@@ -475,6 +536,8 @@ mod tests {
             target: [10, 0, 0, 2].into(),
             ttl: 64,
             id: None,
+            label: None,
+            is_fragment: false,
             transport,
             payload: payload.to_vec(),
         };

@@ -15,6 +15,7 @@ use crate::identity::{Identities, Seen};
 use crate::packet::Packet;
 use crate::pcapng::{self, ETHERNET, File, Interface, Name, RAW, Reception, Section, Statistics, Writer};
 use crate::sighting::{self, Direction, Frame, Sighting, Spot};
+use crate::stack::Each;
 
 /// What a file is about, and how addresses are called in it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -28,13 +29,16 @@ pub struct Heading {
 impl Heading {
     /// Of a cluster.
     pub fn of(cluster: &Cluster) -> Heading {
-        let nodes = cluster.nodes.iter().map(|node| (node.address.into(), node.space.name.clone()));
+        let named = |addresses: Each<IpAddr>, name: &str| -> Vec<(IpAddr, String)> {
+            addresses.iter().map(|address| (address, name.to_owned())).collect()
+        };
+        let nodes = cluster.nodes.iter().flat_map(|node| named(node.address, &node.space.name));
         let outside = &cluster.outside;
         let pods = cluster
             .pods
             .iter()
             .flat_map(|pod| pod.addresses.iter().map(|address| (*address, pod.space.name.clone())));
-        let names = nodes.chain([(outside.address.into(), outside.space.name.clone())]).chain(pods);
+        let names = nodes.chain(named(outside.address, &outside.space.name)).chain(pods);
         Heading { about: format!("lab {}, mode {}", cluster.name, cluster.mode), names: names.collect() }
     }
 }

@@ -195,9 +195,15 @@ impl<'a> Flows<'a> {
 }
 
 /// One transmission among the sightings of a packet that was sent more than once: that of the IP id seen most often,
-/// of several the first. Sightings of IPv6, which has no id, are returned as they are.
+/// of several the first. IPv6 has no id; there the flow label, which is another one after a time-out, and TCP's time stamp
+/// tell transmissions apart.
 pub fn one_transmission<'a>(sightings: &[&'a Sighting]) -> Vec<&'a Sighting> {
-    let id = |s: &Sighting| s.ip().and_then(|ip| ip.id);
+    let id = |s: &Sighting| {
+        s.ip().map(|ip| match (ip.id, ip.label) {
+            (Some(id), _) => (u32::from(id), None),
+            (None, label) => (label.unwrap_or(0), s.packet.tcp().and_then(|tcp| tcp.stamp)),
+        })
+    };
     let is_repeated = sightings.iter().enumerate().any(|(i, a)| {
         sightings[..i].iter().any(|b| a.at == b.at && a.direction == b.direction && id(a) != id(b))
     });
@@ -257,7 +263,9 @@ pub(crate) mod tests {
                     source: from.ip(),
                     target: to.ip(),
                     ttl,
-                    id: Some(0x7f3a),
+                    id: Some(0x7f3a).filter(|_| from.is_ipv4()),
+                    label: Some(0x1_2345).filter(|_| from.is_ipv6()),
+                    is_fragment: false,
                     transport: Transport::Tcp(Tcp {
                         source: from.port(),
                         target: to.port(),
@@ -368,6 +376,13 @@ pub(crate) mod tests {
         ip_mut(&mut again).id = Some(9);
         ip_mut(&mut arrived).id = Some(9);
         assert_eq!(one_transmission(&[&first, &again, &arrived]), [&again, &arrived]);
+        let at = |at: &str, label: u32| {
+            let mut s = seen(at, 1, "[fd00::2]:4000", "[fd01::2]:8080", 64, "x");
+            ip_mut(&mut s).label = Some(label);
+            s
+        };
+        let (first_v6, again_v6, arrived_v6) = (at("a/eth0 out", 1), at("a/eth0 out", 2), at("b/eth0 in", 2));
+        assert_eq!(one_transmission(&[&first_v6, &again_v6, &arrived_v6]), [&again_v6, &arrived_v6]);
         assert_eq!(
             one_transmission(&[&first, &again]),
             [&first],

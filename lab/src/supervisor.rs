@@ -241,15 +241,15 @@ fn handle(
             let mut progress = progress_to(stream);
             document(&bench::run(&lab.cluster(), Duration::from_millis(millis), &mut progress)?)
         }
-        Request::Why { source, target, port } => {
+        Request::Why { source, target, port, family } => {
             breaking::unless_sealed(lab)?;
             let _probing = lab.probing.lock().unwrap_or_else(PoisonError::into_inner);
-            document(&why::run(&lab.cluster(), &why::WhyOptions { source, target, port })?)
+            document(&why::run(&lab.cluster(), &why::WhyOptions { source, target, port, family })?)
         }
-        Request::Break { fault, targets } => {
+        Request::Break { fault, targets, family } => {
             breaking::unless_sealed(lab)?;
             let _probing = lab.probing.lock().unwrap_or_else(PoisonError::into_inner);
-            breaking::inject(lab, &fault, &targets)
+            breaking::inject(lab, &fault, &targets, family)
         }
         Request::Heal { which } => {
             breaking::unless_sealed(lab)?;
@@ -262,10 +262,10 @@ fn handle(
             Ok(Value::Null)
         }
         Request::Sealed => Ok(breaking::unless_sealed(lab).is_err().into()),
-        Request::Trace { source, target, port, protocol, hooks, step, keep } => {
+        Request::Trace { source, target, port, protocol, family, hooks, step, keep } => {
             let _probing = lab.probing.lock().unwrap_or_else(PoisonError::into_inner);
             let options = trace::TraceOptions::parse(&source, &target, port, &protocol)?;
-            let options = trace::TraceOptions { hooks, ..options };
+            let options = trace::TraceOptions { hooks, family, ..options };
             let cluster = lab.cluster();
             let followed = match step {
                 true => step::follow(&cluster, &options, keep != Keep::Nothing, stream)?,
@@ -346,7 +346,7 @@ fn summary(lab: &Lab) -> Value {
         "nodes": cluster.nodes.len(),
         "pods": cluster.pods.len(),
         "podCIDR": cluster.ranges.pods.to_string(),
-        "serviceCIDR": cluster.ranges.services.to_string(),
+        "serviceCIDR": cluster.ranges.of_services(),
         "state": if troubles.is_empty() { "up" } else { "degraded" },
         "troubles": troubles,
         "faults": breaking::count(lab),

@@ -3,7 +3,7 @@
 //!
 //! A link that stands on another finds it by its index in the socket's namespace, wherever it is created itself.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
@@ -52,8 +52,8 @@ pub enum LinkKind {
     Vxlan {
         /// The network's number (VNI), below 2²⁴.
         vni: u32,
-        /// The address that datagrams are sent from.
-        local: Ipv4Addr,
+        /// The address that datagrams are sent from; its family is that of all of them.
+        local: IpAddr,
         /// The UDP port that datagrams are sent to and received on; the standard has 4789, Linux' old default is 8472.
         port: u16,
     },
@@ -163,7 +163,10 @@ impl LinkKind {
             LinkKind::Vxlan { vni, local, port } => {
                 let data = vec![
                     InfoVxlan::Id(vni),
-                    InfoVxlan::Local(local),
+                    match local {
+                        IpAddr::V4(local) => InfoVxlan::Local(local),
+                        IpAddr::V6(local) => InfoVxlan::Local6(local),
+                    },
                     InfoVxlan::Learning(false),
                     InfoVxlan::Port(port),
                 ];
@@ -288,7 +291,7 @@ pub(super) fn read(kind: &str, data: Option<&[u8]>) -> std::result::Result<Optio
         (_, 1) => first = wire::to_u32(value).or_else(|| wire::to_u16(value).map(u32::from)),
         ("macvlan", ifla::MACVLAN_BC_QUEUE_LEN) => queue = wire::to_u32(value),
         ("vlan", ifla::VLAN_PROTOCOL) => protocol = wire::to_u16(value).map(u16::from_be),
-        ("vxlan", ifla::VXLAN_LOCAL) => local = wire::to_ip(value),
+        ("vxlan", ifla::VXLAN_LOCAL | ifla::VXLAN_LOCAL6) => local = wire::to_ip(value),
         ("vxlan", ifla::VXLAN_PORT) => port = wire::to_u16(value).map(u16::from_be),
         _ => {}
     })?;
@@ -320,7 +323,7 @@ pub(super) fn read(kind: &str, data: Option<&[u8]>) -> std::result::Result<Optio
         ("wireguard", _) => Some(LinkKind::Wireguard),
         ("vrf", Some(table)) => Some(LinkKind::Vrf { table }),
         ("vxlan", Some(vni)) => match (local, port) {
-            (Some(IpAddr::V4(local)), Some(port)) => Some(LinkKind::Vxlan { vni, local, port }),
+            (Some(local), Some(port)) => Some(LinkKind::Vxlan { vni, local, port }),
             _ => None,
         },
         _ => None,
@@ -446,7 +449,7 @@ mod tests {
 
     #[test]
     fn vxlan_has_its_port_in_network_order_and_learns_nothing() {
-        let kind = LinkKind::Vxlan { vni: 1, local: Ipv4Addr::new(192, 0, 2, 11), port: 8472 };
+        let kind = LinkKind::Vxlan { vni: 1, local: [192, 0, 2, 11].into(), port: 8472 };
         // IFLA_VXLAN_ID, IFLA_VXLAN_LOCAL, IFLA_VXLAN_LEARNING, IFLA_VXLAN_PORT
         let mut data = vec![8, 0, 1, 0, 1, 0, 0, 0, 8, 0, 4, 0, 192, 0, 2, 11];
         data.extend([5, 0, 7, 0, 0, 0, 0, 0, 6, 0, 15, 0, 0x21, 0x18, 0, 0]);

@@ -1,6 +1,5 @@
 //! Links of one piece. Of those kinds that the running kernel lacks, only that it is told so.
 
-use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 
 use kernel::link::{self, IpvlanMode, LinkKind, MacvlanMode, NewLink, VlanProtocol};
@@ -78,11 +77,15 @@ fn taken_name_and_missing_parent_are_recognised() {
 #[test]
 fn vxlan_forwards_as_it_is_told_and_neighbours_stay() {
     in_netns(|rtnl, _| {
-        let kind = LinkKind::Vxlan { vni: 7, local: Ipv4Addr::new(192, 0, 2, 11), port: 8472 };
+        let kind = LinkKind::Vxlan { vni: 7, local: [192, 0, 2, 11].into(), port: 8472 };
         link::add(rtnl, &NewLink { mac: Some(MAC), mtu: 1450, up: true, ..NewLink::new("vx", kind) })
             .unwrap();
         let made = link::by_name(rtnl, "vx").unwrap();
         assert_eq!((made.data, made.mac, made.mtu), (Some(kind), Some(MAC), 1450));
+        // The same network may be over the other IP version too.
+        let kind = LinkKind::Vxlan { vni: 7, local: "fd00::11".parse().unwrap(), port: 8472 };
+        link::add(rtnl, &NewLink { mac: Some(MAC), ..NewLink::new("vx6", kind) }).unwrap();
+        assert_eq!(link::by_name(rtnl, "vx6").unwrap().data, Some(kind));
         let (peer, base, node) = (Mac([2, 0, 0, 0, 0, 0x0c]), [10, 244, 2, 0].into(), [192, 0, 2, 12].into());
         neigh::add_permanent(rtnl, made.index, base, peer).unwrap();
         neigh::add_fdb(rtnl, made.index, peer, node).unwrap();

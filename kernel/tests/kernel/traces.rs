@@ -116,3 +116,22 @@ fn the_kernel_decides_on_a_packet_as_it_would_route_it() {
         assert!(matches!(refused, Some(18 | 22)), "{refused:?}");
     });
 }
+
+#[test]
+fn the_kernel_decides_on_a_packet_of_ipv6_too() {
+    crate::in_netns(|rtnl, _| {
+        let (near, far) = crate::pair(rtnl, "near", "far");
+        let options = kernel::addr::AddrOptions { nodad: true, ..kernel::addr::AddrOptions::default() };
+        for (link, address) in [(&near, "fd00:9::1/64"), (&far, "fd00:8::1/64")] {
+            up(rtnl, link.index);
+            kernel::addr::add(rtnl, link.index, crate::net(address), &options).unwrap();
+        }
+        for iif in [None, Some(near.index)] {
+            let source = iif.map(|_| "fd00:9::7".parse().unwrap());
+            let packet = |to: &str| Packet { destination: to.parse().unwrap(), source, iif };
+            let route = route::decide(rtnl, &packet("fd00:8::9")).unwrap();
+            assert_eq!((route.destination(), route.oif), (crate::net("fd00:8::/64"), Some(far.index)));
+            assert_eq!(route::decide(rtnl, &packet("fd00:7::9")).unwrap_err().errno(), Some(101));
+        }
+    });
+}

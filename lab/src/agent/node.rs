@@ -5,7 +5,7 @@ use std::io::{BufReader, PipeReader};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use kernel::link::{self, Change};
@@ -25,13 +25,21 @@ use crate::{control, exit};
 
 const NAMESPACES: CloneFlags = CloneFlags::CLONE_NEWNET.union(CloneFlags::CLONE_NEWUTS);
 
+/// How long the link of a pod with IPv6 may take until the kernel uses it.
+const SETTLED: Duration = Duration::from_secs(1);
+
 /// Runs as an agent until its supervisor is gone.
 pub fn run() -> u8 {
     let serve = || -> Result<()> {
         let mut news = UnixStream::from(std::io::stdin().as_fd().try_clone_to_owned()?);
         let mut orders = BufReader::new(news.try_clone()?);
-        let mut agent =
-            Agent { home: View::own()?, proc: Instance::default(), pipes: Vec::new(), node: None };
+        let mut agent = Agent {
+            home: View::own()?,
+            proc: Instance::default(),
+            pipes: Vec::new(),
+            node: None,
+            has_v6: false,
+        };
         while let Some(order) = control::receive(&mut orders)? {
             if let Err(err) = agent.follow(order, &mut news, &mut orders) {
                 control::send(&mut news, &News::Failed(format!("{err:#}")))?;
@@ -76,6 +84,8 @@ struct Agent {
     pipes: Vec<Started>,
     /// The node's plugins and pods, once there are any.
     node: Option<(Plugins, Vec<(String, Value)>)>,
+    /// The lab has IPv6.
+    has_v6: bool,
 }
 
 impl Agent {
@@ -124,6 +134,7 @@ impl Agent {
         (news, orders): (&mut UnixStream, &mut BufReader<UnixStream>),
     ) -> Result<()> {
         let plugins = Plugins::new(topology, index, path)?;
+        self.has_v6 = topology.ranges.pods.of(kernel::Family::V6).is_some();
         let mut waiting: Vec<(String, Option<PipeReader>)> = Vec::new();
         // All of them start while the next pods are made.
         let await_all = |waiting: &mut Vec<(String, Option<PipeReader>)>| {
@@ -163,6 +174,15 @@ impl Agent {
         view.enter()?;
         // Best effort: not every plugin makes a device that can.
         let _ = packet::ethtool_offloads(IFNAME, false);
+        if self.has_v6 {
+            let settle = || -> Result<bool> {
+                let mut rtnl = Rtnl::open()?;
+                let index = link::by_name(&mut rtnl, IFNAME)?.index;
+                Ok(link::wait_oper_up(&mut rtnl, index, SETTLED)?)
+            };
+            // So is this: one that carries nothing is found by whoever verifies.
+            let _ = settle();
+        }
         let started = containers::start(name);
         self.home.enter()?;
         let mut started = started?;
@@ -229,7 +249,7 @@ impl Agent {
         unshare(NAMESPACES).context("new network and UTS namespaces")?;
         let make = || -> Result<View> {
             sethostname(name).context("set the host name")?;
-            silence(proc)?;
+            silence(proc, self.has_v6)?;
             let mut rtnl = Rtnl::open()?;
             // The kernel gives lo the first number of every namespace (LOOPBACK_IFINDEX, net/flow.h).
             link::set(&mut rtnl, 1, &Change { up: Some(true), ..Change::default() })?;

@@ -8,19 +8,20 @@
 mod plot;
 mod render;
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use kernel::Family;
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::{Cluster, Node, Pod};
 use crate::exit::Failure;
 use crate::fabric::UPLINK;
-use crate::look;
 use crate::probe::Sidecar;
 use crate::probe::load::{Count, Done, Kind, Order};
+use crate::stack;
 
 pub use plot::plot;
 pub use render::render_table;
@@ -194,7 +195,8 @@ pub fn run(cluster: &Cluster, time: Duration, progress: &mut dyn FnMut(&str, Dur
         let began = std::time::Instant::now();
         let mut loopback = Vec::new();
         let mut rates: Vec<(Vec<Slice>, Vec<f64>)> = aims.iter().map(|_| Default::default()).collect();
-        let own = Aim { path: Path::Loopback, pod: client, address: Ipv4Addr::LOCALHOST.into() };
+        let own =
+            Aim { path: Path::Loopback, pod: client, address: stack::localhost(Family::of(aims[0].address)) };
         for _ in 0..ROUNDS {
             for (aim, (slices, ratios)) in aims.iter().zip(&mut rates) {
                 let near = slice(node, client, &own, kind, time / ROUNDS)?;
@@ -226,9 +228,9 @@ fn ends(cluster: &Cluster) -> Result<(&Pod, Vec<Aim<'_>>), Failure> {
         let near = cluster.pods.iter().filter(other).find(|pod| pod.node == client.node);
         let far = cluster.pods.iter().find(|pod| pod.node != client.node);
         let both = [(Path::SameNode, near), (Path::CrossNode, far)];
-        let known = both.into_iter().filter_map(|(path, pod)| {
-            Some(Aim { path, pod: pod?, address: look::address_of(pod?).ok()?.into() })
-        });
+        let known = both
+            .into_iter()
+            .filter_map(|(path, pod)| Some(Aim { path, pod: pod?, address: *pod?.addresses.first()? }));
         known.collect()
     };
     let all = cluster.pods.iter().map(|pod| (pod, aims_of(pod)));

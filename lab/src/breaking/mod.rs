@@ -8,12 +8,14 @@ mod work;
 
 use std::sync::PoisonError;
 
+use kernel::Family;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::exit::{self, Failure};
 use crate::faults::{self, Act, Fault};
 use crate::look;
+use crate::stack::{self, OneFamily};
 use crate::supervisor::Lab;
 use work::Step;
 pub use work::Work;
@@ -122,23 +124,39 @@ pub fn active(lab: &Lab) -> Value {
     json!({ "schema": SCHEMA, "name": lab.topology.name, "active": told })
 }
 
-/// Breaks something: the fault with these targets, or what they are by default. All of it, or nothing.
+/// Breaks something: the fault with these targets, or what they are by default, of an IP version or of the lab's first.
+/// All of it, or nothing.
 ///
 /// # Errors
 /// Wrong usage, what the kernel lacks, or what failed; then nothing has changed.
-pub fn inject(lab: &Lab, name: &str, targets: &[String]) -> Result<Value, Failure> {
+pub fn inject(
+    lab: &Lab,
+    name: &str,
+    targets: &[String],
+    family: Option<OneFamily>,
+) -> Result<Value, Failure> {
     let (fault, amount) = faults::find(name)?;
     let mut register = lab.register.lock().unwrap_or_else(PoisonError::into_inner);
-    let target = {
+    let (target, families) = {
         let cluster = lab.cluster();
+        let families: Vec<Family> = cluster.families().collect();
+        if let Some(family) = family.map(Family::from).filter(|family| !families.contains(family)) {
+            return Err(Failure::usage(format!("the lab has no {}", stack::word(family))));
+        }
         (fault.unless)(&cluster).map_err(|failure| about(fault, failure))?;
-        target::resolve(fault, &cluster, targets).map_err(|failure| about(fault, failure))?
+        (target::resolve(fault, &cluster, targets).map_err(|failure| about(fault, failure))?, families)
     };
     let held = register.active.iter().flat_map(|active| &active.steps).map(|step| step.what.clone());
-    let mut work = Work::new(lab, amount, held.collect());
-    if let Err(err) = target.act(fault, &mut work) {
+    let broken = family.map(Family::from).or(families.first().copied()).unwrap_or(Family::V4);
+    let mut work = Work::new(lab, amount, broken, held.collect());
+    let acted = target.act(fault, &mut work).map_err(Failure::from).and_then(|()| {
+        let is_idle = family.is_some() && !work.is_of_a_family();
+        let words = "it breaks both IP versions, or none · try: without --ip-family";
+        if is_idle { Err(Failure::usage(words)) } else { Ok(()) }
+    });
+    if let Err(failure) = acted {
         let left = undo(lab, &mut work.into_steps());
-        let failure = about(fault, err.into());
+        let failure = about(fault, failure);
         return Err(match left.is_empty() {
             true => failure,
             false => Failure::new(failure.code, format!("{failure}; and not undone: {}", left.join("; "))),
@@ -146,7 +164,11 @@ pub fn inject(lab: &Lab, name: &str, targets: &[String]) -> Result<Value, Failur
     }
     register.last += 1;
     let fault = if fault.amount.is_some() { format!("{}:{amount}", fault.id) } else { fault.id.to_owned() };
-    let told = Told { number: register.last, fault, target: target.to_string() };
+    let of_family = match families.len() > 1 && work.is_of_a_family() {
+        true => format!(" {}", stack::word(broken)),
+        false => String::new(),
+    };
+    let told = Told { number: register.last, fault, target: format!("{target}{of_family}") };
     let value = json!({ "schema": SCHEMA, "name": lab.topology.name, "broken": told });
     register.active.push(Active { told, steps: work.into_steps() });
     Ok(value)

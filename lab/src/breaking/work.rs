@@ -3,9 +3,11 @@
 //! A change is made and its undo noted in one call, so there is no moment at which something is broken and nobody knows
 //! how it was. What an active fault has changed is not changed again by another one: undone in any order, both are gone.
 
+use std::cell::Cell;
 use std::fmt;
 
 use anyhow::{Context, Result, bail};
+use kernel::Family;
 
 use crate::cluster::Space;
 use crate::supervisor::Lab;
@@ -38,13 +40,37 @@ pub struct Work<'l> {
     pub lab: &'l Lab,
     /// The fault's number.
     pub amount: u32,
+    family: Family,
+    asked: Cell<bool>,
     held: Vec<String>,
     steps: Vec<Step>,
 }
 
 impl<'l> Work<'l> {
-    pub(super) fn new(lab: &'l Lab, amount: u32, held: Vec<String>) -> Work<'l> {
-        Work { lab, amount, held, steps: Vec::new() }
+    pub(super) fn new(lab: &'l Lab, amount: u32, family: Family, held: Vec<String>) -> Work<'l> {
+        Work { lab, amount, family, asked: Cell::new(false), held, steps: Vec::new() }
+    }
+
+    /// The IP version that is broken, of a fault that breaks one.
+    pub fn family(&self) -> Family {
+        self.asked.set(true);
+        self.family
+    }
+
+    /// The fault is one of IPv4 alone.
+    ///
+    /// # Errors
+    /// IPv6 is to be broken, which has no `what`.
+    pub fn ipv4_only(&self, what: &str) -> Result<()> {
+        match self.family() {
+            Family::V4 => Ok(()),
+            Family::V6 => bail!("IPv6 has no {what}"),
+        }
+    }
+
+    /// It matters which IP version is to be broken.
+    pub(super) fn is_of_a_family(&self) -> bool {
+        self.asked.get()
     }
 
     pub(super) fn into_steps(self) -> Vec<Step> {

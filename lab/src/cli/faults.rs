@@ -53,7 +53,7 @@ fn cell(value: &Value) -> String {
 
 pub(super) fn inject(args: BreakArgs, style: Style) -> Result<u8, Failure> {
     let start = Instant::now();
-    let request = Request::Break { fault: args.fault, targets: args.targets };
+    let request = Request::Break { fault: args.fault, targets: args.targets, family: args.ip_family };
     let document = Client::connect(&args.lab.name)?.ask(&request, &mut |_, _| {})?;
     let broken = &document["broken"];
     Steps::new(style.quiet).done(

@@ -14,6 +14,7 @@ use crate::trace::Trace;
 
 pub(super) fn export(args: &ExportArgs, style: Style) -> Result<u8, Failure> {
     let wanted = Wanted::parse(&args.source, &args.target, &args.proto, args.hooks)?;
+    let wanted = Wanted { family: args.ip_family, ..wanted };
     let mut walk = walk::record(&mut Client::connect(&args.lab.name)?, &wanted)?.document;
     if let Some(title) = &args.title {
         walk["title"] = title.as_str().into();

@@ -159,7 +159,10 @@ fn list(style: Style) -> Result<u8, Failure> {
 }
 
 pub(super) fn trace(args: &TraceArgs, style: Style) -> Result<u8, Failure> {
-    let wanted = Wanted::parse(&args.source, &args.target, &args.proto, args.hooks)?;
+    let wanted = Wanted {
+        family: args.ip_family,
+        ..Wanted::parse(&args.source, &args.target, &args.proto, args.hooks)?
+    };
     let mut request = wanted.request(keep(args.write.as_deref()));
     if let Request::Trace { step, .. } = &mut request {
         *step = args.step;
@@ -181,7 +184,8 @@ pub(super) fn trace(args: &TraceArgs, style: Style) -> Result<u8, Failure> {
 }
 
 pub(super) fn why(args: WhyArgs, style: Style) -> Result<u8, Failure> {
-    let request = Request::Why { source: args.source, target: args.target, port: args.port };
+    let request =
+        Request::Why { source: args.source, target: args.target, port: args.port, family: args.ip_family };
     let document = Client::connect(&args.lab.name)?.ask(&request, &mut |_, _| {})?;
     let why: Why = decode(&document)?;
     match style.format {

@@ -27,6 +27,7 @@ pub(super) fn up(args: UpArgs, style: Style) -> Result<u8, Failure> {
         pods: args.pods,
         racks: args.racks,
         mode: args.mode,
+        ip_family: args.ip_family,
         pod_cidr: args.pod_cidr,
         service_cidr: args.service_cidr,
         cni: Cni {
@@ -91,15 +92,17 @@ fn describe(topology: &Topology, style: Style) -> Result<u8, Failure> {
                 .map(|node| {
                     json!({
                         "name": Topology::node_name(node),
-                        "address": topology.node_address(node),
-                        "podCIDR": topology.pod_cidr(node).to_string(),
+                        "address": topology.node_address(node).first,
+                        "addresses": topology.node_address(node).iter().collect::<Vec<_>>(),
+                        "podCIDR": topology.pod_cidr(node).first.to_string(),
+                        "podCIDRs": topology.pod_cidr(node).iter().collect::<Vec<_>>(),
                         "network": topology.network(node),
                     })
                 })
                 .collect();
             let document = json!({
                 "schema": PLAN_SCHEMA, "name": topology.name, "mode": topology.mode, "racks": topology.racks, "pods": topology.pods, "nodes": nodes,
-                "podCIDR": topology.ranges.pods.to_string(), "serviceCIDR": topology.ranges.services.to_string(),
+                "podCIDR": topology.ranges.pods.to_string(), "serviceCIDR": topology.ranges.of_services(),
                 "workloads": topology.workloads, "services": topology.services, "verify": topology.verify,
             });
             output::print_json(&document)?;

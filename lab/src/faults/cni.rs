@@ -127,7 +127,9 @@ fn ipam_full(work: &mut Work<'_>, cluster: &Cluster, node: &Node) -> Result<()> 
         bail!("the network's reservations are not in the lab's own /run");
     };
     let dir = Path::new(data).join(name);
-    let (start, size) = (u32::from(node.pod_cidr.network()), node.pod_cidr.size());
+    work.ipv4_only("range of which the addresses could run out")?;
+    let (_, pods) = node.v4().context("no IPv4")?;
+    let (start, size) = (u32::from(pods.network()), pods.size());
     let change = || {
         fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
         let mut made: Vec<PathBuf> = Vec::new();

@@ -42,8 +42,9 @@ pub(super) const FAULTS: &[Fault] = &[
 
 fn masq_all(work: &mut Work<'_>, _: &Cluster, node: &Node) -> Result<()> {
     let hook = Hook::new(ChainKind::Nat, Point::Postrouting, priority::SRCNAT);
-    let rule = Rule::new().saddr(Op::Eq, pods_of(node)).daddr(Op::Neq, pods_of(node)).masquerade();
-    add_table(work, &node.space, Table::new(Family::Ip, "nat"), ("postrouting", &hook), &rule)
+    let (pods, family) = (pods_of(node, work.family())?, of_ip(work.family()));
+    let rule = Rule::new().saddr(Op::Eq, pods).daddr(Op::Neq, pods).masquerade();
+    add_table(work, &node.space, Table::new(family, "nat"), ("postrouting", &hook), &rule)
 }
 
 fn fw_drop(work: &mut Work<'_>, _: &Cluster, node: &Node) -> Result<()> {
@@ -57,10 +58,19 @@ fn fw_reject(work: &mut Work<'_>, _: &Cluster, node: &Node) -> Result<()> {
 fn policy(work: &mut Work<'_>, node: &Node, end: fn(Rule) -> Rule) -> Result<()> {
     let hook = Hook::new(ChainKind::Filter, Point::Forward, priority::FILTER);
     // Frames between ports of a bridge may pass here too.
-    let from_others = Rule::new().saddr(Op::Neq, pods_of(node)).daddr(Op::Eq, pods_of(node));
+    let (pods, family) = (pods_of(node, work.family())?, of_ip(work.family()));
+    let from_others = Rule::new().saddr(Op::Neq, pods).daddr(Op::Eq, pods);
     let rule = end(from_others.l4proto(Transport::Tcp.number()).dport(Op::Eq, PORT));
     // A word that nft takes for a name, so that a student can delete the table by it.
-    add_table(work, &node.space, Table::new(Family::Ip, "guard"), ("forward", &hook), &rule)
+    add_table(work, &node.space, Table::new(family, "guard"), ("forward", &hook), &rule)
+}
+
+/// nf_tables' family of an IP version.
+pub(super) fn of_ip(family: kernel::Family) -> Family {
+    match family {
+        kernel::Family::V4 => Family::Ip,
+        kernel::Family::V6 => Family::Ip6,
+    }
 }
 
 /// A table with one chain and one rule.

@@ -1,7 +1,5 @@
 //! Neighbours: MAC addresses that are somebody else's, or nobody's.
 
-use std::net::IpAddr;
-
 use anyhow::{Context, Result, bail};
 use kernel::link::{self, Change};
 use kernel::{Mac, Rtnl, neigh};
@@ -11,7 +9,7 @@ use super::{Act, Fault, always};
 use crate::breaking::{Work, unless_gone};
 use crate::cluster::{Cluster, Node, Pod, Space};
 use crate::fabric::UPLINK;
-use crate::look::{address_of, link_of};
+use crate::look::{address_of_node, link_of};
 
 /// The faults.
 pub(super) const FAULTS: &[Fault] = &[
@@ -45,7 +43,9 @@ fn dup_mac(work: &mut Work<'_>, cluster: &Cluster, pod: &Pod, other: &Pod) -> Re
         Ok(link::set(&mut Rtnl::open_in(&space.netns)?, index, &change)?)
     };
     for pod in [pod, other] {
-        asked_anew(work, cluster, address_of(pod)?.into())?;
+        for address in pod.addresses.iter() {
+            asked_anew(work, cluster, *address)?;
+        }
     }
     let index = link.index;
     let change = |space: &Space| set(space, index, taken);
@@ -58,7 +58,7 @@ fn bad_neigh(work: &mut Work<'_>, _: &Cluster, near: &Node, far: &Node) -> Resul
         bail!("{} and {} are not on one link", near.space.name, far.space.name);
     }
     let index = link_of(&near.space, UPLINK)?.index;
-    let address = IpAddr::V4(far.address);
+    let address = address_of_node(far, work.family())?;
     let change = |space: &Space| {
         let mut rtnl = Rtnl::open_in(&space.netns)?;
         let is_it = |entry: &neigh::Neigh| entry.index == index && entry.addr == address;

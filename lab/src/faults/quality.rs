@@ -52,6 +52,7 @@ pub(super) const FAULTS: &[Fault] = &[
 
 /// linux/if_ether.h, `ETH_P_IP`
 const IPV4: u16 = 0x0800;
+const IPV6: u16 = 0x86dd;
 /// A bucket that one frame of any size fits into, in bytes.
 const BURST: u32 = 1600;
 /// What waits behind it, in bytes: more than the probes of a check, so that they are slow and not lost.
@@ -59,23 +60,27 @@ const QUEUE: u32 = 256 * 1024;
 
 fn loss(work: &mut Work<'_>, _: &Cluster, node: &Node) -> Result<()> {
     // Both numbers are below 256, so they compare as bytes as they do as numbers.
-    let rule = of_ipv4().expr(numgen(100, true)).expr(compare(Op::Lt, work.amount)).drop();
+    let rule = of_ip(work).expr(numgen(100, true)).expr(compare(Op::Lt, work.amount)).drop();
     drop_incoming(work, &node.space, &rule)
 }
 
 fn drop_every(work: &mut Work<'_>, _: &Cluster, node: &Node) -> Result<()> {
     let last = work.amount - 1;
-    let rule = of_ipv4().expr(numgen(work.amount, false)).expr(compare(Op::Eq, last)).drop();
+    let rule = of_ip(work).expr(numgen(work.amount, false)).expr(compare(Op::Eq, last)).drop();
     drop_incoming(work, &node.space, &rule)
 }
 
-/// ARP is not counted.
-fn of_ipv4() -> Rule {
+/// ARP is not counted; its counterpart in IPv6 is.
+fn of_ip(work: &Work<'_>) -> Rule {
+    let protocol_number = match work.family() {
+        kernel::Family::V4 => IPV4,
+        kernel::Family::V6 => IPV6,
+    };
     let protocol = Expr::Meta { key: Meta::Protocol, dreg: Reg::R1 };
     Rule::new().expr(protocol).expr(Expr::Cmp {
         sreg: Reg::R1,
         op: Op::Eq,
-        data: IPV4.to_be_bytes().to_vec(),
+        data: protocol_number.to_be_bytes().to_vec(),
     })
 }
 

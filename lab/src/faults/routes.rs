@@ -1,17 +1,16 @@
 //! Routes: missing, leading nowhere, leading in circles.
 
-use std::net::IpAddr;
-
 use anyhow::{Result, bail};
-use ipnetwork::{IpNetwork, Ipv4Network};
+use ipnetwork::IpNetwork;
 use kernel::Rtnl;
-use kernel::route::{self, Family, KIND_BLACKHOLE, Route};
+use kernel::route::{self, KIND_BLACKHOLE, Route};
 
 use super::{Act, Fault, always, not_in_mode};
 use crate::breaking::{Work, unless_gone, unless_there};
 use crate::cluster::{Cluster, Node, Pod, Space};
 use crate::exit::Failure;
-use crate::look::{pods_of, restore_routes, route_to, routes_of};
+use crate::look::{address_of_node, pods_of, restore_routes, route_to, routes_of};
+use crate::topology::numbered;
 
 /// The faults.
 pub(super) const FAULTS: &[Fault] = &[
@@ -54,25 +53,27 @@ pub(super) fn routed(cluster: &Cluster) -> Result<(), Failure> {
 }
 
 fn route_missing(work: &mut Work<'_>, _: &Cluster, near: &Node, far: &Node) -> Result<()> {
-    let route = route_to(&near.space, pods_of(far))?;
+    let pods = pods_of(far, work.family())?;
+    let route = route_to(&near.space, pods)?;
     let change = |space: &Space| {
         route::delete(&mut Rtnl::open_in(&space.netns)?, &route)?;
         Ok(route)
     };
-    work.change_in(&near.space, format!("route {}", pods_of(far)), change, |space, route| {
+    work.change_in(&near.space, format!("route {pods}"), change, |space, route| {
         unless_there(route::add(&mut Rtnl::open_in(&space.netns)?, route))
     })
 }
 
 fn route_blackhole(work: &mut Work<'_>, _: &Cluster, near: &Node, far: &Node) -> Result<()> {
-    let route = route_to(&near.space, pods_of(far))?;
+    let pods = pods_of(far, work.family())?;
+    let route = route_to(&near.space, pods)?;
     let change = |space: &Space| {
         let (dst, priority) = (route.dst, route.priority);
         let hole = Route { dst, priority, kind: KIND_BLACKHOLE, ..Route::default() };
         route::replace(&mut Rtnl::open_in(&space.netns)?, &hole)?;
         Ok(route)
     };
-    work.change_in(&near.space, format!("route {}", pods_of(far)), change, |space, route| {
+    work.change_in(&near.space, format!("route {pods}"), change, |space, route| {
         Ok(route::replace(&mut Rtnl::open_in(&space.netns)?, route)?)
     })
 }
@@ -82,11 +83,12 @@ fn route_loop(work: &mut Work<'_>, _: &Cluster, near: &Node, far: &Node) -> Resu
     if near.rack != far.rack {
         bail!("{} and {} are not on one link", near.space.name, far.space.name);
     }
-    let prefix = far.pod_cidr.prefix() + 1;
-    let first = u32::from(far.pod_cidr.network());
-    for start in [first, first + (1 << (32 - prefix))] {
-        let half = IpNetwork::V4(Ipv4Network::new(start.into(), prefix)?);
-        let back = Route { dst: Some(half), gateway: Some(near.address.into()), ..Route::default() };
+    let (pods, gateway) = (pods_of(far, work.family())?, address_of_node(near, work.family())?);
+    let prefix = pods.prefix() + 1;
+    let bits: u8 = if pods.is_ipv4() { 32 } else { 128 };
+    for second in [0, 1_u128 << (bits - prefix)] {
+        let half = IpNetwork::new(numbered(pods, second), prefix)?;
+        let back = Route { dst: Some(half), gateway: Some(gateway), ..Route::default() };
         let change = |space: &Space| {
             route::add_exclusive(&mut Rtnl::open_in(&space.netns)?, &back)?;
             Ok(back)
@@ -99,7 +101,7 @@ fn route_loop(work: &mut Work<'_>, _: &Cluster, near: &Node, far: &Node) -> Resu
 }
 
 fn no_default_route(work: &mut Work<'_>, _: &Cluster, pod: &Pod) -> Result<()> {
-    let any = Family::of(IpAddr::from([0, 0, 0, 0])).any();
+    let any = work.family().any();
     let is_default = |route: &Route| route.destination() == any;
     let routes: Vec<Route> = routes_of(&pod.space)?.into_iter().filter(is_default).collect();
     if routes.is_empty() {

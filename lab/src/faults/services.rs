@@ -155,7 +155,8 @@ fn chains<'r>(rules: &'r mut Ruleset, service: &Service, kind: &str) -> impl Ite
 
 /// An address of a node's pods that no pod has.
 fn unused(cluster: &Cluster, node: &Node) -> Result<Ipv4Addr> {
-    let (first, size) = (u32::from(node.pod_cidr.network()), node.pod_cidr.size());
+    let (_, pods) = node.v4().context("no IPv4")?;
+    let (first, size) = (u32::from(pods.network()), pods.size());
     let taken = |address: Ipv4Addr| cluster.pods.iter().any(|pod| pod.addresses.contains(&address.into()));
     let mut free = (2..size - 1).rev().map(|number| Ipv4Addr::from(first + number));
     free.find(|address| !taken(*address)).context("every address is a pod's")

@@ -14,8 +14,8 @@ use super::routes::routed;
 use super::{Act, Fault};
 use crate::breaking::{Work, unless_gone};
 use crate::cluster::{Cluster, Node, Space};
-use crate::fabric::SWITCH;
-use crate::look::{link_of, pods_of, route_to, switch_of};
+use crate::fabric::{SWITCH, forwarding};
+use crate::look::{address_of_node, link_of, pods_of, route_to, switch_of};
 
 /// The faults.
 pub(super) const FAULTS: &[Fault] = &[
@@ -43,26 +43,30 @@ const SECOND: &str = "eth1";
 const UPLINK_FILTER: &str = "net/ipv4/conf/eth0/rp_filter";
 
 fn forward_off(work: &mut Work<'_>, _: &Cluster, node: &Node) -> Result<()> {
-    if node.space.netns.run(|| sysctl::read("net/ipv4/ip_forward"))??.trim() == "0" {
+    let path = forwarding(work.family());
+    if node.space.netns.run(|| sysctl::read(path))??.trim() == "0" {
         bail!("it does not forward already");
     }
-    set(work, &node.space, "net/ipv4/ip_forward", "0")
+    set(work, &node.space, path, "0")
 }
 
 /// Each half of it would do no harm: an asymmetric path, and a strict filter.
 fn rp_filter(work: &mut Work<'_>, cluster: &Cluster, node: &Node, peer: &Node) -> Result<()> {
+    work.ipv4_only("rp_filter")?;
     second_cable(work, cluster, node)?;
-    let right = route_to(&node.space, pods_of(peer))?;
+    let pods = pods_of(peer, work.family())?;
+    let via = address_of_node(peer, work.family())?;
+    let right = route_to(&node.space, pods)?;
     let change = |space: &Space| {
         let mut rtnl = Rtnl::open_in(&space.netns)?;
         let (dst, priority) = (right.dst, right.priority);
         let oif = Some(link::by_name(&mut rtnl, SECOND)?.index);
-        let gateway = Some(peer.address.into());
+        let gateway = Some(via);
         let other = Route { dst, priority, oif, gateway, onlink: true, ..Route::default() };
         route::replace(&mut rtnl, &other)?;
         Ok(right)
     };
-    work.change_in(&node.space, format!("route {}", pods_of(peer)), change, |space, right| {
+    work.change_in(&node.space, format!("route {pods}"), change, |space, right| {
         Ok(route::replace(&mut Rtnl::open_in(&space.netns)?, right)?)
     })?;
     // The greater of the two counts, and 2 is less strict than 1.
@@ -94,7 +98,7 @@ fn second_cable(work: &mut Work<'_>, cluster: &Cluster, node: &Node) -> Result<(
         node.space.netns.run(|| sysctl::write("net/ipv4/conf/eth1/arp_ignore", "1"))??;
         let mut rtnl = Rtnl::open_in(&node.space.netns)?;
         let index = link::by_name(&mut rtnl, SECOND)?.index;
-        let [a, b, c, last] = node.address.octets();
+        let [a, b, c, last] = node.v4().context("no IPv4")?.0.octets();
         let second = IpNetwork::from(std::net::IpAddr::V4(Ipv4Addr::new(a, b, c, last ^ 0x80)));
         addr::add(&mut rtnl, index, second, &AddrOptions::default())?;
         Ok(link::set(&mut rtnl, index, &Change { up: Some(true), ..Change::default() })?)

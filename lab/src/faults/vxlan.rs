@@ -3,15 +3,15 @@
 use std::net::IpAddr;
 
 use anyhow::{Context, Result, bail};
-use kernel::nft::{ChainKind, Family, Hook, Op, Point, Rule, Table, priority};
+use kernel::nft::{ChainKind, Hook, Op, Point, Rule, Table, priority};
 use kernel::{Mac, Rtnl, neigh};
 
-use super::firewall::add_table;
+use super::firewall::{add_table, of_ip};
 use super::{Act, Fault, not_in_mode};
 use crate::breaking::{Work, unless_gone, unless_there};
 use crate::cluster::{Cluster, Node, Space};
 use crate::exit::Failure;
-use crate::look::link_of;
+use crate::look::{address_of_node, link_of};
 use crate::modes::{Tunnel, Wire};
 use crate::services::model::Transport;
 
@@ -52,31 +52,34 @@ fn tunnelled(cluster: &Cluster) -> Result<(), Failure> {
 
 fn some_tunnel(cluster: &Cluster) -> Option<Tunnel> {
     let pairs = cluster.nodes.iter().flat_map(|near| cluster.nodes.iter().map(move |far| (near, far)));
-    pairs.filter(|(near, far)| near.address != far.address).find_map(|(near, far)| tunnel(cluster, near, far))
+    pairs
+        .filter(|(near, far)| near.address != far.address)
+        .find_map(|(near, far)| cluster.families().find_map(|family| tunnel(cluster, near, far, family)))
 }
 
-fn tunnel(cluster: &Cluster, near: &Node, far: &Node) -> Option<Tunnel> {
-    match cluster.mode.wire(near, far) {
+fn tunnel(cluster: &Cluster, near: &Node, far: &Node, family: kernel::Family) -> Option<Tunnel> {
+    match cluster.mode.wire(near, far, family) {
         Wire::Tunnel(tunnel) => Some(tunnel),
         Wire::Plain | Wire::Sealed(_) => None,
     }
 }
 
 /// The tunnel between two nodes, its link on the near one, and the MAC that leads to the far one.
-fn entry(cluster: &Cluster, near: &Node, far: &Node) -> Result<(Tunnel, u32, Mac)> {
+fn entry(cluster: &Cluster, near: &Node, far: &Node, dst: IpAddr) -> Result<(Tunnel, u32, Mac)> {
     let none = || format!("no tunnel from {} to {}", near.space.name, far.space.name);
-    let tunnel = tunnel(cluster, near, far).with_context(none)?;
+    let tunnel = tunnel(cluster, near, far, kernel::Family::of(dst)).with_context(none)?;
     let index = link_of(&near.space, tunnel.device)?.index;
     let entries = neigh::fdb(&mut Rtnl::open_in(&near.space.netns)?)?;
-    let to_far = |entry: &&neigh::FdbEntry| entry.index == index && entry.dst == Some(far.address.into());
-    let unknown = || format!("{} does not know {}", tunnel.device, far.address);
+    let to_far = |entry: &&neigh::FdbEntry| entry.index == index && entry.dst == Some(dst);
+    let unknown = || format!("{} does not know {}", tunnel.device, dst);
     let mac = entries.iter().find(to_far).map(|entry| entry.mac).with_context(unknown)?;
     Ok((tunnel, index, mac))
 }
 
 fn vni(work: &mut Work<'_>, cluster: &Cluster, near: &Node, far: &Node) -> Result<()> {
-    let (tunnel, index, mac) = entry(cluster, near, far)?;
-    let (dst, wrong) = (IpAddr::V4(far.address), tunnel.vni + 1);
+    let dst = address_of_node(far, work.family())?;
+    let (tunnel, index, mac) = entry(cluster, near, far, dst)?;
+    let wrong = tunnel.vni + 1;
     let change = |space: &Space| {
         let mut rtnl = Rtnl::open_in(&space.netns)?;
         neigh::delete_fdb(&mut rtnl, index, mac, dst, None)?;
@@ -95,8 +98,8 @@ fn vni(work: &mut Work<'_>, cluster: &Cluster, near: &Node, far: &Node) -> Resul
 }
 
 fn fdb(work: &mut Work<'_>, cluster: &Cluster, near: &Node, far: &Node) -> Result<()> {
-    let (_, index, mac) = entry(cluster, near, far)?;
-    let dst = IpAddr::V4(far.address);
+    let dst = address_of_node(far, work.family())?;
+    let (_, index, mac) = entry(cluster, near, far, dst)?;
     let change =
         |space: &Space| Ok(neigh::delete_fdb(&mut Rtnl::open_in(&space.netns)?, index, mac, dst, None)?);
     work.change_in(&near.space, format!("forwarding entry {mac}"), change, move |space, ()| {
@@ -108,5 +111,5 @@ fn port_blocked(work: &mut Work<'_>, cluster: &Cluster, node: &Node) -> Result<(
     let port = some_tunnel(cluster).context("no tunnel")?.port;
     let hook = Hook::new(ChainKind::Filter, Point::Input, priority::FILTER);
     let rule = Rule::new().l4proto(Transport::Udp.number()).dport(Op::Eq, port).drop();
-    add_table(work, &node.space, Table::new(Family::Ip, "guard"), ("input", &hook), &rule)
+    add_table(work, &node.space, Table::new(of_ip(work.family()), "guard"), ("input", &hook), &rule)
 }

@@ -37,8 +37,10 @@ pub fn inspect(lab: &Lab, what: Option<&str>) -> Result<Value, Failure> {
         document.insert("result".into(), pod.result.clone());
     }
     if let Some(node) = cluster.nodes.iter().find(|node| node.space.name == name) {
-        document.insert("address".into(), node.address.to_string().into());
-        document.insert("podCIDR".into(), node.pod_cidr.to_string().into());
+        document.insert("address".into(), json!(node.address.first));
+        document.insert("addresses".into(), json!(node.address.iter().collect::<Vec<_>>()));
+        document.insert("podCIDR".into(), node.pod_cidr.first.to_string().into());
+        document.insert("podCIDRs".into(), json!(node.pod_cidr.iter().collect::<Vec<_>>()));
         document.insert("events".into(), json!(lab.events.changes(Some(name))));
     }
     let state =
@@ -57,8 +59,10 @@ fn whole(lab: &Lab) -> anyhow::Result<Value> {
             json!({
                 "name": node.space.name,
                 "rack": rack,
-                "address": node.address,
-                "podCIDR": node.pod_cidr.to_string(),
+                "address": node.address.first,
+                "addresses": node.address.iter().collect::<Vec<_>>(),
+                "podCIDR": node.pod_cidr.first.to_string(),
+                "podCIDRs": node.pod_cidr.iter().collect::<Vec<_>>(),
             })
         })
         .collect();
@@ -79,7 +83,8 @@ fn whole(lab: &Lab) -> anyhow::Result<Value> {
         "name": cluster.name,
         "role": "lab",
         "mode": lab.topology.mode,
-        "outside": cluster.outside.address,
+        "outside": cluster.outside.address.first,
+        "outsideAddresses": cluster.outside.address.iter().collect::<Vec<_>>(),
         "nodes": nodes,
         "pods": pods,
         "links": wiring::links(&cluster)?,
@@ -148,7 +153,10 @@ pub fn kernel_state(netns: &Netns) -> anyhow::Result<Map<String, Value>> {
             })
         })
         .collect();
-    let fdb: Vec<Value> = neigh::fdb(&mut rtnl)?
+    // The kernel's own order is that of a hash table and of what came first.
+    let mut entries = neigh::fdb(&mut rtnl)?;
+    entries.sort_by_key(|entry| (entry.index, entry.mac.0, entry.dst));
+    let fdb: Vec<Value> = entries
         .iter()
         .map(|entry| {
             let (mac, dev) = (entry.mac.to_string(), name(entry.index));

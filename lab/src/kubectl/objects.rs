@@ -79,7 +79,7 @@ pub fn pod(cluster: &Cluster, pod: &Pod) -> Value {
         "spec": { "nodeName": node.space.name, "containers": containers },
         "status": {
             "phase": if runs { "Running" } else { "Failed" },
-            "hostIP": node.address,
+            "hostIP": node.address.first,
             "podIP": pod.addresses.first(),
             "podIPs": pod.addresses.iter().map(|address| json!({ "ip": address })).collect::<Vec<_>>(),
             "containerStatuses": states,
@@ -194,13 +194,15 @@ pub fn endpoints(cluster: &Cluster, backed: &Backed) -> Value {
 pub fn node(cluster: &Cluster, node: &Node, since: SystemTime) -> Value {
     let name = &node.space.name;
     let labels: Labels = [("kubernetes.io/hostname".to_owned(), name.clone())].into();
+    let internal = node.address.iter().map(|address| json!({ "type": "InternalIP", "address": address }));
+    let addresses: Vec<Value> = internal.chain([json!({ "type": "Hostname", "address": name })]).collect();
     json!({
         "apiVersion": "v1",
         "kind": "Node",
         "metadata": metadata(name, &labels, since),
-        "spec": { "podCIDR": node.pod_cidr.to_string() },
+        "spec": { "podCIDR": node.pod_cidr.first.to_string(), "podCIDRs": node.pod_cidr.iter().collect::<Vec<_>>() },
         "status": {
-            "addresses": [{ "type": "InternalIP", "address": node.address }, { "type": "Hostname", "address": name }],
+            "addresses": addresses,
             "nodeInfo": { "kubeletVersion": concat!("podlab ", env!("CARGO_PKG_VERSION")) },
         },
         "podlab": besides(cluster, &format!("node/{name}"), since),

@@ -15,6 +15,7 @@ use crate::cluster::Cluster;
 use crate::controller::work::Order;
 use crate::exit::{self, Failure};
 use crate::labels::{self, Labels};
+use crate::modes::Selected;
 use crate::output;
 use crate::services;
 use crate::services::model::{
@@ -22,6 +23,7 @@ use crate::services::model::{
     free_node_port, free_service_address,
 };
 use crate::supervisor::Lab;
+use crate::topology::Ranges;
 
 /// `kubectl expose`.
 pub(super) fn expose(lab: &Remote, args: ExposeArgs) -> Result<u8, Failure> {
@@ -86,6 +88,7 @@ pub(super) fn create(lab: &Lab, name: String, wanted: Wanted) -> Result<Value, F
     check_name(Kind::Service, &name)?;
     {
         let mut cluster = lab.cluster_mut();
+        possible(&cluster.ranges, &cluster.mode)?;
         if cluster.objects.service(&name).is_some() {
             return Err(Kind::Service.exists(&name));
         }
@@ -98,6 +101,23 @@ pub(super) fn create(lab: &Lab, name: String, wanted: Wanted) -> Result<Value, F
         cluster.objects.services.push(service);
     }
     Ok(json!({ "warnings": lab.orders.carry_out(Order::Reconcile) }))
+}
+
+/// Whether there can be services at all.
+///
+/// # Errors
+/// The lab has no IPv4, or no node that its pods' packets pass, where addresses could be rewritten.
+pub(crate) fn possible(ranges: &Ranges, mode: &Selected) -> Result<(), Failure> {
+    if !ranges.has_services() {
+        let words = "services are IPv4's, and the lab has IPv6 only · try: podlab up --ip-family dual";
+        return Err(Failure::usage(words));
+    }
+    if mode.on_lan() {
+        let words =
+            format!("mode {mode} has no services: packets of pods pass no node that could rewrite them");
+        return Err(Failure::usage(format!("{words} · try: another mode")));
+    }
+    Ok(())
 }
 
 /// What the object that is exposed says: the pods' labels, its own, the declared port.

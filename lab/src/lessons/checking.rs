@@ -8,6 +8,7 @@ use super::shell;
 use super::told::Checked;
 use crate::control::{Client, Keep, Request};
 use crate::exit::{self, Failure};
+use crate::page::walk::Wanted;
 use crate::trace::{Hop, Trace};
 use crate::verdict::{Report, Ruling};
 
@@ -94,21 +95,7 @@ pub(super) fn answer<T: DeserializeOwned>(lab: &str, request: &Request) -> Resul
 }
 
 fn follow(lab: &str, trail: &Trail) -> Outcome {
-    let (target, port) = match trail.to.rsplit_once(':') {
-        Some((target, port)) => {
-            (target.to_owned(), port.parse().map_err(|_| Failure::usage(format!("{port:?} is not a port")))?)
-        }
-        None => (trail.to.clone(), crate::kubia::PORT),
-    };
-    let request = Request::Trace {
-        source: trail.from.clone(),
-        target,
-        port,
-        protocol: trail.proto.clone(),
-        hooks: false,
-        step: false,
-        keep: Keep::Nothing,
-    };
+    let request = Wanted::parse(&trail.from, &trail.to, &trail.proto, false)?.request(Keep::Nothing);
     Ok(trail.judge(&answer(lab, &request)?))
 }
 

@@ -88,7 +88,8 @@ fn break_it(lab: &str, it: &Break) -> Result<(), Failure> {
 /// Breaks a lab by a fault and its targets: `route-missing node1 node2`.
 pub(super) fn inject(lab: &str, fault: &str) -> Result<(), Failure> {
     let mut words = fault.split_whitespace().map(str::to_owned);
-    let request = Request::Break { fault: words.next().unwrap_or_default(), targets: words.collect() };
+    let request =
+        Request::Break { fault: words.next().unwrap_or_default(), targets: words.collect(), family: None };
     Client::connect(lab)?.ask(&request, &mut |_, _| {}).map(drop)
 }
 

@@ -3,19 +3,19 @@
 //! of its own, so the rules of eBGP are all there is. Nobody else tells anybody a way to a pod.
 
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use ipnetwork::IpNetwork;
-use kernel::Rtnl;
-use kernel::route::{self, Family};
+use kernel::{Family, Rtnl, route};
 
 use super::{Ground, Mode, Routers, Siblings, Wire, bridge};
 use crate::cluster::{Node, Space};
 use crate::construct::{enter, in_thread};
+use crate::stack::Each;
 use crate::topology::{Topology, host};
 
 /// Configurations, control sockets and logs.
@@ -43,8 +43,8 @@ impl Mode for Bgp {
         program().map(drop)
     }
 
-    fn network(&self, _option: Option<&str>, ip_masq: bool) -> Option<String> {
-        Some(bridge(ip_masq, None))
+    fn network(&self, _option: Option<&str>, ip_masq: bool, families: &[Family]) -> Option<String> {
+        Some(bridge(ip_masq, None, families))
     }
 
     fn routers(&self, _option: Option<&str>, _topology: &Topology) -> Routers {
@@ -72,7 +72,7 @@ impl Mode for Bgp {
         Siblings::Switched
     }
 
-    fn wire(&self, _option: Option<&str>, _near: &Node, _far: &Node) -> Wire {
+    fn wire(&self, _option: Option<&str>, _near: &Node, _far: &Node, _: Family) -> Wire {
         Wire::Plain
     }
 
@@ -91,9 +91,9 @@ struct Speaker<'c> {
     space: &'c Space,
     number: u32,
     id: Ipv4Addr,
-    announces: Option<IpNetwork>,
-    /// Name, address and number of each peer.
-    peers: Vec<(String, Ipv4Addr, u32)>,
+    announces: Option<Each<IpNetwork>>,
+    /// Name, addresses and number of each peer; there is a session for each IP version.
+    peers: Vec<(String, Each<IpAddr>, u32)>,
 }
 
 /// The speakers: nodes, then the routers of their links, then the fabric above several racks.
@@ -104,12 +104,12 @@ fn speakers<'c>(ground: &Ground<'c>) -> Vec<Speaker<'c>> {
     let router = |rack: usize| ground.racks.get(rack).unwrap_or(ground.fabric);
     let mut all: Vec<Speaker<'_>> = Vec::new();
     for (index, node) in ground.nodes.iter().enumerate() {
-        let gateway = host(topology.rack_net(node.rack), 1);
+        let gateway = topology.rack_net(node.rack).map(|net| host(net, 1));
         all.push(Speaker {
             space: &node.space,
             number: NODES_AS + index as u32,
-            id: node.address,
-            announces: Some(IpNetwork::V4(node.pod_cidr)),
+            id: id(2, index),
+            announces: Some(node.pod_cidr),
             peers: vec![(router(node.rack).name.clone(), gateway, rack_as(node.rack))],
         });
     }
@@ -119,12 +119,12 @@ fn speakers<'c>(ground: &Ground<'c>) -> Vec<Speaker<'c>> {
             .map(|(index, node)| (node.space.name.clone(), node.address, NODES_AS + index as u32))
             .collect();
         if has_racks {
-            peers.push((ground.fabric.name.clone(), Topology::rack_uplink(rack).0.ip(), FABRIC_AS));
+            peers.push((ground.fabric.name.clone(), ends(topology.rack_uplink(rack).0), FABRIC_AS));
         }
         all.push(Speaker {
             space: router(rack),
             number: rack_as(rack),
-            id: host(topology.rack_net(rack), 1),
+            id: id(1, rack),
             announces: None,
             peers,
         });
@@ -132,11 +132,11 @@ fn speakers<'c>(ground: &Ground<'c>) -> Vec<Speaker<'c>> {
     if has_racks {
         let peers = ground.racks.iter().enumerate();
         let peers = peers
-            .map(|(rack, space)| (space.name.clone(), Topology::rack_uplink(rack).1.ip(), rack_as(rack)));
+            .map(|(rack, space)| (space.name.clone(), ends(topology.rack_uplink(rack).1), rack_as(rack)));
         all.push(Speaker {
             space: ground.fabric,
             number: FABRIC_AS,
-            id: Topology::rack_uplink(0).0.ip(),
+            id: id(0, 0),
             announces: None,
             peers: peers.collect(),
         });
@@ -144,26 +144,47 @@ fn speakers<'c>(ground: &Ground<'c>) -> Vec<Speaker<'c>> {
     all
 }
 
+/// A router's id is 32 bits and no address (RFC 6286): what kind it is, and which.
+fn id(kind: u8, index: usize) -> Ipv4Addr {
+    Ipv4Addr::new(192, 0, kind, index as u8 + 1)
+}
+
+fn ends(nets: Each<IpNetwork>) -> Each<IpAddr> {
+    nets.map(|net| net.ip())
+}
+
+/// BIRD's word for a version, and what the names of its second protocols end with.
+fn channel(family: Family) -> (&'static str, &'static str) {
+    match family {
+        Family::V4 => ("ipv4", ""),
+        Family::V6 => ("ipv6", "_v6"),
+    }
+}
+
 impl Speaker<'_> {
     /// The configuration. Only what was learned by BGP goes to the kernel; the own PodCIDR is announced from a static
     /// route that the kernel does not get, as the pods' bridge has the real one.
     fn configuration(&self) -> String {
-        let mut text = format!(
-            "router id {};\nprotocol device {{ scan time 60; }}\n\
-             protocol kernel {{ scan time 60; ipv4 {{ import none; export where source = RTS_BGP; }}; }}\n",
-            self.id
-        );
-        if let Some(pods) = self.announces {
-            text += &format!("protocol static pods {{ ipv4; route {pods} unreachable; }}\n");
-        }
-        for (name, address, number) in &self.peers {
-            // Sessions are opened at once and again soon: a lab has no Internet to be kind to.
+        let mut text = format!("router id {};\nprotocol device {{ scan time 60; }}\n", self.id);
+        for family in [Family::V4, Family::V6] {
+            let (channel, end) = channel(family);
             text += &format!(
-                "protocol bgp {name} {{\n  local as {};\n  neighbor {address} as {number};\n  connect delay time 1;\n  \
-                 connect retry time 1;\n  error wait time 1, 4;\n  ipv4 {{ import all; export where source ~ [ RTS_STATIC, \
-                 RTS_BGP ]; }};\n}}\n",
-                self.number
+                "protocol kernel kernel_{channel} {{ scan time 60; {channel} {{ import none; export where source = RTS_BGP; \
+                 }}; }}\n"
             );
+            if let Some(pods) = self.announces.and_then(|all| all.of(family)) {
+                text += &format!("protocol static pods{end} {{ {channel}; route {pods} unreachable; }}\n");
+            }
+            for (name, addresses, number) in &self.peers {
+                let Some(address) = addresses.of(family) else { continue };
+                // Sessions are opened at once and again soon: a lab has no Internet to be kind to.
+                text += &format!(
+                    "protocol bgp {name}{end} {{\n  local as {};\n  neighbor {address} as {number};\n  connect delay \
+                     time 1;\n  connect retry time 1;\n  error wait time 1, 4;\n  {channel} {{ import all; export where \
+                     source ~ [ RTS_STATIC, RTS_BGP ]; }};\n}}\n",
+                    self.number
+                );
+            }
         }
         text
     }
@@ -197,10 +218,14 @@ impl Speaker<'_> {
     fn wait(&self, ground: &Ground<'_>, deadline: Instant) -> Result<()> {
         let mut rtnl = Rtnl::open_in(&self.space.netns)?;
         loop {
-            let routes = route::list(&mut rtnl, Family::V4)?;
-            let missing = ground.nodes.iter().map(|node| IpNetwork::V4(node.pod_cidr)).find(|pods| {
-                Some(*pods) != self.announces && !routes.iter().any(|route| route.destination() == *pods)
-            });
+            let mut routes = route::list(&mut rtnl, Family::V4)?;
+            routes.extend(route::list(&mut rtnl, Family::V6)?);
+            let is_own = |pods: &IpNetwork| self.announces.is_some_and(|own| own.has(pods));
+            let missing = ground
+                .nodes
+                .iter()
+                .flat_map(|node| node.pod_cidr.iter())
+                .find(|pods| !is_own(pods) && !routes.iter().any(|route| route.destination() == *pods));
             let Some(missing) = missing else { return Ok(()) };
             if Instant::now() > deadline {
                 let said = fs::read_to_string(self.path("log")).unwrap_or_default();
@@ -230,8 +255,12 @@ mod tests {
             space: &space,
             number: 64_601,
             id: [192, 0, 2, 11].into(),
-            announces: Some("10.244.1.0/24".parse().unwrap()),
-            peers: vec![("fabric".into(), [192, 0, 2, 1].into(), 64_512)],
+            announces: Some("10.244.1.0/24,fd00:10:244:1::/64".parse().unwrap()),
+            peers: vec![(
+                "fabric".into(),
+                Each { first: [192, 0, 2, 1].into(), second: "fd00::1".parse().ok() },
+                64_512,
+            )],
         };
         let text = speaker.configuration();
         for words in [
@@ -240,6 +269,9 @@ mod tests {
             "protocol bgp fabric {",
             "local as 64601;",
             "neighbor 192.0.2.1 as 64512;",
+            "route fd00:10:244:1::/64 unreachable;",
+            "protocol bgp fabric_v6 {",
+            "neighbor fd00::1 as 64512;",
             "export where source = RTS_BGP;",
         ] {
             assert!(text.contains(words), "{text}");

@@ -3,14 +3,14 @@
 
 use anyhow::{Context, Result};
 use ipnetwork::IpNetwork;
-use kernel::addr::{self, AddrOptions};
+use kernel::addr;
 use kernel::link::{self, LinkKind, MacvlanMode};
 use kernel::route::{self, Route};
-use kernel::{Netns, Rtnl};
+use kernel::{Family, Netns, Rtnl};
 
-use super::{Ground, MAC, Mode, Routers, Siblings, Wire, network};
+use super::{Ground, MAC, Mode, Routers, Siblings, Wire, default_routes, network, ranges};
 use crate::cluster::Node;
-use crate::fabric::{SWITCH, UPLINK};
+use crate::fabric::{NODAD, SWITCH, UPLINK};
 use crate::topology::Topology;
 
 /// `RT_SCOPE_LINK`: no router is needed.
@@ -35,14 +35,21 @@ impl Mode for Macvlan {
         Ok(link::require(&mut Rtnl::open_in(&Netns::create()?)?, &kind)?)
     }
 
-    fn network(&self, _option: Option<&str>, ip_masq: bool) -> Option<String> {
+    fn network(&self, _option: Option<&str>, ip_masq: bool, families: &[Family]) -> Option<String> {
         let keys = [format!(r#""master": "{UPLINK}""#), r#""mode": "bridge""#.to_owned(), MAC.to_owned()];
         // One subnet for all pods of the wire; each node hands out the addresses of its PodCIDR.
-        let ipam = r#""ranges": [[{
-          "subnet": "${CLUSTER_CIDR}", "rangeStart": "${FIRST_POD}", "rangeEnd": "${LAST_POD}", "gateway": "${CLUSTER_GATEWAY}"
-        }]],
-        "routes": [{ "dst": "0.0.0.0/0" }]"#;
-        (!ip_masq).then(|| network("macvlan", &keys, ipam))
+        let set = |end: &str| {
+            let word = |name: &str| format!("${{{name}{end}}}");
+            let (subnet, gateway) = (word("CLUSTER_CIDR"), word("CLUSTER_GATEWAY"));
+            let (first, last) = (word("FIRST_POD"), word("LAST_POD"));
+            format!(
+                r#"[{{
+          "subnet": "{subnet}", "rangeStart": "{first}", "rangeEnd": "{last}", "gateway": "{gateway}"
+        }}]"#
+            )
+        };
+        let ipam = format!("{},\n        {}", ranges(families, set), default_routes(families));
+        (!ip_masq).then(|| network("macvlan", &keys, &ipam))
     }
 
     fn routers(&self, _option: Option<&str>, _topology: &Topology) -> Routers {
@@ -52,21 +59,22 @@ impl Mode for Macvlan {
     /// The router gets an address among the pods: that is all the way in and out there is. Nodes know that pods are on
     /// their wire, as they do where both share a subnet.
     fn prepare(&self, _option: Option<&str>, ground: &Ground<'_>) -> Result<()> {
-        let subnet = ground.topology.ranges.pods;
+        let ranges = ground.topology.ranges;
         let mut rtnl = Rtnl::open_in(&ground.fabric.netns)?;
         let lan = link::by_name(&mut rtnl, SWITCH)?.index;
-        let gateway = IpNetwork::new(ground.topology.ranges.gateway().into(), subnet.prefix())?;
-        addr::add(&mut rtnl, lan, gateway, &AddrOptions::default()).context("fabric")?;
+        for (gateway, subnet) in ranges.gateway().iter().zip(ranges.pods.iter()) {
+            let gateway = IpNetwork::new(gateway, subnet.prefix())?;
+            addr::add(&mut rtnl, lan, gateway, &NODAD).context("fabric")?;
+        }
         for node in ground.nodes {
             let mut rtnl = Rtnl::open_in(&node.space.netns)?;
             let uplink = link::by_name(&mut rtnl, UPLINK)?.index;
-            let route = Route {
-                dst: Some(IpNetwork::V4(subnet)),
-                oif: Some(uplink),
-                scope: Some(SCOPE_LINK),
-                ..Route::default()
-            };
-            route::add(&mut rtnl, &route).with_context(|| node.space.name.clone())?;
+            for subnet in ranges.pods.iter() {
+                // Only IPv4's routes have scopes.
+                let scope = subnet.is_ipv4().then_some(SCOPE_LINK);
+                let route = Route { dst: Some(subnet), oif: Some(uplink), scope, ..Route::default() };
+                route::add(&mut rtnl, &route).with_context(|| node.space.name.clone())?;
+            }
         }
         Ok(())
     }
@@ -79,7 +87,7 @@ impl Mode for Macvlan {
         true
     }
 
-    fn wire(&self, _option: Option<&str>, _near: &Node, _far: &Node) -> Wire {
+    fn wire(&self, _option: Option<&str>, _near: &Node, _far: &Node, _: Family) -> Wire {
         Wire::Plain
     }
 

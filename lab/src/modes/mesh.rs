@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::fs::{self, File, Permissions};
 use std::io::Read;
-use std::net::{SocketAddrV4, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -14,11 +14,13 @@ use std::sync::OnceLock;
 
 use anyhow::{Context, Result};
 use ipnetwork::{IpNetwork, Ipv4Network};
+use kernel::addr;
 use kernel::link::{self, Change, LinkKind, NewLink};
 use kernel::route::{self, Route};
 use kernel::wireguard::{self, Key, WireGuard};
 use kernel::xfrm::{self, Association, Direction, Policy, Xfrm};
-use kernel::{Netns, Rtnl, tap};
+use kernel::{Family, Netns, Rtnl, tap};
+use nix::sys::socket::{setsockopt, sockopt::RcvBufForce};
 
 use super::{Ground, Mode, PROCESS, Routers, Siblings, Wire, bridge};
 use crate::cluster::Node;
@@ -36,6 +38,8 @@ const WIREGUARD_MTU: usize = 1420;
 const DEVICE: &str = "mesh0";
 /// What fits into the wire's 1500 with IPv4, UDP, ESP's header, counter, tag and trailer (20 + 8 + 8 + 8 + 16 + 2).
 const MTU: usize = 1438;
+/// Bytes that may wait for the process.
+const ROOM: usize = 4 << 20;
 /// Secrets, logs and process numbers.
 const STATE: &str = "/run/podlab/mesh";
 /// How a process is told which node it is.
@@ -58,12 +62,17 @@ impl Mode for Mesh {
         ]
     }
 
+    fn refuse(&self, topology: &Topology) -> Option<String> {
+        let why = "it encrypts IPv4 only · try: --ip-family ipv4, or another mode";
+        topology.ranges.pods.of(Family::V6).map(|_| why.to_owned())
+    }
+
     fn require(&self, option: Option<&str>) -> Result<()> {
         Carrier::of(option).require()
     }
 
-    fn network(&self, option: Option<&str>, ip_masq: bool) -> Option<String> {
-        Some(bridge(ip_masq, Some(Carrier::of(option).mtu())))
+    fn network(&self, option: Option<&str>, ip_masq: bool, families: &[Family]) -> Option<String> {
+        Some(bridge(ip_masq, Some(Carrier::of(option).mtu()), families))
     }
 
     fn routers(&self, _option: Option<&str>, _topology: &Topology) -> Routers {
@@ -91,7 +100,7 @@ impl Mode for Mesh {
         Siblings::Switched
     }
 
-    fn wire(&self, option: Option<&str>, _near: &Node, _far: &Node) -> Wire {
+    fn wire(&self, option: Option<&str>, _near: &Node, _far: &Node, _: Family) -> Wire {
         Wire::Sealed(Carrier::of(option).device())
     }
 }
@@ -162,14 +171,17 @@ fn by_wireguard(ground: &Ground<'_>) -> Result<()> {
         let connect = || -> Result<()> {
             let mut wireguard = WireGuard::open_in(&node.space.netns)?;
             for (number, peer) in fabric::peers(ground, node) {
-                let endpoint = SocketAddrV4::new(peer.address, WIREGUARD_PORT);
-                let peer = wireguard::Peer { key: keys[number], endpoint, allowed: peer.pod_cidr };
+                let (address, allowed) = v4(peer)?;
+                let endpoint = SocketAddrV4::new(address, WIREGUARD_PORT);
+                let peer = wireguard::Peer { key: keys[number], endpoint, allowed };
                 wireguard.add_peer(WIREGUARD, &peer)?;
             }
             let mut rtnl = Rtnl::open_in(&node.space.netns)?;
             let index = link::by_name(&mut rtnl, WIREGUARD)?.index;
             link::set(&mut rtnl, index, &Change { up: Some(true), ..Change::default() })?;
-            routes(&mut rtnl, index, fabric::peers(ground, node).map(|(_, peer)| peer.pod_cidr))
+            let peers: Vec<Ipv4Network> =
+                fabric::peers(ground, node).map(|(_, peer)| Ok(v4(peer)?.1)).collect::<Result<_>>()?;
+            routes(&mut rtnl, index, (v4(node)?.1, ground.topology.ranges.services), peers.into_iter())
         };
         connect().with_context(|| format!("mesh of {}", node.space.name))?;
     }
@@ -185,16 +197,11 @@ fn by_kernel(ground: &Ground<'_>) -> Result<()> {
             let mut add =
                 |source: &Node, target: &Node, secret: &Secret, directions: &[Direction]| -> Result<()> {
                     let (key, spi) = (&secret.key[..], secret.spi);
-                    let (source_ip, target_ip) = (source.address, target.address);
+                    let ((source_ip, from), (target_ip, to)) = (v4(source)?, v4(target)?);
                     xfrm.add_association(&Association { source: source_ip, target: target_ip, spi, key })?;
                     for direction in directions {
-                        let policy = Policy {
-                            direction: *direction,
-                            from: source.pod_cidr,
-                            to: target.pod_cidr,
-                            source: source_ip,
-                            target: target_ip,
-                        };
+                        let policy =
+                            Policy { direction: *direction, from, to, source: source_ip, target: target_ip };
                         xfrm.add_policy(&policy)?;
                     }
                     Ok(())
@@ -215,20 +222,38 @@ fn by_process(ground: &Ground<'_>) -> Result<()> {
     fs::set_permissions(STATE, Permissions::from_mode(0o700))?;
     let secrets = secrets(ground.nodes.len())?;
     for (index, node) in ground.nodes.iter().enumerate() {
-        let peers = fabric::peers(ground, node).map(|(number, peer)| Peer {
-            address: peer.address,
-            pods: peer.pod_cidr,
-            send: secrets[&(index, number)].clone(),
-            receive: secrets[&(number, index)].clone(),
-        });
-        let plan = Plan { address: node.address, pods: node.pod_cidr, peers: peers.collect() };
-        start(node, &plan).with_context(|| format!("mesh of {}", node.space.name))?;
+        let peer = |(number, peer): (usize, &Node)| -> Result<Peer> {
+            let (address, pods) = v4(peer)?;
+            let (send, receive) = (&secrets[&(index, number)], &secrets[&(number, index)]);
+            Ok(Peer { address, pods, send: send.clone(), receive: receive.clone() })
+        };
+        let (address, pods) = v4(node)?;
+        let peers = fabric::peers(ground, node).map(peer).collect::<Result<_>>()?;
+        let plan = Plan { address, pods, peers };
+        start(node, &plan, ground.topology.ranges.services)
+            .with_context(|| format!("mesh of {}", node.space.name))?;
     }
     Ok(())
 }
 
-/// Routes to prefixes by a link.
-fn routes(rtnl: &mut Rtnl, index: u32, to: impl Iterator<Item = Ipv4Network>) -> Result<()> {
+/// A node's address and PodCIDR; without IPv4 the mode is refused.
+fn v4(node: &Node) -> Result<(Ipv4Addr, Ipv4Network)> {
+    node.v4().with_context(|| format!("{} has no IPv4", node.space.name))
+}
+
+/// Routes to prefixes by a link. As in a tunnel, what the node itself sends to pods of others, and to services, which are led
+/// to such a pod only after the source was chosen, comes from the first address of its own PodCIDR, which no pod gets: the
+/// peer takes no other.
+fn routes(
+    rtnl: &mut Rtnl,
+    index: u32,
+    (own, services): (Ipv4Network, Ipv4Network),
+    to: impl Iterator<Item = Ipv4Network>,
+) -> Result<()> {
+    let own = own.network().into();
+    addr::add(rtnl, index, IpNetwork::from(own), &fabric::NODAD)?;
+    let (dst, src) = (Some(IpNetwork::V4(services)), Some(own));
+    route::add(rtnl, &Route { dst, src, oif: Some(index), ..Route::default() })?;
     for pods in to {
         route::add(rtnl, &Route { dst: Some(IpNetwork::V4(pods)), oif: Some(index), ..Route::default() })?;
     }
@@ -256,17 +281,19 @@ fn secrets(nodes: usize) -> Result<HashMap<(usize, usize), Secret>> {
 
 /// The device of a node with its routes, its socket, and the process behind both. The device goes with the process; what
 /// arrives before the process looks waits.
-fn start(node: &Node, plan: &Plan) -> Result<()> {
+fn start(node: &Node, plan: &Plan, services: Ipv4Network) -> Result<()> {
     let name = &node.space.name;
     fs::write(path(name, "json"), serde_json::to_vec(plan)?)?;
     let log = File::create(path(name, "log"))?;
     let device = node.space.netns.run(|| tap::open_tun(DEVICE))??;
     let socket = node.space.netns.run(|| UdpSocket::bind((plan.address, PORT)))?.context("bind UDP")?;
     socket.set_nonblocking(true)?;
+    // What all pods of the others send at once waits here; whoever may not have so much has what is usual.
+    let _ = setsockopt(&socket, RcvBufForce, &ROOM);
     let mut rtnl = Rtnl::open_in(&node.space.netns)?;
     let index = link::by_name(&mut rtnl, DEVICE)?.index;
     link::set(&mut rtnl, index, &Change { up: Some(true), mtu: Some(MTU as u32), ..Change::default() })?;
-    routes(&mut rtnl, index, plan.peers.iter().map(|peer| peer.pods))?;
+    routes(&mut rtnl, index, (plan.pods, services), plan.peers.iter().map(|peer| peer.pods))?;
     let process = in_thread(|| {
         enter(&node.space)?;
         let mut relay = Command::new("/proc/self/exe");

@@ -8,6 +8,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use anyhow::Result;
+use kernel::Family;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::cluster::{Node, Space};
@@ -47,9 +48,9 @@ pub trait Mode: Sync {
         Ok(())
     }
 
-    /// The network configuration of a node's pods, in which `${NODE}`, `${POD_CIDR}`, `${FIRST_POD}` and `${LAST_POD}`
-    /// are replaced. None where it has no use for `ip_masq`.
-    fn network(&self, option: Option<&str>, ip_masq: bool) -> Option<String>;
+    /// The network configuration of a node's pods with addresses of these IP versions, in which the words of
+    /// [`Topology::network`] are replaced. None where it has no use for `ip_masq`.
+    fn network(&self, option: Option<&str>, ip_masq: bool, families: &[Family]) -> Option<String>;
 
     /// What the fabric's routers know of pods.
     fn routers(&self, option: Option<&str>, topology: &Topology) -> Routers;
@@ -84,8 +85,8 @@ pub trait Mode: Sync {
         false
     }
 
-    /// How packets of pods look between two nodes.
-    fn wire(&self, option: Option<&str>, near: &Node, far: &Node) -> Wire;
+    /// How packets of pods of an IP version look between two nodes.
+    fn wire(&self, option: Option<&str>, near: &Node, far: &Node, family: Family) -> Wire;
 
     /// What a person must know and no check can say, in sentences.
     fn notes(&self) -> &'static [&'static str] {
@@ -188,9 +189,9 @@ impl Selected {
     ///
     /// # Errors
     /// The mode has no use for `ip_masq`.
-    pub fn network(&self, ip_masq: bool) -> Result<String, Failure> {
+    pub fn network(&self, ip_masq: bool, families: &[Family]) -> Result<String, Failure> {
         let without = || Failure::usage(format!("mode {self} has no ipMasq: no node routes for its pods"));
-        self.mode.network(self.option, ip_masq).ok_or_else(without)
+        self.mode.network(self.option, ip_masq, families).ok_or_else(without)
     }
 
     /// As [`Mode::routers`].
@@ -225,8 +226,8 @@ impl Selected {
     }
 
     /// As [`Mode::wire`].
-    pub fn wire(&self, near: &Node, far: &Node) -> Wire {
-        self.mode.wire(self.option, near, far)
+    pub fn wire(&self, near: &Node, far: &Node, family: Family) -> Wire {
+        self.mode.wire(self.option, near, far, family)
     }
 
     /// As [`Mode::notes`].
@@ -358,21 +359,40 @@ fn network(kind: &str, keys: &[String], ipam: &str) -> String {
 }
 
 /// As [`network`], of a bridge with a default gateway; an MTU where it is not the wire's.
-fn bridge(ip_masq: bool, mtu: Option<usize>) -> String {
+fn bridge(ip_masq: bool, mtu: Option<usize>, families: &[Family]) -> String {
     let mut keys = vec![r#""bridge": "cni0""#.to_owned(), r#""isDefaultGateway": true"#.to_owned()];
     keys.push(MAC.to_owned());
     // A pod may reach itself by a service.
     keys.push(r#""hairpinMode": true"#.to_owned());
     keys.extend(ip_masq.then(|| r#""ipMasq": true"#.to_owned()));
     keys.extend(mtu.map(|mtu| format!(r#""mtu": {mtu}"#)));
-    network("bridge", &keys, POD_CIDR)
+    network("bridge", &keys, &pod_ranges(families))
 }
 
 /// The key by which a plugin takes the MAC that the lab has for a pod.
 const MAC: &str = r#""capabilities": { "mac": true }"#;
 
-/// host-local's key for addresses of the node's PodCIDR.
-const POD_CIDR: &str = r#""ranges": [[{ "subnet": "${POD_CIDR}" }]]"#;
+/// host-local's key for addresses of the node's PodCIDRs.
+fn pod_ranges(families: &[Family]) -> String {
+    ranges(families, |suffix| format!(r#"[{{ "subnet": "${{POD_CIDR{suffix}}}" }}]"#))
+}
+
+/// host-local's key for ranges: `set` makes that of an IP version, by what its words end with.
+fn ranges(families: &[Family], set: impl Fn(&str) -> String) -> String {
+    let sets: Vec<String> = families.iter().map(|family| set(suffix(families, *family))).collect();
+    format!(r#""ranges": [{}]"#, sets.join(", "))
+}
+
+/// The words of the first version have no ending.
+fn suffix(families: &[Family], family: Family) -> &'static str {
+    if family == Family::V6 && families.len() > 1 { "_V6" } else { "" }
+}
+
+/// host-local's key for default routes.
+fn default_routes(families: &[Family]) -> String {
+    let route = |family: &Family| format!(r#"{{ "dst": "{}" }}"#, family.any());
+    format!(r#""routes": [{}]"#, families.iter().map(route).collect::<Vec<_>>().join(", "))
+}
 
 #[cfg(test)]
 mod tests {
@@ -415,8 +435,10 @@ mod tests {
     #[test]
     fn every_network_configuration_is_one() {
         for (name, mode) in ALL {
-            for masq in [false, true] {
-                let Some(text) = mode.network(None, masq) else { continue };
+            let all: [&[Family]; 3] = [&[Family::V4], &[Family::V6], &[Family::V4, Family::V6]];
+            for (masq, families) in [false, true].into_iter().flat_map(|masq| all.map(|it| (masq, it))) {
+                let Some(text) = mode.network(None, masq, families) else { continue };
+                assert_eq!(text.contains("_V6}"), families.len() == 2, "{name}: {text}");
                 assert!(cni::runtime::Network::parse(text.as_bytes()).is_ok(), "{name}: {text}");
                 assert_eq!(text.contains("ipMasq"), masq, "{name}: {text}");
             }

@@ -2,8 +2,9 @@
 //! of its pods as well. Between nodes as in routed mode.
 
 use anyhow::Result;
+use kernel::Family;
 
-use super::{Ground, Mode, POD_CIDR, Routers, Siblings, Wire, network};
+use super::{Ground, Mode, Routers, Siblings, Wire, default_routes, network, pod_ranges};
 use crate::cluster::Node;
 use crate::fabric;
 use crate::topology::Topology;
@@ -17,10 +18,10 @@ impl Mode for Ptp {
         "a routed veth pair for each pod and no bridge, a route to every PodCIDR"
     }
 
-    fn network(&self, _option: Option<&str>, ip_masq: bool) -> Option<String> {
+    fn network(&self, _option: Option<&str>, ip_masq: bool, families: &[Family]) -> Option<String> {
         let keys: Vec<String> = ip_masq.then(|| r#""ipMasq": true"#.to_owned()).into_iter().collect();
-        let routes = format!("{POD_CIDR},\n        \"routes\": [{{ \"dst\": \"0.0.0.0/0\" }}]");
-        Some(network("ptp", &keys, &routes))
+        let ipam = format!("{},\n        {}", pod_ranges(families), default_routes(families));
+        Some(network("ptp", &keys, &ipam))
     }
 
     fn routers(&self, _option: Option<&str>, topology: &Topology) -> Routers {
@@ -35,7 +36,7 @@ impl Mode for Ptp {
         Siblings::Routed
     }
 
-    fn wire(&self, _option: Option<&str>, _near: &Node, _far: &Node) -> Wire {
+    fn wire(&self, _option: Option<&str>, _near: &Node, _far: &Node, _: Family) -> Wire {
         Wire::Plain
     }
 }

@@ -2,6 +2,7 @@
 //! every PodCIDR of its own link; between racks the routers know the PodCIDRs, as a cloud's do.
 
 use anyhow::Result;
+use kernel::Family;
 
 use super::{Ground, Mode, Routers, Siblings, Wire, bridge};
 use crate::cluster::Node;
@@ -24,8 +25,8 @@ impl Mode for Routed {
         &[(HOST_GW, "routers between racks know nothing of pods, as any LAN's; fails across racks")]
     }
 
-    fn network(&self, _option: Option<&str>, ip_masq: bool) -> Option<String> {
-        Some(bridge(ip_masq, None))
+    fn network(&self, _option: Option<&str>, ip_masq: bool, families: &[Family]) -> Option<String> {
+        Some(bridge(ip_masq, None, families))
     }
 
     fn routers(&self, option: Option<&str>, topology: &Topology) -> Routers {
@@ -41,7 +42,7 @@ impl Mode for Routed {
         Siblings::Switched
     }
 
-    fn wire(&self, _option: Option<&str>, _near: &Node, _far: &Node) -> Wire {
+    fn wire(&self, _option: Option<&str>, _near: &Node, _far: &Node, _: Family) -> Wire {
         Wire::Plain
     }
 }

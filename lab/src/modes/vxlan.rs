@@ -1,15 +1,15 @@
 //! VXLAN, as Flannel: each node packs what goes to another node's pods into UDP datagrams to that node. Nobody asks and
 //! nobody learns: for each peer there is a permanent neighbour, a forwarding entry and a route. The fabric knows nothing
-//! of pods but for packets from outside.
+//! of pods but for packets from outside. Packets of each IP version go over that version, in a tunnel of its own.
 
 use std::net::IpAddr;
 
 use anyhow::{Context, Result};
-use ipnetwork::{IpNetwork, Ipv4Network};
-use kernel::addr::{self, AddrOptions};
+use ipnetwork::IpNetwork;
+use kernel::addr;
 use kernel::link::{self, LinkKind, NewLink};
 use kernel::route::{self, Route};
-use kernel::{Mac, Netns, Rtnl, neigh};
+use kernel::{Family, Mac, Netns, Rtnl, neigh};
 
 use super::{Ground, Mode, Routers, Siblings, Tunnel, WIRE_MTU, Wire, bridge};
 use crate::cluster::Node;
@@ -18,10 +18,13 @@ use crate::topology::{Topology, mac};
 
 /// Flannel's names and numbers.
 const DEVICE: &str = "flannel.1";
+const DEVICE_V6: &str = "flannel-v6.1";
 const VNI: u32 = 1;
 const PORT: u16 = 8472;
 /// Ethernet, IPv4, UDP and VXLAN headers around a frame; the frame's own Ethernet header counts to the inner packet's.
 const OVERHEAD: usize = 50;
+/// The same with IPv6, whose header has 20 bytes more.
+const OVERHEAD_V6: usize = OVERHEAD + 20;
 /// Flannel's DirectRouting.
 const DIRECT: &str = "direct";
 
@@ -31,7 +34,7 @@ pub(super) const MODE: Vxlan = Vxlan;
 
 impl Mode for Vxlan {
     fn summary(&self) -> &'static str {
-        "packed into UDP from node to node, as Flannel; MTU 1450"
+        "packed into UDP from node to node, as Flannel; MTU 1450, with IPv6 1430"
     }
 
     fn options(&self) -> &'static [(&'static str, &'static str)] {
@@ -43,8 +46,10 @@ impl Mode for Vxlan {
         Ok(link::require(&mut Rtnl::open_in(&Netns::create()?)?, &kind)?)
     }
 
-    fn network(&self, _option: Option<&str>, ip_masq: bool) -> Option<String> {
-        Some(bridge(ip_masq, Some(WIRE_MTU - OVERHEAD)))
+    fn network(&self, _option: Option<&str>, ip_masq: bool, families: &[Family]) -> Option<String> {
+        // A pod has one link for both versions.
+        let mtu = families.iter().map(|family| mtu(*family)).min();
+        Some(bridge(ip_masq, mtu, families))
     }
 
     fn routers(&self, _option: Option<&str>, _topology: &Topology) -> Routers {
@@ -55,12 +60,17 @@ impl Mode for Vxlan {
         for (index, node) in ground.nodes.iter().enumerate() {
             let mut rtnl = Rtnl::open_in(&node.space.netns)?;
             let prepare = |rtnl: &mut Rtnl| -> Result<()> {
-                let device = add_device(rtnl, index, node)?;
-                for (number, peer) in fabric::peers(ground, node) {
-                    if is_direct(option, node, peer) {
-                        fabric::add_route(rtnl, peer.pod_cidr, peer.address)?;
-                    } else {
-                        add_peer(rtnl, device, number, peer)?;
+                for family in ground.topology.ranges.pods.families() {
+                    let Some(address) = node.address.of(family) else { continue };
+                    let device = add_device(rtnl, index, node, address)?;
+                    for (number, peer) in fabric::peers(ground, node) {
+                        let ends = peer.pod_cidr.of(family).zip(peer.address.of(family));
+                        let Some((pods, far)) = ends else { continue };
+                        if is_direct(option, node, peer) {
+                            fabric::add_route(rtnl, pods, far)?;
+                        } else {
+                            add_peer(rtnl, device, number, (pods, far))?;
+                        }
                     }
                 }
                 Ok(())
@@ -74,10 +84,10 @@ impl Mode for Vxlan {
         Siblings::Switched
     }
 
-    fn wire(&self, option: Option<&str>, near: &Node, far: &Node) -> Wire {
+    fn wire(&self, option: Option<&str>, near: &Node, far: &Node, family: Family) -> Wire {
         match is_direct(option, near, far) {
             true => Wire::Plain,
-            false => Wire::Tunnel(Tunnel { device: DEVICE, vni: VNI, port: PORT }),
+            false => Wire::Tunnel(Tunnel { device: device(family), vni: VNI, port: PORT }),
         }
     }
 }
@@ -86,38 +96,51 @@ fn is_direct(option: Option<&str>, near: &Node, far: &Node) -> bool {
     option == Some(DIRECT) && near.rack == far.rack
 }
 
+fn device(family: Family) -> &'static str {
+    match family {
+        Family::V4 => DEVICE,
+        Family::V6 => DEVICE_V6,
+    }
+}
+
+fn mtu(family: Family) -> usize {
+    match family {
+        Family::V4 => WIRE_MTU - OVERHEAD,
+        Family::V6 => WIRE_MTU - OVERHEAD_V6,
+    }
+}
+
 /// The address of a node's end of the tunnel: the first of its PodCIDR, which no pod gets.
-fn end(node: &Node) -> IpAddr {
-    node.pod_cidr.network().into()
+fn end(pods: IpNetwork) -> IpAddr {
+    pods.network()
 }
 
 fn end_mac(index: usize) -> Mac {
     mac(0x1c, index + 1)
 }
 
-/// The device that packs and unpacks; returns its index.
-fn add_device(rtnl: &mut Rtnl, index: usize, node: &Node) -> Result<u32> {
-    let kind = LinkKind::Vxlan { vni: VNI, local: node.address, port: PORT };
-    let wanted = NewLink {
-        mac: Some(end_mac(index)),
-        mtu: (WIRE_MTU - OVERHEAD) as u32,
-        up: true,
-        ..NewLink::new(DEVICE, kind)
-    };
+/// The device that packs and unpacks what goes over `local`; returns its index.
+fn add_device(rtnl: &mut Rtnl, index: usize, node: &Node, local: IpAddr) -> Result<u32> {
+    let family = Family::of(local);
+    let name = device(family);
+    let kind = LinkKind::Vxlan { vni: VNI, local, port: PORT };
+    let wanted =
+        NewLink { mac: Some(end_mac(index)), mtu: mtu(family) as u32, up: true, ..NewLink::new(name, kind) };
     link::add(rtnl, &wanted)?;
-    let device = link::by_name(rtnl, DEVICE)?.index;
-    addr::add(rtnl, device, IpNetwork::from(end(node)), &AddrOptions::default())?;
+    let device = link::by_name(rtnl, name)?.index;
+    if let Some(pods) = node.pod_cidr.of(family) {
+        addr::add(rtnl, device, IpNetwork::from(end(pods)), &fabric::NODAD)?;
+    }
     Ok(device)
 }
 
 /// In Flannel's order: what the route needs is there before it, so the kernel never asks for a neighbour.
-fn add_peer(rtnl: &mut Rtnl, device: u32, number: usize, peer: &Node) -> Result<()> {
-    neigh::add_permanent(rtnl, device, end(peer), end_mac(number))?;
-    neigh::add_fdb(rtnl, device, end_mac(number), peer.address.into())?;
-    let pods = Ipv4Network::new(peer.pod_cidr.network(), peer.pod_cidr.prefix())?;
+fn add_peer(rtnl: &mut Rtnl, device: u32, number: usize, (pods, far): (IpNetwork, IpAddr)) -> Result<()> {
+    neigh::add_permanent(rtnl, device, end(pods), end_mac(number))?;
+    neigh::add_fdb(rtnl, device, end_mac(number), far)?;
     let route = Route {
-        dst: Some(IpNetwork::V4(pods)),
-        gateway: Some(end(peer)),
+        dst: Some(pods),
+        gateway: Some(end(pods)),
         oif: Some(device),
         onlink: true,
         ..Route::default()

@@ -10,6 +10,7 @@ use crate::control::{Client, Keep, Request};
 use crate::exit::{self, Failure};
 use crate::graph::{Form, Picture};
 use crate::kubia;
+use crate::stack::OneFamily;
 
 /// The name of the document's form.
 pub const SCHEMA: &str = "podlab.walk/1";
@@ -25,6 +26,8 @@ pub struct Wanted {
     pub port: u16,
     /// `tcp`, `udp` or `icmp`.
     pub protocol: String,
+    /// Over which IP, where both ends have both.
+    pub family: Option<OneFamily>,
     /// What nf_tables does with it is told too.
     pub hooks: bool,
 }
@@ -42,7 +45,14 @@ impl Wanted {
             }
             None => (target, kubia::PORT),
         };
-        Ok(Wanted { source: source.into(), target: target.into(), port, protocol: protocol.into(), hooks })
+        Ok(Wanted {
+            source: source.into(),
+            target: target.into(),
+            port,
+            protocol: protocol.into(),
+            family: None,
+            hooks,
+        })
     }
 
     /// The question to a lab.
@@ -52,6 +62,7 @@ impl Wanted {
             target: self.target.clone(),
             port: self.port,
             protocol: self.protocol.clone(),
+            family: self.family,
             hooks: self.hooks,
             step: false,
             keep,
@@ -60,11 +71,16 @@ impl Wanted {
 
     /// The command line that asks it.
     fn again(&self) -> String {
+        let family = match self.family {
+            None => "",
+            Some(OneFamily::Ipv4) => " --ip-family ipv4",
+            Some(OneFamily::Ipv6) => " --ip-family ipv6",
+        };
         let port = if self.port == kubia::PORT { String::new() } else { format!(":{}", self.port) };
         let protocol =
             if self.protocol == "tcp" { String::new() } else { format!(" --proto {}", self.protocol) };
         let hooks = if self.hooks { " --hooks" } else { "" };
-        format!("podlab trace {} {}{port}{protocol}{hooks}", self.source, self.target)
+        format!("podlab trace {} {}{port}{protocol}{family}{hooks}", self.source, self.target)
     }
 }
 

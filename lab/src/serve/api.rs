@@ -15,6 +15,7 @@ use crate::exit::{self, Failure};
 use crate::graph::{Form, Picture};
 use crate::kubia;
 use crate::page::{self, recorded, walk};
+use crate::stack::OneFamily;
 use crate::{breaking, graph};
 
 const JSON: &str = "application/json";
@@ -115,9 +116,11 @@ fn route(server: &Server, method: &Method, uri: &Uri, body: &[u8]) -> Result<Ans
         ("POST", "/api/trace") => trace(server, read(body)?),
         ("POST", "/api/verify") => Ok(Answer::document(&verify(server, read(body)?)?)),
         ("POST", "/api/break") => {
-            let Break { fault, on } = read(body)?;
+            let Break { fault, on, family } = read(body)?;
             let targets = on.into_iter().flat_map(OneOrMany::words).collect();
-            Ok(Answer::document(&lab(server)?.ask(&Request::Break { fault, targets }, &mut |_, _| {})?))
+            Ok(Answer::document(
+                &lab(server)?.ask(&Request::Break { fault, targets, family }, &mut |_, _| {})?,
+            ))
         }
         ("POST", "/api/heal") => heal(server, read(body)?),
         _ if path.starts_with(LESSONS) => teaching::answer(server, uri),
@@ -182,6 +185,7 @@ struct Trace {
     #[serde(default = "tcp")]
     protocol: String,
     port: Option<u16>,
+    family: Option<OneFamily>,
     #[serde(default)]
     hooks: bool,
 }
@@ -191,9 +195,9 @@ fn tcp() -> String {
 }
 
 fn trace(server: &Server, wanted: Trace) -> Result<Answer, Refusal> {
-    let Trace { from, to, protocol, port, hooks } = wanted;
+    let Trace { from, to, protocol, family, port, hooks } = wanted;
     let wanted =
-        walk::Wanted { source: from, target: to, port: port.unwrap_or(kubia::PORT), protocol, hooks };
+        walk::Wanted { source: from, target: to, port: port.unwrap_or(kubia::PORT), protocol, family, hooks };
     let recorded = walk::record(&mut lab(server)?, &wanted)?;
     *server.packets.lock().unwrap_or_else(PoisonError::into_inner) = Some(recorded.packets);
     Ok(Answer::document(&recorded.document))
@@ -245,6 +249,7 @@ fn all_faults(server: &Server) -> Result<Answer, Refusal> {
 #[serde(deny_unknown_fields)]
 struct Break {
     fault: String,
+    family: Option<OneFamily>,
     on: Option<OneOrMany>,
 }
 

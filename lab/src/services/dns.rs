@@ -156,7 +156,8 @@ pub fn answer(query: &[u8], zone: &Zone) -> Option<Vec<u8>> {
 /// The port is taken.
 pub fn serve(cluster: &Cluster, zone: &SharedZone) -> Result<()> {
     for node in &cluster.nodes {
-        let bind = || std::net::UdpSocket::bind(SocketAddr::new(node.address.into(), PORT));
+        let Some((address, _)) = node.v4() else { continue };
+        let bind = || std::net::UdpSocket::bind(SocketAddr::new(address.into(), PORT));
         // The socket belongs to the namespace that it was made in, wherever it is read.
         let socket = node.space.netns.run(bind)?.with_context(|| format!("DNS on {}", node.space.name))?;
         socket.set_nonblocking(true)?;

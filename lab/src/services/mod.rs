@@ -11,16 +11,16 @@ pub mod ruleset;
 mod tests;
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::PoisonError;
 
 use anyhow::{Context, Result, bail};
-use ipnetwork::IpNetwork;
+use ipnetwork::{IpNetwork, Ipv4Network};
 use kernel::conntrack::{self, Filter};
 use kernel::route::{self, Family, Route};
 use kernel::{Nfnl, Rtnl, sysctl};
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Node};
 use crate::fabric::INGRESS_TABLE;
 use crate::labels::Labels;
 use crate::topology::Ranges;
@@ -41,7 +41,12 @@ const CALL_NETFILTER: &str = "net/bridge/bridge-nf-call-iptables";
 pub fn view(cluster: &Cluster, index: usize) -> Result<NodeView> {
     let node = &cluster.nodes[index];
     let sees_bridged = node.space.netns.run(calls_netfilter)?.is_ok();
-    Ok(NodeView { index, address: node.address, pods: node.pod_cidr, ranges: cluster.ranges, sees_bridged })
+    let (address, pods) = node.v4().context("services are IPv4's, which the lab does not have")?;
+    let all = match cluster.ranges.pods.first {
+        IpNetwork::V4(all) => all,
+        IpNetwork::V6(_) => pods,
+    };
+    Ok(NodeView { index, address, pods, all, ranges: cluster.ranges, sees_bridged })
 }
 
 /// Every service with the pods behind it.
@@ -62,7 +67,7 @@ pub fn forget_connections(cluster: &Cluster, name: &str) -> Result<()> {
     let Some(service) = cluster.objects.service(name) else { return Ok(()) };
     let Some(port) = service.port else { return Ok(()) };
     for node in &cluster.nodes {
-        let fronts = [(service.cluster_ip, Some(port.port)), (Some(node.address), port.node_port)];
+        let fronts = [(service.cluster_ip, Some(port.port)), (node.v4().map(|(own, _)| own), port.node_port)];
         let mut nfnl = Nfnl::open_in(&node.space.netns)?;
         for (address, port_asked) in fronts {
             let (Some(address), Some(number)) = (address, port_asked) else { continue };
@@ -79,13 +84,46 @@ pub fn forget_connections(cluster: &Cluster, name: &str) -> Result<()> {
     Ok(())
 }
 
+/// A way to a load balancer's address, on a router.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Way {
+    space: String,
+    to: Ipv4Addr,
+    via: IpAddr,
+    table: Option<u32>,
+}
+
+impl Way {
+    fn route(&self) -> Route {
+        let dst = Some(IpNetwork::from(IpAddr::V4(self.to)));
+        Route { dst, gateway: Some(self.via), table: self.table, ..Route::default() }
+    }
+
+    fn rtnl(&self, cluster: &Cluster) -> Result<Rtnl> {
+        let space = cluster.space(&self.space).with_context(|| format!("no {}", self.space))?;
+        Ok(Rtnl::open_in(&space.netns)?)
+    }
+}
+
+/// The ways to a load balancer that a node stands for: on the fabric, and on the rack where the node is behind one.
+fn ways(cluster: &Cluster, to: Ipv4Addr, node: &Node) -> Result<Vec<Way>> {
+    let address = node.address.first;
+    let found = route::lookup(&mut Rtnl::open_in(&cluster.fabric.netns)?, address)?;
+    let (name, table) = (cluster.fabric.name.clone(), Some(INGRESS_TABLE));
+    let mut ways = vec![Way { space: name, to, via: found.gateway.unwrap_or(address), table }];
+    if let Some(rack) = cluster.racks.get(node.rack) {
+        ways.push(Way { space: rack.name.clone(), to, via: address, table: None });
+    }
+    Ok(ways)
+}
+
 /// What has been put into the kernels so far. Nothing is put there again that is there already, so a fault that
 /// somebody makes by hand stays until a service or a pod changes.
 #[derive(Debug, Default)]
 pub struct Dataplane {
     rulesets: Vec<Ruleset>,
     zone: SharedZone,
-    routes: Vec<(Ipv4Addr, Ipv4Addr)>,
+    routes: Vec<Way>,
     /// The pods behind UDP services.
     datagrams: BTreeSet<Ipv4Addr>,
 }
@@ -98,10 +136,11 @@ impl Dataplane {
 
     /// Makes nodes and fabric do what the services ask for; what went wrong is returned.
     pub fn sync(&mut self, cluster: &Cluster) -> Vec<String> {
+        let IpAddr::V4(outside) = cluster.outside.address.first else { return Vec::new() };
         let services = backed(cluster);
         self.rulesets.resize(cluster.nodes.len(), Ruleset::default());
         *self.zone.lock().unwrap_or_else(PoisonError::into_inner) =
-            dns::zone(&cluster.objects.services, cluster.outside.address);
+            dns::zone(&cluster.objects.services, outside);
         let mut troubles = Vec::new();
         for (index, node) in cluster.nodes.iter().enumerate() {
             let done = sync_node(cluster, index, &services, &mut self.rulesets[index]);
@@ -146,29 +185,24 @@ impl Dataplane {
     }
 
     fn sync_routes(&mut self, cluster: &Cluster, services: &[Backed]) -> Result<()> {
-        let way =
-            |backed: &Backed| Some((backed.service.balancer?, cluster.nodes.get(backed.entry())?.address));
-        let wanted: Vec<_> = services.iter().filter_map(way).collect();
+        let mut wanted = Vec::new();
+        for backed in services {
+            let entry = backed.service.balancer.zip(cluster.nodes.get(backed.entry()));
+            if let Some((to, node)) = entry {
+                wanted.extend(ways(cluster, to, node)?);
+            }
+        }
         if wanted == self.routes {
             return Ok(());
         }
-        let mut rtnl = Rtnl::open_in(&cluster.fabric.netns)?;
-        let route = |(to, via): &(Ipv4Addr, Ipv4Addr)| -> Route {
-            Route {
-                dst: Some(IpNetwork::from(std::net::IpAddr::V4(*to))),
-                gateway: Some((*via).into()),
-                table: Some(INGRESS_TABLE),
-                ..Route::default()
-            }
-        };
         for old in self.routes.iter().filter(|old| !wanted.contains(old)) {
-            match route::delete(&mut rtnl, &route(old)) {
+            match route::delete(&mut old.rtnl(cluster)?, &old.route()) {
                 Err(err) if !err.is_not_found() => return Err(err.into()),
                 _ => {}
             }
         }
         for new in wanted.iter().filter(|new| !self.routes.contains(new)) {
-            route::add(&mut rtnl, &route(new))?;
+            route::add(&mut new.rtnl(cluster)?, &new.route())?;
         }
         self.routes = wanted;
         Ok(())
@@ -202,7 +236,8 @@ pub fn try_out() -> kernel::Result<()> {
     };
     let endpoints = vec![Endpoint { pod: "pod".to_owned(), node: 0, address: pod }];
     let ranges = Ranges::default();
-    let view = NodeView { index: 0, address: node, pods: ranges.pods, ranges, sees_bridged: true };
+    let (pods, all) = (Ipv4Network::from(pod), Ipv4Network::from(pod));
+    let view = NodeView { index: 0, address: node, pods, all, ranges, sees_bridged: true };
     apply::apply(&mut Nfnl::open()?, &ruleset(&view, &[Backed { service, endpoints }]))
 }
 

@@ -29,6 +29,8 @@ pub struct NodeView {
     pub address: Ipv4Addr,
     /// The addresses of its own pods.
     pub pods: Ipv4Network,
+    /// All PodCIDRs.
+    pub all: Ipv4Network,
     /// The addresses of all pods and services.
     pub ranges: Ranges,
     /// Frames between ports of a bridge pass these rules (net/bridge/bridge-nf-call-iptables). Without that an answer
@@ -201,10 +203,8 @@ fn one_service(rules: &mut Ruleset, node: &NodeView, backed: &Backed, port: Serv
             }
             TrafficPolicy::Local => {
                 let own = Ipv4Network::from(node.address);
-                let near = vec![
-                    Step::GotoFrom(node.ranges.pods, inside.clone()),
-                    Step::GotoFrom(own, inside.clone()),
-                ];
+                let near =
+                    vec![Step::GotoFrom(node.all, inside.clone()), Step::GotoFrom(own, inside.clone())];
                 let local: Vec<&Endpoint> = backed.from_outside(node.index).collect();
                 balance(rules, &outside, near, &local);
             }

@@ -14,6 +14,7 @@ fn node(sees_bridged: bool) -> NodeView {
         index: 0,
         address: [192, 0, 2, 11].into(),
         pods: "10.244.1.0/24".parse().unwrap(),
+        all: "10.244.0.0/16".parse().unwrap(),
         ranges: Ranges::default(),
         sees_bridged,
     }

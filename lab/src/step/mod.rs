@@ -133,9 +133,9 @@ pub fn follow(
 /// The node whose wire the probe passes: the source's, or from outside the target's.
 fn node_on_the_way<'c>(cluster: &'c Cluster, options: &TraceOptions) -> Result<&'c Node, Failure> {
     trace::sender(cluster, &options.source)?;
-    let address = trace::address_of(cluster, &options.target)?;
+    let address = trace::address_of(cluster, &options.target, options.family)?;
     let pod = cluster.pods.iter().find(|pod| pod.addresses.contains(&address));
-    let by_address = || cluster.nodes.iter().position(|node| address == node.address);
+    let by_address = || cluster.nodes.iter().position(|node| node.address.has(&address));
     let far = pod.map(|pod| pod.node).or_else(by_address);
     let near = cluster.pod(&options.source).map(|pod| pod.node);
     let (source, target) = (&options.source, &options.target);

@@ -6,15 +6,20 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
-use ipnetwork::Ipv4Network;
-use serde::{Deserialize, Serialize};
+use ipnetwork::{IpNetwork, Ipv4Network};
+use kernel::Family;
+use serde::{Deserialize, Deserializer, Serialize, de};
 
-use super::{FABRIC, MOST_RACKS, OUTSIDE, PORTS, Ranges, SCHEMA, SMALL, Topology, pod_prefix, prefix};
+use super::{
+    FABRIC, FABRIC_V6, MOST_RACKS, OUTSIDE, OUTSIDE_V6, PORTS, RACKS, RACKS_V6, Ranges, SCHEMA, SMALL,
+    Topology, bits, default_pods, pod_prefix, prefix,
+};
 use crate::exit::Failure;
 use crate::kubectl::{Kind, Wanted, serve, server};
 use crate::labels::Labels;
 use crate::modes::Selected;
 use crate::services::model::{BALANCERS, ServiceType, TrafficPolicy, Transport};
+use crate::stack::{Each, IpFamily, Versioned};
 use crate::verify;
 
 /// A topology as written. Keys that are not known are an error.
@@ -33,9 +38,11 @@ pub struct Written {
     pub racks: Option<u32>,
     /// How packets get from node to node: `NAME` or `NAME:OPTION`.
     pub mode: Option<Selected>,
-    /// All PodCIDRs.
-    #[serde(rename = "podCIDR")]
-    pub pod_cidr: Option<Ipv4Network>,
+    /// Which IP versions the lab has.
+    pub ip_family: Option<IpFamily>,
+    /// All PodCIDRs, a network for each IP version.
+    #[serde(rename = "podCIDR", deserialize_with = "networks")]
+    pub pod_cidr: Option<Each<IpNetwork>>,
     /// The addresses of services.
     #[serde(rename = "serviceCIDR")]
     pub service_cidr: Option<Ipv4Network>,
@@ -49,6 +56,21 @@ pub struct Written {
     pub services: Vec<ServiceEntry>,
     /// The checks of a `podlab verify` that names none.
     pub verify: Vec<String>,
+}
+
+/// One network, two with a comma between, or a list of them.
+fn networks<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Each<IpNetwork>>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Form {
+        Text(String),
+        List(Vec<String>),
+    }
+    let text = match Form::deserialize(d)? {
+        Form::Text(text) => text,
+        Form::List(list) => list.join(","),
+    };
+    text.parse().map(Some).map_err(de::Error::custom)
 }
 
 /// Plugins and network configuration.
@@ -238,6 +260,7 @@ impl Written {
             pods: other.pods.or(self.pods),
             racks: other.racks.or(self.racks),
             mode: other.mode.or(self.mode),
+            ip_family: other.ip_family.or(self.ip_family),
             pod_cidr: other.pod_cidr.or(self.pod_cidr),
             service_cidr: other.service_cidr.or(self.service_cidr),
             cni: Cni {
@@ -272,9 +295,11 @@ impl Written {
             _ => within("nodes (with more than 250 pods on each, a PodCIDR is a /21)", nodes, 1, 31)?,
         };
         let racks = within("racks", self.racks.unwrap_or(1), 1, nodes.min(MOST_RACKS))?;
-        let ranges = ranges(self.pod_cidr, self.service_cidr, nodes, pod_prefix(pods))?;
+        let ranges = ranges((self.ip_family, self.pod_cidr), self.service_cidr, (nodes, pods))?;
         let mode = self.mode.unwrap_or_default();
-        let cni_conf = network(&mode, self.cni.conf.as_deref(), self.cni.ip_masq.unwrap_or(false))?;
+        let families: Vec<Family> = ranges.pods.families().collect();
+        let cni_conf =
+            network(&mode, self.cni.conf.as_deref(), self.cni.ip_masq.unwrap_or(false), &families)?;
         let cni_bin = self.cni.dir.map(OneOrMany::into_vec).unwrap_or_default();
         if let Some(dir) = cni_bin.iter().find(|dir| !dir.is_dir()) {
             return Err(Failure::usage(format!(
@@ -284,6 +309,9 @@ impl Written {
             )));
         }
         check_workloads(&self.workloads)?;
+        if !self.services.is_empty() {
+            serve::possible(&ranges, &mode)?;
+        }
         check_services(&self.services, ranges.services)?;
         verify::known(&self.verify)?;
         let topology = Topology {
@@ -322,54 +350,83 @@ fn within(what: &str, value: u32, least: u32, most: u32) -> Result<u32, Failure>
 }
 
 /// The network configuration: a file's, or the mode's own.
-fn network(mode: &Selected, file: Option<&Path>, ip_masq: bool) -> Result<String, Failure> {
-    match (file, ip_masq) {
-        (Some(_), true) => {
-            Err(Failure::usage("ipMasq goes with the built-in network configuration, not with a file"))
-        }
-        (Some(path), false) => std::fs::read_to_string(path)
-            .map_err(|err| Failure::usage(format!("network configuration {}: {err}", path.display()))),
-        (None, masq) => mode.network(masq),
+fn network(
+    mode: &Selected,
+    file: Option<&Path>,
+    ip_masq: bool,
+    families: &[Family],
+) -> Result<String, Failure> {
+    let Some(path) = file else { return mode.network(ip_masq, families) };
+    if ip_masq {
+        let words = "ipMasq goes with the built-in network configuration, not with a file";
+        return Err(Failure::usage(words));
     }
+    let wrong = |words: String| Failure::usage(format!("network configuration {}: {words}", path.display()));
+    let text = std::fs::read_to_string(path).map_err(|err| wrong(err.to_string()))?;
+    if text.contains("_V6}") && !families.contains(&Family::V6) {
+        return Err(wrong("it asks for IPv6, which the lab does not have · try: --ip-family dual".into()));
+    }
+    Ok(text)
 }
 
 /// The addresses of pods and services: networks that meet nothing else of a lab, with room for every node.
 fn ranges(
-    pods: Option<Ipv4Network>,
+    (family, pods): (Option<IpFamily>, Option<Each<IpNetwork>>),
     services: Option<Ipv4Network>,
-    nodes: u32,
-    pod_prefix: u8,
+    (nodes, on_node): (u32, u32),
 ) -> Result<Ranges, Failure> {
-    let defaults = Ranges::default();
-    let ranges =
-        Ranges { pods: pods.unwrap_or(defaults.pods), services: services.unwrap_or(defaults.services) };
-    for (key, net, longest) in [("podCIDR", ranges.pods, 22), ("serviceCIDR", ranges.services, 26)] {
+    let wanted = default_pods(family.unwrap_or_default());
+    let pods_given = pods.unwrap_or(wanted);
+    if family.is_some() && !pods_given.families().eq(wanted.families()) {
+        return Err(Failure::usage(format!("podCIDR: {pods_given} is not of the lab's ipFamily")));
+    }
+    let ranges = Ranges { pods: pods_given, services: services.unwrap_or(Ranges::default().services) };
+    if services.is_some() && !ranges.has_services() {
+        return Err(Failure::usage("serviceCIDR: services are IPv4's, which the lab does not have"));
+    }
+    let own = || ranges.pods.iter().map(|net| ("podCIDR", net));
+    let of_services = ranges.has_services().then_some(("serviceCIDR", IpNetwork::V4(ranges.services)));
+    for (key, net) in own().chain(of_services) {
         if net.ip() != net.network() {
-            let (net, network) = (net, Ipv4Network::new(net.network(), net.prefix()));
+            let network = IpNetwork::new(net.network(), net.prefix());
             let hint = network.map_or_else(|_| String::new(), |network| format!(" · try: {network}"));
             return Err(Failure::usage(format!("{key}: {net} has host bits{hint}")));
         }
-        within(&format!("{key}: prefix length"), net.prefix().into(), 8, longest)?;
+        let (least, longest) = match (key, net.family()) {
+            ("podCIDR", Family::V4) => (8, 22),
+            (_, Family::V4) => (8, 26),
+            (_, Family::V6) => (16, 62),
+        };
+        within(&format!("{key}: prefix length"), net.prefix().into(), least, longest)?;
     }
-    let room = 1_u64 << pod_prefix.saturating_sub(ranges.pods.prefix());
-    if room <= u64::from(nodes) {
-        return Err(Failure::usage(format!(
-            "podCIDR: {} has no room for {nodes} PodCIDRs of /{pod_prefix} beside the first",
-            ranges.pods
-        )));
+    for (_, net) in own() {
+        let length = pod_prefix(net.family(), on_node);
+        let room = 1_u64 << length.saturating_sub(net.prefix()).min(bits(Family::V4));
+        if room <= u64::from(nodes) {
+            return Err(Failure::usage(format!(
+                "podCIDR: {net} has no room for {nodes} PodCIDRs of /{length} beside the first"
+            )));
+        }
     }
-    let taken = [
-        ("the nodes' link", FABRIC),
-        ("the racks' links", prefix(Ipv4Addr::new(198, 18, 0, 0), 16)),
-        ("the world outside", OUTSIDE),
-        ("load balancers", BALANCERS),
-        ("loopback", prefix(Ipv4Addr::new(127, 0, 0, 0), 8)),
-        ("multicast", prefix(Ipv4Addr::new(224, 0, 0, 0), 4)),
-        ("serviceCIDR", ranges.services),
+    let v6 = |first: u16, length| super::prefix_v6([first, 0, 0, 0], length).into();
+    let mut taken: Vec<(&str, IpNetwork)> = vec![
+        ("the nodes' link", FABRIC.into()),
+        ("the nodes' link", FABRIC_V6.into()),
+        ("the racks' links", RACKS.into()),
+        ("the racks' links", RACKS_V6.into()),
+        ("the world outside", OUTSIDE.into()),
+        ("the world outside", OUTSIDE_V6.into()),
+        ("load balancers", BALANCERS.into()),
+        ("loopback", prefix(Ipv4Addr::new(127, 0, 0, 0), 8).into()),
+        ("loopback and what is not IPv6", v6(0, 8)),
+        ("link-local addresses", v6(0xfe80, 10)),
+        ("multicast", prefix(Ipv4Addr::new(224, 0, 0, 0), 4).into()),
+        ("multicast", v6(0xff00, 8)),
     ];
-    let own = [("podCIDR", ranges.pods), ("serviceCIDR", ranges.services)];
-    for (key, net) in own {
-        let meets = |(other, range): &&(&str, Ipv4Network)| *other != key && range.overlaps(net);
+    taken.extend(of_services);
+    let overlap = |a: IpNetwork, b: IpNetwork| a.contains(b.network()) || b.contains(a.network());
+    for (key, net) in own().chain(of_services) {
+        let meets = |(other, range): &&(&str, IpNetwork)| *other != key && overlap(*range, net);
         if let Some((what, range)) = taken.iter().find(meets) {
             return Err(Failure::usage(format!("{key}: {net} overlaps {range}, {what}")));
         }

@@ -12,11 +12,12 @@ use anyhow::{Context, Result};
 use kernel::conntrack::{self, Tuple};
 use kernel::neigh::{FdbEntry, Neigh};
 use kernel::route::{self, KIND_UNICAST, Packet as Asked, Route, TABLE_MAIN};
-use kernel::{Mac, Nfnl, Rtnl, link, neigh, sysctl};
+use kernel::{Family, Mac, Nfnl, Rtnl, link, neigh, sysctl};
 use nix::libc;
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::Cluster;
+use crate::fabric::forwarding;
 use crate::packet::Ip;
 use crate::probe::Protocol;
 use crate::sighting::{Direction, Sighting};
@@ -128,7 +129,7 @@ impl Causes {
     pub(super) fn read<'n>(
         cluster: &Cluster,
         names: impl IntoIterator<Item = &'n str>,
-        protocol: Protocol,
+        packet: (Protocol, Family),
     ) -> Result<Causes> {
         let mut causes = Causes::default();
         for name in names {
@@ -136,7 +137,7 @@ impl Causes {
                 continue;
             }
             let Some(space) = cluster.space(name) else { continue };
-            let place = Place::read(space, protocol).with_context(|| format!("look into {name}"))?;
+            let place = Place::read(space, packet).with_context(|| format!("look into {name}"))?;
             causes.places.insert(name.to_owned(), place);
         }
         Ok(causes)
@@ -227,9 +228,8 @@ fn arrival<'w>(walk: &[&'w Sighting], i: usize) -> Option<&'w Sighting> {
 }
 
 impl Place {
-    fn read(space: &crate::cluster::Space, protocol: Protocol) -> Result<Place> {
+    fn read(space: &crate::cluster::Space, (protocol, family): (Protocol, Family)) -> Result<Place> {
         let mut rtnl = Rtnl::open_in(&space.netns)?;
-        let family = kernel::Family::V4;
         let filter = conntrack::Filter {
             family,
             protocol: protocol.number(family),
@@ -239,7 +239,7 @@ impl Place {
         };
         // Without connection tracking there is nothing that it could have done.
         let flows = Nfnl::open_in(&space.netns).and_then(|mut nfnl| conntrack::list(&mut nfnl, &filter));
-        let forwards = space.netns.run(|| sysctl::read("net/ipv4/ip_forward"))?;
+        let forwards = space.netns.run(|| sysctl::read(forwarding(family)))?;
         Ok(Place {
             links: link::list(&mut rtnl)?,
             neighbours: neigh::list(&mut rtnl)?,
@@ -390,9 +390,7 @@ impl Place {
             }
             Decision::Refused(libc::EACCES) => (LostKind::NoRoute, format!("the route to {to} prohibits it")),
             Decision::Refused(_) => (LostKind::NoRoute, format!("no route to {to}")),
-            Decision::Route(_) if !self.forwards => {
-                (LostKind::NoForwarding, "it does not forward (net.ipv4.ip_forward is 0)".into())
-            }
+            Decision::Route(_) if !self.forwards => self.not_forwarded(to),
             Decision::Route(_) => {
                 let source = asked.source.map(|source| source.to_string()).unwrap_or_default();
                 let text = format!(
@@ -401,6 +399,11 @@ impl Place {
                 (LostKind::ReversePath, text)
             }
         }
+    }
+
+    fn not_forwarded(&self, to: IpAddr) -> (LostKind, String) {
+        let sysctl = forwarding(Family::of(to)).replace('/', ".");
+        (LostKind::NoForwarding, format!("it does not forward ({sysctl} is 0)"))
     }
 
     /// What the kernel would do with a packet, as a reason for not having seen it again.
@@ -417,6 +420,9 @@ impl Place {
         }
         if route.kind != KIND_UNICAST {
             return (LostKind::NoRoute, words);
+        }
+        if asked.iif.is_some() && !self.forwards {
+            return self.not_forwarded(to);
         }
         if packet.is_some_and(|(_, ip)| ip.ttl <= 1) {
             return (LostKind::Ttl, format!("its TTL has come to an end, before {words}"));

@@ -14,17 +14,19 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
 use anyhow::Result;
+use kernel::Family;
 use kernel::drops::Drops;
 use serde::{Deserialize, Serialize};
 
 use crate::capture::{self, Capture, Recording};
 use crate::cluster::{Cluster, Containers, Role, Space};
 use crate::exit::{FAILED, Failure, OK};
-use crate::packet::{Arp, Content, Packet, Transport};
+use crate::packet::{Asking, Packet, Transport};
 use crate::probe::{ProbeOutcome, ProbeRequest, Protocol, Word};
 use crate::record::{self, Heading};
 use crate::services;
 use crate::sighting::{Direction, Flow, Flows, Sighting, one_transmission};
+use crate::stack::{self, OneFamily, Versioned};
 use crate::verdict::{OnWire, Ruling, Seals, Way};
 use crate::verify::NonceMaker;
 use causes::{Causes, Dropped};
@@ -54,6 +56,8 @@ pub struct TraceOptions {
     pub port: u16,
     /// What it is made of.
     pub protocol: Protocol,
+    /// The IP version, where names do not tell it; none is the lab's first.
+    pub family: Option<OneFamily>,
     /// What nf_tables does with it is told too.
     pub hooks: bool,
 }
@@ -69,11 +73,18 @@ impl TraceOptions {
                 return Err(Failure::usage(format!("no protocol {other:?} · there are: tcp, udp, icmp")));
             }
         };
-        Ok(TraceOptions { source: source.into(), target: target.into(), port, protocol, hooks: false })
+        Ok(TraceOptions {
+            source: source.into(),
+            target: target.into(),
+            port,
+            protocol,
+            family: None,
+            hooks: false,
+        })
     }
 }
 
-/// An ARP message, seen once.
+/// An ARP message, or its counterpart in IPv6, seen once.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ArpPoint {
     /// Namespace and interface.
@@ -109,7 +120,7 @@ pub struct Trace {
     pub verdict: String,
     /// The packets, in the order in which they were sent.
     pub walks: Vec<Walk>,
-    /// The ARP messages meanwhile.
+    /// The ARP messages meanwhile, and neighbour solicitations and advertisements.
     pub arp: Vec<ArpPoint>,
     /// ICMP errors meanwhile: who refused what.
     pub errors: Vec<String>,
@@ -188,7 +199,7 @@ pub(crate) fn follow_by(
     timeout_ms: u64,
     send: impl FnOnce(ProbeRequest) -> Result<ProbeOutcome>,
 ) -> Result<Followed> {
-    let address = SocketAddr::new(address_of(cluster, &options.target)?, options.port);
+    let address = SocketAddr::new(address_of(cluster, &options.target, options.family)?, options.port);
     let nonces = NonceMaker::new()?;
     let wanted = move |packet: &Packet| nonces.is_ours(packet) || is_arp(packet) || is_icmp_error(packet);
     let listening = capture::Options { keep_frames, ..capture::Options::default() };
@@ -231,7 +242,11 @@ pub(crate) fn follow_by(
     let places = packets.iter().flat_map(|(_, _, sightings)| sightings).map(|s| s.at.space.as_str());
     let reasons = Reasons {
         tables: why::Tables::read(cluster, &flow)?,
-        causes: Causes::read(cluster, places.chain([options.source.as_str()]), options.protocol)?,
+        causes: Causes::read(
+            cluster,
+            places.chain([options.source.as_str()]),
+            (options.protocol, address.ip().family()),
+        )?,
         steps: &watching.steps,
     };
     let walks: Vec<Walk> =
@@ -292,7 +307,7 @@ fn servers(cluster: &Cluster, target: SocketAddr) -> Vec<(String, IpAddr)> {
 fn ends(cluster: &Cluster, source: &str, target: IpAddr, servers: &[(String, IpAddr)]) -> Vec<IpAddr> {
     let own = match cluster.pod(source) {
         Some(pod) => pod.addresses.clone(),
-        None => vec![cluster.outside.address.into()],
+        None => cluster.outside.address.iter().collect(),
     };
     let mut all: Vec<IpAddr> = own.into_iter().chain([target]).collect();
     all.extend(servers.iter().map(|(_, address)| *address));
@@ -327,15 +342,22 @@ pub(crate) fn sender<'c>(cluster: &'c Cluster, name: &str) -> Result<&'c Contain
     })
 }
 
-pub(crate) fn address_of(cluster: &Cluster, name: &str) -> Result<IpAddr, Failure> {
+/// The address that a name of the lab stands for; of the lab's first IP version where none is given.
+pub(crate) fn address_of(
+    cluster: &Cluster,
+    name: &str,
+    family: Option<OneFamily>,
+) -> Result<IpAddr, Failure> {
+    let family = family.map_or(cluster.ranges.pods.first.family(), Family::from);
+    let none = || Failure::new(FAILED, format!("{name} has no {} address", stack::word(family)));
     if let Ok(address) = name.parse() {
         return Ok(address);
     }
     if name == cluster.outside.space.name {
-        return Ok(cluster.outside.address.into());
+        return cluster.outside.address.of(family).ok_or_else(none);
     }
     if let Some(node) = cluster.nodes.iter().find(|node| node.space.name == name) {
-        return Ok(node.address.into());
+        return node.address.of(family).ok_or_else(none);
     }
     let unknown = || {
         Failure::usage(format!(
@@ -343,11 +365,11 @@ pub(crate) fn address_of(cluster: &Cluster, name: &str) -> Result<IpAddr, Failur
         ))
     };
     let pod = cluster.pod(name).ok_or_else(unknown)?;
-    pod.addresses.first().copied().ok_or_else(|| Failure::new(FAILED, format!("{name} has no address")))
+    pod.addresses.iter().find(|address| address.family() == family).copied().ok_or_else(none)
 }
 
 pub(crate) fn is_arp(packet: &Packet) -> bool {
-    matches!(packet.content, Content::Arp(_))
+    packet.asking().is_some()
 }
 
 /// Destination unreachable or time exceeded, of either IP version.
@@ -378,10 +400,10 @@ pub(crate) fn icmp_error(s: &Sighting) -> Option<String> {
 }
 
 fn arp_point(s: &Sighting) -> Option<ArpPoint> {
-    let Content::Arp(Arp { is_reply, sender_mac, sender, target }) = &s.packet.content else { return None };
-    let text = match is_reply {
-        true => format!("{sender} is at {sender_mac}"),
-        false => format!("who has {target}, asks {sender}"),
+    let text = match s.packet.asking()? {
+        Asking::Answer(address, mac) => format!("{address} is at {mac}"),
+        Asking::Question(address, Some(from)) => format!("who has {address}, asks {from}"),
+        Asking::Question(address, None) => format!("who has {address}"),
     };
     Some(ArpPoint { at: s.at.to_string(), direction: s.direction, stamp_ns: s.stamp_ns, text })
 }

@@ -18,7 +18,7 @@ use super::why::Tables;
 /// A field that is not what it was at the hop before.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Change {
-    /// `OUTER`, `TTL`, `MAC`, `SRC`, `DST`, `SPORT`, `DPORT`, `ID` or `PAYLOAD`.
+    /// `OUTER`, `TTL`, `MAC`, `SRC`, `DST`, `SPORT`, `DPORT`, `ID`, `LABEL` or `PAYLOAD`.
     pub field: String,
     /// Before.
     pub from: String,
@@ -173,6 +173,8 @@ pub(crate) fn changes(before: &Sighting, after: &Sighting) -> Vec<Change> {
     note("DPORT", a.to().port().to_string(), b.to().port().to_string());
     let id = |id: Option<u16>| id.map(|id| format!("{id:#06x}")).unwrap_or_default();
     note("ID", id(a.id), id(b.id));
+    let label = |label: Option<u32>| label.map(|label| format!("{label:#07x}")).unwrap_or_default();
+    note("LABEL", label(a.label), label(b.label));
     if a.payload != b.payload {
         let bytes = |payload: &[u8]| format!("{} bytes", payload.len());
         all.push(Change { field: "PAYLOAD".into(), from: bytes(&a.payload), to: bytes(&b.payload) });

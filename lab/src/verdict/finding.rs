@@ -145,6 +145,24 @@ pub enum Finding {
         /// As seen there.
         to: u16,
     },
+    /// FAIL: IPv6's flow label changed, which nobody on the way may do.
+    FlowLabelDiffers {
+        /// Which walk.
+        way: Way,
+        /// Where it was first seen.
+        at: String,
+        /// As sent.
+        from: u32,
+        /// As seen there.
+        to: u32,
+    },
+    /// FAIL: the packet was cut into fragments.
+    Fragmented {
+        /// Which walk.
+        way: Way,
+        /// Where a fragment was first seen.
+        at: String,
+    },
     /// FAIL: the TTL does not tell the number of routers passed.
     TtlWrong {
         /// Which walk.
@@ -325,6 +343,10 @@ impl fmt::Display for Finding {
             Finding::IdDiffers { way, at, from, to } => {
                 write!(f, "the IP id of the {way} {from:#06x} became {to:#06x} at {at}")
             }
+            Finding::FlowLabelDiffers { way, at, from, to } => {
+                write!(f, "the flow label of the {way} {from:#07x} became {to:#07x} at {at}")
+            }
+            Finding::Fragmented { way, at } => write!(f, "the {way} is in fragments at {at}"),
             Finding::TtlWrong { way, at, expected, found } => {
                 write!(f, "the TTL of the {way} is {found} at {at}, not {expected}")
             }

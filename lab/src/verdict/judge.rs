@@ -193,11 +193,15 @@ fn points(way: Way, path: &Path, sightings: &[&Sighting], findings: &mut Vec<Fin
     }
 }
 
-/// Payload and IP id stay what they were at the first sighting, the TTL falls by one with every router.
+/// Payload, IP id and flow label stay what they were at the first sighting, nothing is cut into fragments, and the TTL falls
+/// by one with every router.
 fn unchanged(way: Way, path: &Path, sightings: &[&Sighting], findings: &mut Vec<Finding>) {
     let mut walk = on_path(path, sightings);
+    let cut = on_path(path, sightings).find(|(.., ip)| ip.is_fragment);
+    findings.extend(cut.map(|(_, s, _)| Finding::Fragmented { way, at: s.to_string() }));
     let Some((start, _, first)) = walk.next() else { return };
     let (mut payload_told, mut id_told, mut ttl_told) = (false, false, false);
+    let mut label_told = false;
     for (stage, s, ip) in walk {
         if ip.payload != first.payload && !payload_told {
             payload_told = true;
@@ -207,6 +211,11 @@ fn unchanged(way: Way, path: &Path, sightings: &[&Sighting], findings: &mut Vec<
             id_told = true;
             let (from, to) = (first.id.unwrap_or(0), ip.id.unwrap_or(0));
             findings.push(Finding::IdDiffers { way, at: s.to_string(), from, to });
+        }
+        if ip.label != first.label && !label_told {
+            label_told = true;
+            let (from, to) = (first.label.unwrap_or(0), ip.label.unwrap_or(0));
+            findings.push(Finding::FlowLabelDiffers { way, at: s.to_string(), from, to });
         }
         let expected = first.ttl.saturating_add(start.hops).saturating_sub(stage.hops);
         if ip.ttl != expected && !ttl_told {

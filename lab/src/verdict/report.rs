@@ -58,6 +58,9 @@ pub struct Point {
     /// IP identification.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<u16>,
+    /// IPv6's flow label.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flow_label: Option<u32>,
     /// Source MAC.
     pub source_mac: String,
     /// Destination MAC.
@@ -83,6 +86,7 @@ impl Point {
             target: ip.to(),
             ttl: ip.ttl,
             id: ip.id,
+            flow_label: ip.label,
             source_mac: s.packet.source_mac.to_string(),
             target_mac: s.packet.target_mac.to_string(),
             payload_len: ip.payload.len(),

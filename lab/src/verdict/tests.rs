@@ -232,6 +232,17 @@ fn another_ip_id_fails() {
 }
 
 #[test]
+fn another_flow_label_or_a_fragment_fails() {
+    let mut case = good();
+    ip_mut(&mut case.request[6]).label = Some(1);
+    let words = "the flow label of the request 0x00000 became 0x00001 at node2/eth0 in";
+    assert_eq!(case.finding(Ruling::Fail), words);
+    let mut case = good();
+    ip_mut(&mut case.request[6]).is_fragment = true;
+    assert_eq!(case.finding(Ruling::Fail), "the request is in fragments at node2/eth0 in");
+}
+
+#[test]
 fn nat_hidden_on_the_return_path_fails() {
     let mut case = good();
     // node2 answers in its own name and node1 makes it the pod's again.

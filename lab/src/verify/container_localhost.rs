@@ -1,10 +1,13 @@
 //! Need 2: the containers of a pod reach each other over localhost, and not one frame leaves the pod for it.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
+
+use kernel::Family;
 
 use super::scene::Scene;
 use super::{Aim, Check, How, Task};
 use crate::kubia::PORT;
+use crate::stack::localhost;
 use crate::verdict::Localhost;
 
 pub(super) const CHECK: Check = Check {
@@ -14,7 +17,11 @@ pub(super) const CHECK: Check = Check {
 };
 
 fn plan<'c>(scene: &Scene<'c>) -> Vec<Task<'c>> {
-    let target = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), PORT);
+    scene.in_each(|family| of_family(scene, family))
+}
+
+fn of_family<'c>(scene: &Scene<'c>, family: Family) -> Vec<Task<'c>> {
+    let target = SocketAddr::new(localhost(family), PORT);
     let tasks = scene.chosen().map(|pod| {
         let expected = Localhost { pod: pod.name().into(), strangers: pod.strangers.clone() };
         let aim = Aim::Localhost(expected, target);

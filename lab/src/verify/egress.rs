@@ -1,6 +1,8 @@
 //! Need 4, outwards: a pod reaches the host outside. Its source may stay, or become the node's address at the node's
 //! uplink: both are how clusters are run.
 
+use kernel::Family;
+
 use super::scene::{Scene, task};
 use super::{Check, How, Task, paths};
 use crate::verdict::Journey;
@@ -8,13 +10,16 @@ use crate::verdict::Journey;
 pub(super) const CHECK: Check = Check { name: "egress", title: "pod to outside", plan: How::Probes(plan) };
 
 fn plan<'c>(scene: &Scene<'c>) -> Vec<Task<'c>> {
-    let outside = &scene.cluster.outside;
+    scene.in_each(|family| of_family(scene, family))
+}
+
+fn of_family<'c>(scene: &Scene<'c>, family: Family) -> Vec<Task<'c>> {
     let tasks = scene.sampled().map(|pod| {
         let there = paths::out(scene.cluster, (pod.pod, pod.node));
         let back = paths::into(scene.cluster, (pod.pod, pod.node));
-        let server = (scene.outside(), Ok(outside.address.into()));
-        task((pod.end(), pod.address()), server, (there, back), |journey| Journey {
-            may_become: (!scene.cluster.mode.on_lan()).then_some(pod.node.address.into()),
+        let server = (scene.outside(), scene.outside_address(family));
+        task((pod.end(), pod.address(family)), server, (there, back), |journey| Journey {
+            may_become: pod.node.address.of(family).filter(|_| !scene.cluster.mode.on_lan()),
             ..journey
         })
     });

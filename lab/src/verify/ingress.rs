@@ -1,6 +1,8 @@
 //! Need 4, inwards: the app in a pod is reached from the host outside, over a route to the PodCIDR, and sees the
 //! address of who came.
 
+use kernel::Family;
+
 use super::scene::{Scene, task};
 use super::{Check, How, Task, paths};
 
@@ -8,12 +10,15 @@ pub(super) const CHECK: Check =
     Check { name: "ingress", title: "outside to pod, by route", plan: How::Probes(plan) };
 
 fn plan<'c>(scene: &Scene<'c>) -> Vec<Task<'c>> {
-    let outside = &scene.cluster.outside;
+    scene.in_each(|family| of_family(scene, family))
+}
+
+fn of_family<'c>(scene: &Scene<'c>, family: Family) -> Vec<Task<'c>> {
     let tasks = scene.sampled().map(|pod| {
         let there = paths::into(scene.cluster, (pod.pod, pod.node));
         let back = paths::out(scene.cluster, (pod.pod, pod.node));
-        let client = (scene.outside(), Ok(outside.address.into()));
-        task(client, (pod.end(), pod.address()), (there, back), |journey| journey)
+        let client = (scene.outside(), scene.outside_address(family));
+        task(client, (pod.end(), pod.address(family)), (there, back), |journey| journey)
     });
     tasks.collect()
 }

@@ -4,8 +4,10 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use kernel::Family;
+
 use super::plan::{Aim, Claim, Plan, Probe, Source};
-use super::{cross_node, same_node, services, unique_address, wire};
+use super::{cross_node, paths, same_node, services, unique_address, wire};
 use crate::capture::Recording;
 use crate::kubia::Visit;
 use crate::packet::Nonce;
@@ -86,9 +88,11 @@ pub(super) fn report(plan: &Plan, seen: &Seen<'_>, took: Duration) -> Report {
 /// Judges what has to hold of the interfaces.
 fn held(claim: &Claim, plan: &Plan, seen: &Seen<'_>) -> Verdict {
     match claim {
-        Claim::OwnAddress { pod, interface, told } => {
-            let judgement = unique_address::judge((pod, interface, told), &seen.holdings, &plan.hosts);
-            without_packets(pod.clone(), judgement)
+        Claim::OwnAddress { pod, interface, told, family } => {
+            let family = family.map(Family::from);
+            let of_pod = (pod.as_str(), interface.as_str(), told.as_slice());
+            let judgement = unique_address::judge(of_pod, family, &seen.holdings, &plan.hosts);
+            without_packets(paths::of_family(pod.clone(), family), judgement)
         }
         Claim::Service { name, selector, endpoints, addresses } => {
             let judgement =

@@ -10,15 +10,23 @@
 //! Racks are routers in between; a tunnel passes them without its inner TTL falling; pods on their node's wire have one
 //! router less. What a node has inside (a bridge, nothing) is the plugin's affair and left open.
 
+use kernel::Family;
+
 use crate::cluster::{Cluster, Node, Pod};
 use crate::fabric::{RACK_UPLINK, UPLINK, WAN};
 use crate::modes::{Siblings, Tunnel, Wire};
 use crate::sighting::Direction::{In, Out};
+use crate::stack;
 use crate::verdict::{Interface, Look, Path, Stage};
 
 /// How a verdict names two ends.
 pub(super) fn subject(from: &str, to: &str) -> String {
     format!("{from} > {to}")
+}
+
+/// The same of an IP version, where there are two.
+pub(super) fn of_family(subject: String, family: Option<Family>) -> String {
+    family.map_or_else(|| subject.clone(), |family| format!("{subject} {}", stack::word(family)))
 }
 
 fn is(name: &str) -> Interface {
@@ -79,11 +87,17 @@ fn trunk(cluster: &Cluster, node: &Node, hops: u8) -> Vec<Stage> {
 }
 
 /// From a pod on one node to a pod on another.
-pub(super) fn across(cluster: &Cluster, (from, near): (&Pod, &Node), (to, far): (&Pod, &Node)) -> Path {
-    let (look, step, device) = match cluster.mode.wire(near, far) {
+pub(super) fn across(
+    cluster: &Cluster,
+    family: Family,
+    (from, near): (&Pod, &Node),
+    (to, far): (&Pod, &Node),
+) -> Path {
+    let around = |node: &Node| node.address.of(family).unwrap_or(node.address.first);
+    let (look, step, device) = match cluster.mode.wire(near, far, family) {
         Wire::Plain => (Look::Plain, 1, None),
         Wire::Tunnel(Tunnel { device, vni, port }) => {
-            (Look::Vxlan { vni, port, from: near.address.into(), to: far.address.into() }, 0, Some(device))
+            (Look::Vxlan { vni, port, from: around(near), to: around(far) }, 0, Some(device))
         }
         Wire::Sealed(device) => (Look::Sealed, 0, device),
     };

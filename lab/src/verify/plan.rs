@@ -7,6 +7,7 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 
 use crate::packet::Nonce;
+use crate::stack::OneFamily;
 use crate::verdict::{Journey, Localhost, Serving, Sharing};
 
 /// The name of the JSON document's form.
@@ -76,6 +77,9 @@ pub enum Claim {
         interface: String,
         /// The addresses of its CNI result.
         told: Vec<IpAddr>,
+        /// Only those of one IP version, where the lab has both.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        family: Option<OneFamily>,
     },
     /// A service has endpoints, and its addresses are on no interface.
     Service {

@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::MetadataExt;
 
 use anyhow::{Context, Result};
-use kernel::{Mac, Rtnl, addr, link};
+use kernel::{Family, Mac, Rtnl, addr, link};
 
 use super::prober::Prober;
 use super::sample::{self, Field, Sample};
@@ -16,6 +16,7 @@ use super::services::Services;
 use super::{End, Task, paths};
 use crate::cluster::{Cluster, Node, Pod};
 use crate::kubia::PORT;
+use crate::stack;
 use crate::verdict::{Journey, Path};
 
 /// `RT_SCOPE_UNIVERSE`: an address that others can use.
@@ -73,7 +74,7 @@ impl<'c> Scene<'c> {
         let clients: Vec<bool> = node_of.iter().map(|node| nodes.contains(node)).collect();
         let field = |same, cross| Field { nodes: &node_of, clients: &clients, same, cross };
         let of_pods = field(wanted.same_node, wanted.cross_node);
-        let possible = of_pods.possible().0 + of_pods.possible().1;
+        let possible = (of_pods.possible().0 + of_pods.possible().1) * cluster.families().count();
         // Where no check is about pairs, the sample still says which pods the others look at.
         let is_about_pairs = wanted.same_node || wanted.cross_node;
         let of_sample = if is_about_pairs { of_pods } else { field(true, true) };
@@ -113,6 +114,27 @@ impl<'c> Scene<'c> {
         let is_another = |a: &PodFacts<'_>, b: &PodFacts<'_>| a.pod.space.name != b.pod.space.name;
         let others = move |a| self.pods.iter().filter(move |b| is_another(a, b)).map(move |b| (a, b));
         Box::new(self.chosen().flat_map(others))
+    }
+
+    /// The lab has both IP versions.
+    pub(super) fn has_both(&self) -> bool {
+        self.cluster.ranges.pods.second.is_some()
+    }
+
+    /// Tasks of each IP version of the lab.
+    pub(super) fn in_each(&self, plan: impl Fn(Family) -> Vec<Task<'c>>) -> Vec<Task<'c>> {
+        let of_family = |family| {
+            let told = Some(family).filter(|_| self.has_both());
+            let name = move |task: Task<'c>| Task { subject: paths::of_family(task.subject, told), ..task };
+            plan(family).into_iter().map(name).collect::<Vec<_>>()
+        };
+        self.cluster.families().flat_map(of_family).collect()
+    }
+
+    /// The address of the host outside.
+    pub(super) fn outside_address(&self, family: Family) -> Result<IpAddr, String> {
+        let none = || format!("outside has no {} address", stack::word(family));
+        self.cluster.outside.address.of(family).ok_or_else(none)
     }
 
     pub(super) fn outside(&self) -> End<'c> {
@@ -163,10 +185,12 @@ impl<'c> PodFacts<'c> {
         End::of(self.name(), &self.pod.containers)
     }
 
-    /// The address that probes use: the first of the CNI result that the interface has, else its first one.
-    pub(super) fn address(&self) -> Result<IpAddr, String> {
-        let told = self.pod.addresses.iter().find(|a| self.addresses.contains(a));
-        told.or(self.addresses.first()).copied().ok_or_else(|| format!("{} has no address", self.name()))
+    /// The address that probes of an IP version use: the first of the CNI result that the interface has, else its first one.
+    pub(super) fn address(&self, family: Family) -> Result<IpAddr, String> {
+        let is_of = |a: &&IpAddr| Family::of(**a) == family;
+        let told = self.pod.addresses.iter().filter(is_of).find(|a| self.addresses.contains(a));
+        let found = told.or(self.addresses.iter().find(is_of)).copied();
+        found.ok_or_else(|| format!("{} has no {} address", self.name(), stack::word(family)))
     }
 }
 

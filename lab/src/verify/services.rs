@@ -209,13 +209,10 @@ fn from_outside<'c>(scene: &Scene<'c>, backed: &Backed, front: SocketAddr) -> Ve
     let hidden = Serving { client: outside.name.into(), front, promise: Promise::Hidden, translator };
     let mut tasks = vec![task(scene, outside, &format!("{} by its ClusterIP", subject(backed)), hidden)];
     if let Some(port) = service.port.and_then(|port| port.node_port) {
-        tasks.extend(scene.chosen_nodes().map(|index| {
+        tasks.extend(scene.chosen_nodes().filter_map(|index| {
             let node = &scene.cluster.nodes[index];
-            way_in(
-                index,
-                SocketAddr::new(node.address.into(), port),
-                &format!("by {}:{port}", node.space.name),
-            )
+            let front = SocketAddr::new(node.v4()?.0.into(), port);
+            Some(way_in(index, front, &format!("by {}:{port}", node.space.name)))
         }));
     }
     if let Some(balancer) = service.balancer_front().filter(|_| service.kind == ServiceType::LoadBalancer) {

@@ -2,38 +2,46 @@
 
 use std::net::IpAddr;
 
+use kernel::Family;
+
 use super::judging::Holdings;
 use super::plan::Claim;
 use super::scene::Scene;
 use super::{Check, How};
 use crate::cluster::Cluster;
+use crate::stack::OneFamily;
 use crate::verdict::{Finding, Judgement};
 
 pub(super) const CHECK: Check =
     Check { name: "unique-address", title: "every pod has its own address", plan: How::State(claims) };
 
 fn claims(scene: &Scene<'_>) -> Vec<Claim> {
-    let claim = |pod: &super::scene::PodFacts<'_>| Claim::OwnAddress {
+    let claim = |pod: &super::scene::PodFacts<'_>, family: Family| Claim::OwnAddress {
         pod: pod.name().into(),
         interface: pod.pod.ifname.clone(),
-        told: pod.pod.addresses.clone(),
+        told: pod.pod.addresses.iter().filter(|ip| Family::of(**ip) == family).copied().collect(),
+        family: Some(family).filter(|_| scene.has_both()).map(OneFamily::from),
     };
-    scene.chosen().map(claim).collect()
+    let of_pod = |pod| scene.cluster.families().map(move |family| claim(pod, family));
+    scene.chosen().flat_map(of_pod).collect()
 }
 
 /// The addresses that nodes and outside were given.
 pub(super) fn hosts(cluster: &Cluster) -> Vec<(IpAddr, String)> {
-    let nodes = cluster.nodes.iter().map(|n| (n.address.into(), n.space.name.clone()));
-    nodes.chain([(cluster.outside.address.into(), cluster.outside.space.name.clone())]).collect()
+    let nodes = cluster.nodes.iter().map(|n| (n.address, &n.space.name));
+    let all = nodes.chain([(cluster.outside.address, &cluster.outside.space.name)]);
+    all.flat_map(|(addresses, name)| addresses.iter().map(move |address| (address, name.clone()))).collect()
 }
 
 /// Judges a pod, by name, interface and what it was told, from what pods have and nodes and outside were given.
 pub(super) fn judge(
     (pod, interface, told): (&str, &str, &[IpAddr]),
+    family: Option<Family>,
     holdings: &Holdings,
     hosts: &[(IpAddr, String)],
 ) -> Judgement {
-    let own = holdings.of_pods.iter().filter(|(name, _)| name == pod);
+    let is_meant = |address: &IpAddr| family.is_none_or(|family| Family::of(*address) == family);
+    let own = holdings.of_pods.iter().filter(|(name, address)| name == pod && is_meant(address));
     let own: Vec<IpAddr> = own.map(|(_, address)| *address).collect();
     let mut findings = Vec::new();
     if own.is_empty() {

@@ -1,11 +1,12 @@
 //! The probes: connections first; where they work, pings, large packets and a question by ARP.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::PoisonError;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
+use etherparse::PacketBuilder;
 use kernel::packet::PacketSocket;
-use kernel::{Mac, Rtnl, addr, link, route};
+use kernel::{Family, Mac, Rtnl, addr, link, route};
 
 use super::{Aim, WhyOptions};
 use crate::capture::Capture;
@@ -25,6 +26,9 @@ pub(super) const PINGS: usize = 20;
 const LARGE: usize = 4000;
 /// Pings that a slow wire shows by: how many, and the bytes that each carries.
 const HELD: (usize, usize) = (4, 1000);
+
+/// RFC 4861, 4.3: the type of a neighbour solicitation.
+const SOLICITATION: u8 = 135;
 
 /// What a probe was for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,7 +79,9 @@ pub(super) fn run(cluster: &Cluster, options: &WhyOptions, aim: &Aim) -> Result<
     // Each pod behind a service has its turn.
     let turns = aim.service.as_ref().map_or(1, |backed| 2 * backed.endpoints.len().max(1));
     let sent = || -> Result<()> {
-        ask(cluster, options)?;
+        if let Some(front) = aim.fronts.first() {
+            ask(cluster, options, Family::of(front.ip()))?;
+        }
         if send(of_each(Kind::Small, turns))? && aim.service.is_none() {
             let _ = send(of_each(Kind::Ping, PINGS))?
                 && send(of_each(Kind::Large, 1))?
@@ -98,31 +104,35 @@ fn request(kind: Kind, target: SocketAddr, nonces: NonceMaker, number: usize) ->
     ProbeRequest { nonce: nonces.nonce(number), protocol, target, timeout_ms, padding, source_port: None }
 }
 
-/// Has the nodes of both pods ask by ARP for their addresses, where they share a bridge: who answers is seen.
-fn ask(cluster: &Cluster, options: &WhyOptions) -> Result<()> {
+/// Has the nodes of both pods ask for their addresses by ARP or, in IPv6, by a solicitation, where they share a bridge: who answers is seen.
+fn ask(cluster: &Cluster, options: &WhyOptions, family: Family) -> Result<()> {
     if cluster.mode.siblings() != Siblings::Switched || options.source == options.target {
         return Ok(());
     }
     let mut pods = [&options.source, &options.target].into_iter().filter_map(|name| cluster.pod(name));
-    pods.try_for_each(|pod| ask_for(cluster, pod))
+    pods.try_for_each(|pod| ask_for(cluster, pod, family))
 }
 
-fn ask_for(cluster: &Cluster, pod: &Pod) -> Result<()> {
+fn ask_for(cluster: &Cluster, pod: &Pod, family: Family) -> Result<()> {
     let node = &cluster.nodes[pod.node].space;
-    let Some(IpAddr::V4(wanted)) = pod.addresses.first().copied() else { return Ok(()) };
+    let Some(wanted) = pod.addresses.iter().copied().find(|ip| Family::of(*ip) == family) else {
+        return Ok(());
+    };
     let mut rtnl = Rtnl::open_in(&node.netns)?;
     // Where the node has no way to its pod there is nobody to ask.
-    let Some(index) = route::lookup(&mut rtnl, wanted.into()).ok().and_then(|route| route.oif) else {
+    let Some(index) = route::lookup(&mut rtnl, wanted).ok().and_then(|route| route.oif) else {
         return Ok(());
     };
     let Some(mac) = link::by_index(&mut rtnl, index)?.mac else { return Ok(()) };
-    let own = addr::list(&mut rtnl, Some(index))?.iter().find_map(|address| match address.net.ip() {
-        IpAddr::V4(v4) => Some(v4),
-        IpAddr::V6(_) => None,
-    });
-    let Some(own) = own else { return Ok(()) };
+    let addresses = addr::list(&mut rtnl, Some(index))?;
+    let own = addresses.iter().map(|address| address.net.ip()).find(|ip| Family::of(*ip) == family);
+    let question = match (own, wanted) {
+        (Some(IpAddr::V4(own)), IpAddr::V4(wanted)) => question(mac, own, wanted),
+        (Some(IpAddr::V6(own)), IpAddr::V6(wanted)) => solicitation(mac, own, wanted)?,
+        _ => return Ok(()),
+    };
     let socket = PacketSocket::open_on(&node.netns, index, &[])?;
-    match socket.send(&question(mac, own, wanted)) {
+    match socket.send(&question) {
         // A link that is down takes nothing, which the probes show too.
         Err(err) if err.errno() == Some(nix::errno::Errno::ENETDOWN as i32) => Ok(()),
         sent => Ok(sent?),
@@ -142,10 +152,40 @@ fn question(mac: Mac, own: Ipv4Addr, wanted: Ipv4Addr) -> Vec<u8> {
     frame
 }
 
+/// RFC 4861, 4.3: who has `wanted`, to its solicited-node address (RFC 4291, 2.7.1), with the MAC of who asks.
+fn solicitation(mac: Mac, own: Ipv6Addr, wanted: Ipv6Addr) -> Result<Vec<u8>> {
+    let [.., a, b, c] = wanted.octets();
+    let group = Ipv6Addr::from([0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, a, b, c]);
+    let mut body = wanted.octets().to_vec();
+    body.extend([1, 1]);
+    body.extend(mac.0);
+    let packet = PacketBuilder::ethernet2(mac.0, [0x33, 0x33, 0xff, a, b, c])
+        .ipv6(own.octets(), group.octets(), 255)
+        .icmpv6_raw(SOLICITATION, 0, [0; 4]);
+    let mut frame = Vec::with_capacity(packet.size(body.len()));
+    packet.write(&mut frame, &body).context("write a solicitation")?;
+    Ok(frame)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::packet::{Arp, Content};
+    use crate::packet::{Arp, Asking, Content};
+
+    #[test]
+    fn a_solicitation_is_read_as_a_question() {
+        let mac = Mac([2, 0, 0, 0, 0, 1]);
+        let ip = |text: &str| text.parse::<Ipv6Addr>().unwrap();
+        let frame = solicitation(mac, ip("fd00::1"), ip("fd00::12:3456")).unwrap();
+        assert_eq!(frame[..6], [0x33, 0x33, 0xff, 0x12, 0x34, 0x56]);
+        let packet = Packet::decode(&frame).unwrap();
+        let question = Asking::Question(ip("fd00::12:3456").into(), Some(ip("fd00::1").into()));
+        assert_eq!(packet.asking(), Some(question));
+        assert_eq!(
+            packet.ip().map(|ip| (ip.target.to_string(), ip.ttl)),
+            Some(("ff02::1:ff12:3456".into(), 255))
+        );
+    }
 
     #[test]
     fn a_question_is_read_as_one() {

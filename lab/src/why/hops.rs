@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use kernel::Family;
 use kernel::nft::Point;
 use kernel::route::{KIND_UNICAST, Route};
 
@@ -16,6 +17,10 @@ use crate::modes::{Tunnel, Wire};
 const UDP: u8 = 17;
 
 impl Leg<'_> {
+    fn family(&self) -> Family {
+        Family::of(self.target.ip())
+    }
+
     /// The route that the place has for the target.
     pub(super) fn routed(&self, state: &State, iif: Option<&str>, finds: &mut Vec<Find>) {
         let (target, source) = (self.target.ip(), self.source.ip());
@@ -38,7 +43,8 @@ impl Leg<'_> {
     /// The network that the target is in: a PodCIDR, or the address alone.
     fn network(&self) -> String {
         let node = self.cluster.nodes.iter().find(|node| holds(node, self.target.ip()));
-        node.map_or_else(|| self.target.ip().to_string(), |node| node.pod_cidr.to_string())
+        let pods = node.and_then(|node| node.pod_cidr.of(self.family()));
+        pods.map_or_else(|| self.target.ip().to_string(), |pods| pods.to_string())
     }
 
     /// Where the route leads has to be further on the way.
@@ -64,10 +70,12 @@ impl Leg<'_> {
             return;
         };
         let is_default = route.destination().prefix() == 0;
-        let back = far.lookup(near_node.pod_cidr.ip().into(), self.target.ip(), None);
+        let pods = near_node.pod_cidr.of(self.family()).zip(far_node.pod_cidr.of(self.family()));
+        let Some((near_pods, far_pods)) = pods else { return };
+        let back = far.lookup(near_pods.ip(), self.target.ip(), None);
         let is_known = back.is_some_and(|route| route.destination().prefix() > 0);
         if is_default && is_known && near_node.rack == far_node.rack {
-            let part = format!("route {}", far_node.pod_cidr);
+            let part = format!("route {far_pods}");
             let what =
                 format!("there is none, so packets go by default to {gateway}; {} has one back", far.name);
             find(finds, state.name.clone(), &part, what, ENDS, "routes");
@@ -96,7 +104,7 @@ impl Leg<'_> {
         let near = self.node_of(&self.states[i].name)?;
         let others = if onward { &self.states[i + 1..] } else { &self.states[..i] };
         let far = others.iter().find_map(|state| self.node_of(&state.name))?;
-        match self.cluster.mode.wire(near, far) {
+        match self.cluster.mode.wire(near, far, self.family()) {
             Wire::Tunnel(tunnel) => Some(tunnel),
             Wire::Plain | Wire::Sealed(_) => None,
         }
@@ -112,7 +120,7 @@ impl Leg<'_> {
         if state.link(index).is_none_or(|link| link.kind.as_deref() != Some("vxlan")) {
             return;
         }
-        let around = IpAddr::V4(far.address);
+        let Some(around) = far.address.of(self.family()) else { return };
         if let Some(route) = state.lookup(around, around, None) {
             self.neighbour(state, route, around, finds);
         }
@@ -130,8 +138,8 @@ impl Leg<'_> {
                 ENDS,
                 "fdb",
             ),
-            Some(entry) if entry.dst != Some(far.address.into()) => {
-                let what = format!("it leads elsewhere than to {}", far.address);
+            Some(entry) if entry.dst != Some(around) => {
+                let what = format!("it leads elsewhere than to {around}");
                 find(finds, state.name.clone(), &part, what, ENDS, "fdb");
             }
             Some(entry) => {
@@ -149,14 +157,15 @@ impl Leg<'_> {
         let state = self.states[i];
         let far = self.states[..i].iter().find_map(|state| self.node_of(&state.name));
         let (Some(near), Some(far)) = (self.node_of(&state.name), far) else { return };
-        let (source, target) = (far.address.into(), near.address.into());
+        let ends = far.address.of(self.family()).zip(near.address.of(self.family()));
+        let Some((source, target)) = ends else { return };
         let packet = Packet { iif: UPLINK, oif: "", source, target, protocol: UDP, ports: (0, tunnel.port) };
         deeds(state, &[Point::Prerouting, Point::Input], &packet, finds);
     }
 
     /// With a strict filter a packet has to come in where one to its source would go out.
     pub(super) fn reverse(&self, state: &State, iif: &str, finds: &mut Vec<Find>) {
-        if state.rp_filter.get(iif) != Some(&1) {
+        if self.family() == Family::V6 || state.rp_filter.get(iif) != Some(&1) {
             return;
         }
         let back = state.lookup(self.source.ip(), self.target.ip(), None);

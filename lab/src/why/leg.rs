@@ -7,6 +7,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use kernel::Family;
 use kernel::link::Link;
 use kernel::nft::Point;
 use kernel::tc;
@@ -15,7 +16,7 @@ use super::rules::{Deed, Packet, meet};
 use super::state::{Outline, State};
 use super::symptom::Sign;
 use crate::cluster::{Cluster, Node, Role};
-use crate::fabric::UPLINK;
+use crate::fabric::{UPLINK, forwarding};
 use crate::modes::Siblings;
 
 /// Something that does not fit.
@@ -146,9 +147,12 @@ impl Leg<'_> {
             (false, _) => self.toward(state, self.source.ip()),
         };
         if !is_switched {
-            if !state.forwards {
-                let what = "net.ipv4.ip_forward is 0: it routes for nobody".into();
-                find(finds, state.name.clone(), "ip_forward", what, ENDS, "sysctls");
+            let family = Family::of(self.target.ip());
+            if !state.forwards(family) {
+                let sysctl = forwarding(family).replace('/', ".");
+                let part = sysctl.rsplit('.').next().unwrap_or_default().to_owned();
+                let what = format!("{sysctl} is 0: it routes for nobody");
+                find(finds, state.name.clone(), &part, what, ENDS, "sysctls");
             }
             self.routed(state, Some(&iif), finds);
             self.way_on(i, &iif, finds);
@@ -230,9 +234,12 @@ impl Leg<'_> {
         let iif = iif.unwrap_or_default();
         if is_router {
             self.routed(state, Some(&iif), finds);
-            if !state.forwards {
-                let what = "net.ipv4.ip_forward is 0: it routes for nobody".into();
-                find(finds, state.name.clone(), "ip_forward", what, ENDS, "sysctls");
+            let family = Family::of(self.target.ip());
+            if !state.forwards(family) {
+                let sysctl = forwarding(family).replace('/', ".");
+                let part = sysctl.rsplit('.').next().unwrap_or_default().to_owned();
+                let what = format!("{sysctl} is 0: it routes for nobody");
+                find(finds, state.name.clone(), &part, what, ENDS, "sysctls");
             }
             self.rules(state, &[Point::Prerouting, Point::Forward, Point::Postrouting], (&iif, ""), finds);
         }
@@ -259,7 +266,7 @@ pub(super) fn deeds(state: &State, hooks: &[Point], packet: &Packet<'_>, finds: 
 }
 
 pub(super) fn holds(node: &Node, address: IpAddr) -> bool {
-    matches!(address, IpAddr::V4(v4) if node.pod_cidr.contains(v4))
+    node.pod_cidr.iter().any(|pods| pods.contains(address))
 }
 
 /// Somebody listens on the port, and not on localhost only.

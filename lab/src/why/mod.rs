@@ -17,11 +17,13 @@ mod symptom;
 use std::net::SocketAddr;
 
 use anyhow::Result;
+use kernel::Family;
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::Cluster;
 use crate::exit::{FAILED, Failure, OK};
 use crate::services::{self, model::Backed};
+use crate::stack::{self, OneFamily};
 use crate::trace;
 
 pub use render::render_why;
@@ -40,6 +42,8 @@ pub struct WhyOptions {
     pub target: String,
     /// The port; a service has its own.
     pub port: u16,
+    /// The IP version, where names do not tell it; none is the lab's first.
+    pub family: Option<OneFamily>,
 }
 
 /// An element that may be the broken one.
@@ -127,10 +131,11 @@ fn aim(cluster: &Cluster, options: &WhyOptions) -> Result<Aim, Failure> {
             return Err(Failure::usage(format!("no service {name:?} · podlab kubectl get svc")));
         }
         if options.source == options.target {
-            let localhost = SocketAddr::from(([127, 0, 0, 1], options.port));
+            let family = options.family.map_or(Family::V4, Family::from);
+            let localhost = SocketAddr::new(stack::localhost(family), options.port);
             return Ok(Aim { fronts: vec![localhost], service: None });
         }
-        let address = trace::address_of(cluster, &options.target)?;
+        let address = trace::address_of(cluster, &options.target, options.family)?;
         return Ok(Aim { fronts: vec![SocketAddr::new(address, options.port)], service: None });
     };
     let service = &backed.service;
@@ -138,7 +143,7 @@ fn aim(cluster: &Cluster, options: &WhyOptions) -> Result<Aim, Failure> {
         false => service.front().into_iter().collect(),
         true => {
             let port = service.port.and_then(|port| port.node_port);
-            let of_node = |node: &crate::cluster::Node| Some(SocketAddr::new(node.address.into(), port?));
+            let of_node = |node: &crate::cluster::Node| Some(SocketAddr::new(node.v4()?.0.into(), port?));
             cluster.nodes.iter().filter_map(of_node).collect()
         }
     };

@@ -23,10 +23,12 @@ pub(super) struct Packet<'p> {
     pub(super) ports: (u16, u16),
 }
 
-/// Whether chains of a family are at a hook: the link's own is that of family netdev.
-fn is_at(point: Point, family: Family) -> bool {
+/// Whether chains of a family are at a hook for the packet: the link's own is that of family netdev.
+fn is_at(point: Point, family: Family, packet: &Packet<'_>) -> bool {
     match family {
-        Family::Ip | Family::Inet => point != Point::Ingress,
+        Family::Ip if packet.target.is_ipv6() => false,
+        Family::Ip6 if packet.target.is_ipv4() => false,
+        Family::Ip | Family::Ip6 | Family::Inet => point != Point::Ingress,
         Family::Netdev => point == Point::Ingress,
         _ => false,
     }
@@ -55,7 +57,7 @@ pub(super) fn meet(state: &State, hooks: &[Point], packet: &Packet<'_>) -> Vec<M
     let mut met = Vec::new();
     for table in &state.tables {
         let Some(family) = table.family else { continue };
-        for point in hooks.iter().filter(|point| is_at(**point, family)) {
+        for point in hooks.iter().filter(|point| is_at(**point, family, packet)) {
             for (chain, rules) in &table.chains {
                 if chain.hook.is_some_and(|(number, _)| number == point.number(family)) {
                     met.extend(through(table, chain, rules, packet));
@@ -187,19 +189,23 @@ impl Registers<'_> {
             Meta::IifName => Some(name_bytes(packet.iif).to_vec()),
             Meta::OifName => Some(name_bytes(packet.oif).to_vec()),
             Meta::L4Proto => Some(vec![packet.protocol]),
-            // linux/netfilter.h, `NFPROTO_IPV4`; linux/if_ether.h, `ETH_P_IP`
-            Meta::NfProto => Some(vec![2]),
-            Meta::Protocol => Some(vec![8, 0]),
+            // linux/netfilter.h, `NFPROTO_*`; linux/if_ether.h, `ETH_P_*`
+            Meta::NfProto => Some(vec![if packet.target.is_ipv4() { 2 } else { 10 }]),
+            Meta::Protocol => Some(if packet.target.is_ipv4() { vec![8, 0] } else { vec![0x86, 0xdd] }),
             // Nobody has marked it yet.
             Meta::Mark => Some(vec![0; 4]),
             _ => None,
         }
     }
 
-    /// The fields of RFC 791 and of the ports that TCP and UDP begin with.
+    /// The fields of RFC 791, of RFC 8200 and of the ports that TCP and UDP begin with.
     fn payload(&self, base: Base, offset: u32, len: u32) -> Option<Vec<u8>> {
         let (packet, (source, target)) = (self.packet, self.packet.ports);
+        let is_v6 = packet.target.is_ipv6();
         let (start, field) = match (base, offset) {
+            (Base::Network, 8..24) if is_v6 => (8, ip_bytes(packet.source)),
+            (Base::Network, 24..40) if is_v6 => (24, ip_bytes(packet.target)),
+            (Base::Network, _) if is_v6 => return None,
             (Base::Network, 9) => (9, vec![packet.protocol]),
             (Base::Network, 12..16) => (12, ip_bytes(packet.source)),
             (Base::Network, 16..20) => (16, ip_bytes(packet.target)),

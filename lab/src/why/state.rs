@@ -15,6 +15,7 @@ use kernel::tc::{self, Qdisc};
 use kernel::{Mac, Nfnl, Rtnl, addr, sysctl};
 
 use crate::cluster::{Role, Space};
+use crate::fabric::forwarding;
 use crate::sockets;
 
 /// A table of nf_tables with its chains and their rules.
@@ -36,7 +37,8 @@ pub(super) struct State {
     pub(super) fdb: Vec<FdbEntry>,
     pub(super) qdiscs: Vec<Qdisc>,
     pub(super) tables: Vec<TableState>,
-    pub(super) forwards: bool,
+    /// By IP version: IPv4, IPv6.
+    forwards: [bool; 2],
     /// By link: the stricter of its own and everybody's, as the kernel counts.
     pub(super) rp_filter: HashMap<String, u8>,
     /// Of a place where an app runs.
@@ -84,10 +86,13 @@ impl State {
                 role: space.role,
                 neighbours: neigh::list(&mut rtnl)?,
                 fdb: neigh::fdb(&mut rtnl)?,
-                routes: route::list(&mut rtnl, Family::V4)?,
-                rules: rule::list(&mut rtnl, Family::V4)?,
+                routes: [route::list(&mut rtnl, Family::V4)?, route::list(&mut rtnl, Family::V6)?].concat(),
+                rules: [rule::list(&mut rtnl, Family::V4)?, rule::list(&mut rtnl, Family::V6)?].concat(),
                 tables: tables(&mut Nfnl::open_in(&space.netns)?)?,
-                forwards: space.netns.run(|| sysctl::read("net/ipv4/ip_forward"))??.trim() == "1",
+                forwards: space.netns.run(|| {
+                    [Family::V4, Family::V6]
+                        .map(|family| sysctl::read(forwarding(family)).is_ok_and(|it| it.trim() == "1"))
+                })?,
                 rp_filter: space.netns.run(|| rp_filter(&links))??,
                 // Who is gone does not listen.
                 listening: app.map(|pid| sockets::listening(pid).unwrap_or_default()),
@@ -98,6 +103,11 @@ impl State {
             })
         };
         read().with_context(|| format!("look into {}", space.name))
+    }
+
+    /// It routes for others.
+    pub(super) fn forwards(&self, family: Family) -> bool {
+        self.forwards[usize::from(family == Family::V6)]
     }
 
     pub(super) fn link(&self, index: u32) -> Option<&Link> {
@@ -114,7 +124,8 @@ impl State {
 
     /// The route of a packet that comes in at `iif`, or is the place's own. None where no route leads there.
     pub(super) fn lookup(&self, to: IpAddr, from: IpAddr, iif: Option<&str>) -> Option<&Route> {
-        let mut rules: Vec<&Rule> = self.rules.iter().filter(|rule| rule.table != TABLE_LOCAL).collect();
+        let is_meant = |rule: &&Rule| rule.table != TABLE_LOCAL && rule.family == Family::of(to);
+        let mut rules: Vec<&Rule> = self.rules.iter().filter(is_meant).collect();
         rules.sort_by_key(|rule| rule.priority);
         let applies = |rule: &&&Rule| {
             let by_link = rule.iif.as_deref().is_none_or(|name| Some(name) == iif);

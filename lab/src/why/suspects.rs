@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use anyhow::Result;
+use kernel::Family;
 
 use super::leg::{ENDS, Find, Leg, find as add, listens};
 use super::state::{Outline, State};
@@ -80,7 +81,7 @@ fn pod_at(cluster: &Cluster, address: IpAddr) -> Option<&Pod> {
 }
 
 fn node_at(cluster: &Cluster, address: IpAddr) -> Option<&Node> {
-    cluster.nodes.iter().find(|node| IpAddr::V4(node.address) == address)
+    cluster.nodes.iter().find(|node| node.address.has(&address))
 }
 
 /// The namespaces from source to target.
@@ -116,7 +117,7 @@ fn way<'c>(
     }
     if let Some(pod) = end {
         way.push(&pod.space);
-    } else if target.ip() == IpAddr::V4(cluster.outside.address) {
+    } else if cluster.outside.address.has(&target.ip()) {
         way.extend(between(cluster, at, None));
         way.push(&cluster.outside.space);
     }
@@ -142,7 +143,7 @@ fn legs(
     finds: &mut Vec<Find>,
 ) {
     let Some(first) = states.first() else { return };
-    let own = first_address(cluster, &first.name);
+    let own = first_address(cluster, &first.name, Family::of(target.ip()));
     let source = SocketAddr::new(own.unwrap_or(target.ip()), symptom.port);
     let there: Vec<&State> = states.iter().collect();
     let back: Vec<&State> = states.iter().rev().collect();
@@ -155,10 +156,10 @@ fn legs(
     }
 }
 
-fn first_address(cluster: &Cluster, name: &str) -> Option<IpAddr> {
+fn first_address(cluster: &Cluster, name: &str, family: Family) -> Option<IpAddr> {
     match cluster.pod(name) {
-        Some(pod) => pod.addresses.first().copied(),
-        None => (name == cluster.outside.space.name).then_some(cluster.outside.address.into()),
+        Some(pod) => pod.addresses.iter().find(|address| Family::of(**address) == family).copied(),
+        None => cluster.outside.address.of(family).filter(|_| name == cluster.outside.space.name),
     }
 }
 
@@ -240,7 +241,7 @@ fn of_service(
             "chains",
         );
     }
-    let own: IpAddr = cluster.outside.address.into();
+    let own = cluster.outside.address.first;
     let is_kept = |(at, from): &&(String, SocketAddr)| cluster.pod(at).is_some() && from.ip() == own;
     let is_masked = options.source == cluster.outside.space.name && service.policy == TrafficPolicy::Cluster;
     if let Some((at, _)) = symptom.sources.iter().find(is_kept).filter(|_| is_masked) {

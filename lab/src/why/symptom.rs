@@ -1,13 +1,13 @@
 //! The symptom: what is wrong between two places as probes show it, and where their packets were last seen. Pure.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Context, Result};
 
 use super::battery::{Kind, PINGS, Seen};
 use super::{Aim, WhyOptions};
-use crate::packet::{Arp, Content, Ip};
+use crate::packet::{Asking, Ip};
 use crate::probe::{ProbeOutcome, Word};
 use crate::sighting::{Direction, Flow, Flows, Sighting, one_transmission};
 use crate::trace;
@@ -180,17 +180,18 @@ fn last_arp(sightings: &[Sighting]) -> Option<(String, Way)> {
 
 /// Questions at the place that asks them, without an answer.
 fn unanswered(sightings: &[Sighting]) -> Vec<&Sighting> {
-    let arp = |s: &Sighting| match &s.packet.content {
-        Content::Arp(arp) => Some(arp.clone()),
-        _ => None,
-    };
     // Who asks in one place is not answered in another.
-    let answers = sightings.iter().filter_map(|s| Some((s, arp(s)?))).filter(|(_, arp)| arp.is_reply);
-    let answered: BTreeSet<(&str, Ipv4Addr)> =
-        answers.map(|(s, arp)| (s.at.space.as_str(), arp.sender)).collect();
-    let is_open = |s: &&Sighting| {
-        let asks = arp(s).filter(|arp| !arp.is_reply && s.direction == Direction::Out);
-        asks.is_some_and(|arp| !answered.contains(&(s.at.space.as_str(), arp.target)))
+    let answer = |s: &Sighting| match s.packet.asking()? {
+        Asking::Answer(address, _) => Some(address),
+        Asking::Question(..) => None,
+    };
+    let answered: BTreeSet<(&str, IpAddr)> =
+        sightings.iter().filter_map(|s| Some((s.at.space.as_str(), answer(s)?))).collect();
+    let is_open = |s: &&Sighting| match s.packet.asking() {
+        Some(Asking::Question(address, _)) if s.direction == Direction::Out => {
+            !answered.contains(&(s.at.space.as_str(), address))
+        }
+        _ => false,
     };
     sightings.iter().filter(is_open).collect()
 }
@@ -220,8 +221,8 @@ fn proof(flow: &Flow<'_>, sightings: &[Sighting]) -> String {
     }
     match unanswered(sightings).last() {
         Some(s) => {
-            let Content::Arp(Arp { target, .. }) = &s.packet.content else { return String::new() };
-            format!("no packet of the probe was seen; {s} asks who has {target}, and nobody answers")
+            let Some(Asking::Question(address, _)) = s.packet.asking() else { return String::new() };
+            format!("no packet of the probe was seen; {s} asks who has {address}, and nobody answers")
         }
         None => "no packet of the probe was seen anywhere".into(),
     }
@@ -238,13 +239,11 @@ fn rewritten<'a>(flow: &Flow<'a>) -> Option<(&'a Sighting, SocketAddr, SocketAdd
 fn answered_twice(sightings: &[Sighting]) -> Option<(String, Vec<String>)> {
     let mut answers: Vec<(String, BTreeSet<String>)> = Vec::new();
     for s in sightings {
-        let Content::Arp(Arp { is_reply: true, sender_mac, sender, .. }) = &s.packet.content else {
-            continue;
-        };
-        let address = sender.to_string();
+        let Some(Asking::Answer(address, mac)) = s.packet.asking() else { continue };
+        let address = address.to_string();
         match answers.iter_mut().find(|(own, _)| *own == address) {
-            Some((_, macs)) => drop(macs.insert(sender_mac.to_string())),
-            None => answers.push((address, [sender_mac.to_string()].into())),
+            Some((_, macs)) => drop(macs.insert(mac.to_string())),
+            None => answers.push((address, [mac.to_string()].into())),
         }
     }
     let twice = answers.into_iter().find(|(_, macs)| macs.len() > 1);

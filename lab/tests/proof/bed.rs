@@ -20,6 +20,7 @@ use podlab::cluster::{Cluster, Containers, Node, Outside, Pod, PodMeta, Role, Sp
 use podlab::modes::Selected;
 use podlab::objects::Objects;
 use podlab::probe::{Sidecar, serve_sidecar};
+use podlab::stack::Each;
 use podlab::{kubia, verdict, verify};
 
 /// A cluster with this many nodes and pods on each.
@@ -68,7 +69,12 @@ pub(crate) fn cluster(nodes: usize, pods_per_node: usize) -> Cluster {
             });
         }
         let pod_cidr = Ipv4Network::new(Ipv4Addr::new(10, 244, n as u8, 0), 24).unwrap();
-        all_nodes.push(Node { space: node, rack: 0, address, pod_cidr });
+        all_nodes.push(Node {
+            space: node,
+            rack: 0,
+            address: Each::one(address.into()),
+            pod_cidr: Each::one(pod_cidr.into()),
+        });
     }
     Cluster {
         name: "bed".into(),
@@ -77,7 +83,7 @@ pub(crate) fn cluster(nodes: usize, pods_per_node: usize) -> Cluster {
         fabric,
         racks: Vec::new(),
         outside: Outside {
-            address: Ipv4Addr::new(203, 0, 113, 9),
+            address: Each::one(Ipv4Addr::new(203, 0, 113, 9).into()),
             containers: containers(&outside),
             space: outside,
         },

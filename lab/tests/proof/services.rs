@@ -52,6 +52,7 @@ fn rules(services: &[Backed]) -> Ruleset {
         index: 0,
         address: [192, 0, 2, 11].into(),
         pods: "10.244.1.0/24".parse().unwrap(),
+        all: "10.244.0.0/16".parse().unwrap(),
         ranges: podlab::topology::Ranges::default(),
         sees_bridged: true,
     };

@@ -22,7 +22,7 @@ const KILLS_VARIABLE: &str = "PODNET_KILLS";
 const LIMIT: Duration = Duration::from_secs(5);
 
 /// Everything of this machine's network that a lab could disturb, by the function that the demo uses too.
-fn fingerprint() -> Result<String> {
+pub(super) fn fingerprint() -> Result<String> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/lib.sh");
     let output = Command::new("bash")
         .args(["-c", ". \"$0\"; fingerprint"])
@@ -35,7 +35,7 @@ fn fingerprint() -> Result<String> {
 }
 
 /// The first line in which two fingerprints differ.
-fn difference(before: &str, after: &str) -> Option<String> {
+pub(super) fn difference(before: &str, after: &str) -> Option<String> {
     let (old, new): (BTreeSet<&str>, BTreeSet<&str>) = (before.lines().collect(), after.lines().collect());
     let mut lines = old.symmetric_difference(&new);
     lines.next().map(|line| format!("{}: {line}", if old.contains(line) { "gone" } else { "new" }))

@@ -223,14 +223,14 @@ fn rules_are_told_of_99_probes_in_100() -> Result<()> {
 }
 
 /// A lab's evidence, in a directory of its own.
-struct Evidence {
+pub(super) struct Evidence {
     dir: tempfile::TempDir,
     bundle: PathBuf,
 }
 
 impl Evidence {
     /// Has the lab report; the exit code too.
-    fn of(lab: &Lab, rest: &[&str]) -> Result<(Evidence, Output)> {
+    pub(super) fn of(lab: &Lab, rest: &[&str]) -> Result<(Evidence, Output)> {
         let dir = tempfile::tempdir()?;
         let bundle = dir.path().join("report.tgz");
         let output = lab.podlab("report", &[&[bundle.to_str().context("path")?], rest].concat())?;
@@ -239,7 +239,7 @@ impl Evidence {
     }
 
     /// Judges it again: the exit code, and what was said.
-    fn again(&self) -> Result<(i32, Value)> {
+    pub(super) fn again(&self) -> Result<(i32, Value)> {
         let output = podlab(&["verify", "--from", self.bundle.to_str().context("path")?, "-o", "json"])?;
         let said = serde_json::from_slice(&output.stdout).with_context(|| text(&output))?;
         Ok((output.status.code().unwrap_or(-1), said))
@@ -276,7 +276,7 @@ impl Evidence {
     }
 }
 
-fn differences(said: &Value) -> Vec<&Value> {
+pub(super) fn differences(said: &Value) -> Vec<&Value> {
     said["differences"].as_array().into_iter().flatten().collect()
 }
 

@@ -108,7 +108,7 @@ fn id(fault: &str) -> &str {
 impl Lab {
     /// What `inspect` tells of every place of the lab, but for what moves by itself: what has happened, and what
     /// neighbours have told.
-    fn everything(&self) -> Result<Vec<(String, Value)>> {
+    pub(super) fn everything(&self) -> Result<Vec<(String, Value)>> {
         let inspect = |place: Option<&str>| -> Result<Value> {
             let rest: Vec<&str> = place.into_iter().chain(["-o", "json"]).collect();
             let output = self.podlab("inspect", &rest)?;
@@ -119,6 +119,10 @@ impl Lab {
             }
             if let Some(neighbours) = document["neigh"].as_array_mut() {
                 neighbours.retain(|entry| entry["state"] == "permanent");
+            }
+            // Equal prefixes of several links are in the order in which the links came up.
+            if let Some(routes) = document["routes"].as_array_mut() {
+                routes.sort_by_key(ToString::to_string);
             }
             Ok(document)
         };
@@ -138,7 +142,7 @@ impl Lab {
     }
 
     /// The same, once every link is told to carry frames, which the kernel does some time after it does.
-    fn settled(&self) -> Result<Vec<(String, Value)>> {
+    pub(super) fn settled(&self) -> Result<Vec<(String, Value)>> {
         let deadline = Instant::now() + Duration::from_secs(60);
         loop {
             let everything = self.everything()?;
@@ -166,14 +170,14 @@ impl Lab {
 }
 
 /// What is not green: subject and evidence.
-fn reds(report: &Value) -> Vec<(&Value, &Value)> {
+pub(super) fn reds(report: &Value) -> Vec<(&Value, &Value)> {
     let checks = report["checks"].as_array().into_iter().flatten();
     let all = checks.filter_map(|check| check["verdicts"].as_array()).flatten();
     all.filter(|it| it["ruling"] != "PASS").map(|it| (&it["subject"], &it["evidence"])).collect()
 }
 
 /// Nothing is other than it was; else what, where.
-fn unchanged(before: &[(String, Value)], lab: &Lab) -> Result<()> {
+pub(super) fn unchanged(before: &[(String, Value)], lab: &Lab) -> Result<()> {
     for ((place, was), (_, is)) in before.iter().zip(lab.everything()?) {
         for (key, was) in was.as_object().into_iter().flatten() {
             ensure!(*was == is[key], "{place}: {key} was {was} and is {}", is[key]);
@@ -183,7 +187,7 @@ fn unchanged(before: &[(String, Value)], lab: &Lab) -> Result<()> {
 }
 
 /// The place at which a fault stands among the suspects.
-fn rank(why: &Value, (place, part): (&str, &str)) -> Option<usize> {
+pub(super) fn rank(why: &Value, (place, part): (&str, &str)) -> Option<usize> {
     let is_it = |suspect: &Value| {
         suspect["place"] == place && suspect["part"].as_str().is_some_and(|own| own.starts_with(part))
     };

@@ -10,6 +10,7 @@ mod evidence;
 mod faults;
 mod graph;
 mod http;
+mod ipv6;
 mod kubectl;
 mod lessons;
 mod manual;

@@ -321,7 +321,7 @@ fn a_mode_whose_program_is_missing_is_refused_before_anything_is_made() -> Resul
 }
 
 /// Frames that each link of a namespace has received and sent.
-fn counted(lab: &Lab, space: &str) -> Result<String> {
+pub(super) fn counted(lab: &Lab, space: &str) -> Result<String> {
     let table = lab.exec(space, &["cat", "/proc/net/dev"])?;
     let counts = table.lines().skip(2).filter_map(|line| {
         let fields: Vec<&str> = line.split_whitespace().collect();

@@ -7,6 +7,8 @@ use std::process::Stdio;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
+use super::faults::reds;
+use super::verdicts::verdicts;
 use super::{Lab, text};
 
 /// Three nodes, a pod on each, behind `kubia-http` at 10.96.0.11:8080.
@@ -391,5 +393,35 @@ fn services_that_cannot_be_are_refused() -> Result<()> {
         let output = super::podlab(&line)?;
         ensure!(!output.status.success() && text(&output).contains(words), "{args:?}: {}", text(&output));
     }
+    Ok(())
+}
+
+#[test]
+fn services_work_in_every_mode_whose_nodes_route_and_across_racks() -> Result<()> {
+    for mode in ["routed", "ptp", "vxlan", "bgp", "mesh"] {
+        for racks in ["1", "2"] {
+            let options = ["--nodes", "3", "--pods", "1", "--mode", mode, "--racks", racks];
+            let lab = Lab::up(&format!("svc-{mode}-{racks}"), &options)?;
+            lab.k("run web --image=kubia --port=8080 --generator=run/v1 --replicas=3")?;
+            lab.k("expose rc web --type=LoadBalancer")?;
+            // Shares need hundreds of connections at once, and are counted in one mode.
+            let (code, report) = lab.verify(&["service-state", "service-reach"])?;
+            assert_eq!(code, 0, "{mode}, {racks} racks: {:?}", reds(&report));
+            // Three pods of the topology and three of the service, three nodes, and outside by five ways.
+            assert_eq!(verdicts(&report, "service-reach")?.len(), 14, "{mode}, {racks} racks");
+            // A lost way to the load balancer is red, and nothing else.
+            if racks == "2" {
+                lab.exec("rack1", &["ip", "route", "del", "198.51.100.1/32"])?;
+                let (code, report) = lab.verify(&["service-reach"])?;
+                let bad: Vec<_> =
+                    verdicts(&report, "service-reach")?.iter().filter(|it| it["ruling"] != "PASS").collect();
+                ensure!(code == 1 && bad.len() == 1, "{mode}: {bad:?}");
+                assert_eq!(bad[0]["subject"], "outside > svc/web by its load balancer", "{mode}");
+            }
+        }
+    }
+    let lab = Lab::up("svc-macvlan", &["--nodes", "1", "--pods", "1", "--mode", "macvlan"])?;
+    let refused = lab.k("expose pod kubia-1 --port=80");
+    ensure!(refused.is_err_and(|err| format!("{err:#}").contains("mode macvlan has no services")));
     Ok(())
 }
