@@ -64,8 +64,10 @@ services: [{name: kubia-http, selector: {run: kubia}}]
 
 #[test]
 fn the_same_topology_gives_the_same_lab_every_time() -> Result<()> {
-    let (_dir, path) = file("lab.yaml", SEEDED)?;
     for mode in ["routed", "ptp", "macvlan", "vxlan"] {
+        // Where no node routes for its pods there are no services.
+        let without = SEEDED.split("services:").next().unwrap_or(SEEDED);
+        let (_dir, path) = file("lab.yaml", if mode == "macvlan" { without } else { SEEDED })?;
         let up = |options: &[&str]| -> Result<(Value, Vec<Value>)> {
             let lab = Lab::up(&format!("same-{mode}"), &[&["-f", &path, "--mode", mode], options].concat())?;
             let identity = identity(&lab)?;
