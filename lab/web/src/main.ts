@@ -192,6 +192,8 @@ function keepInSight(box: HTMLElement, top: number, height: number, head: number
 async function start(): Promise<void> {
   state.boot = JSON.parse(document.getElementById('podlab-boot')?.textContent || '{}') as Boot;
   takeToken();
+  // Without one a browser asks the server for an icon.
+  document.head.append(h('link', { rel: 'icon', href: 'data:,' }));
   recall();
   onBuild(make);
   onStep((from) => {

@@ -14,7 +14,8 @@ async function everything(page, seen) {
   await page.keyboard.press('ArrowRight');
   if (await page.locator('#compare').isEnabled()) await page.keyboard.press('c');
   await page.waitForSelector('.stage:not(.two)');
-  await page.locator('#show-arp').check();
+  await page.locator('#show-replies').uncheck();
+  await page.locator('#show-replies').check();
   await page.locator('#only').check();
   await page.locator('#only').uncheck();
   await page.locator('#pref-projector').click();

@@ -1,5 +1,6 @@
 // The page before an ordinary user's lab that is up: break, see it red, heal, see it green; a real packet; events.
 import assert from 'node:assert/strict';
+import { pathToFileURL } from 'node:url';
 import { open, ready } from '../lib/browser.mjs';
 import { live } from '../lib/live.mjs';
 
@@ -45,6 +46,23 @@ export default [
       await page.waitForSelector('#lab .bad');
       assert.match(await page.locator('#lab .bad').textContent(), /node9/);
       assert.equal(await page.locator('#heal-all').count(), 0);
+      await context.close();
+    } finally {
+      await lab.close();
+    }
+  }],
+  ['what podlab exports as one file works from a file, under the policy that is in it', async ({ browser }) => {
+    const lab = await live({ isOrdinary: true });
+    try {
+      const { page, context, seen } = await open(browser, pathToFileURL(lab.exported('kubia-1', 'kubia-3')).href);
+      const rows = await page.locator('#hops tr[data-step]').count();
+      assert.ok(rows > 10, `${rows} rows`);
+      await page.keyboard.press('End');
+      await page.locator('#exports').click();
+      const [download] = await Promise.all([page.waitForEvent('download'), page.locator('#export-pcapng').click()]);
+      assert.match(download.suggestedFilename(), /\.pcapng$/);
+      assert.deepEqual([seen.errors, await page.evaluate(() => window.violations)], [[], []]);
+      assert.equal(seen.requests.filter((url) => !/^(data|blob):/.test(url)).length, 1, 'itself only');
       await context.close();
     } finally {
       await lab.close();

@@ -51,6 +51,11 @@ export async function live({ isOrdinary = false } = {}) {
       token: searchParams.get('token'),
       name,
       trace: (from, to) => JSON.parse(run('trace', '-n', name, '-o', 'json', from, to)),
+      exported: (from, to) => {
+        const file = join(as.cwd ?? tmpdir(), `${name}.html`);
+        run('export', '-q', '-n', name, '--html', file, from, to);
+        return file;
+      },
       inspect: () => JSON.parse(run('inspect', '-n', name, '-o', 'json')),
       close,
     };
