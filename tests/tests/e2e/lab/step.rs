@@ -86,6 +86,16 @@ fn state(lab: &Lab) -> Result<Vec<Value>> {
     Ok(all)
 }
 
+/// The state once the kernel has told that every wire carries frames, which it does some time after they are plugged in.
+fn settled(lab: &Lab) -> Result<Vec<Value>> {
+    let is_down = |state: &Vec<Value>| {
+        let mut links = state[0]["links"].as_array().into_iter().flatten();
+        links.any(|link| link["kind"] == "veth" && link["state"] != "up")
+    };
+    eventually("every wire carries frames", || Ok(!is_down(&state(lab)?)))?;
+    state(lab)
+}
+
 /// The TTL with which the last sighting of a packet was made.
 fn last_ttl(trace: &Value, packet: &str) -> Option<u64> {
     let walk = trace["walks"].as_array()?.iter().find(|walk| walk["packet"] == packet)?;
@@ -95,7 +105,7 @@ fn last_ttl(trace: &Value, packet: &str) -> Option<u64> {
 #[test]
 fn a_ping_completes_by_hand_and_the_wire_is_as_it_was() -> Result<()> {
     let lab = Lab::up("step-ping", &NODES)?;
-    let before = state(&lab)?;
+    let before = settled(&lab)?;
     let (trace, told) = stepped(&lab, &["kubia-1", "kubia-3", "--proto", "icmp"], |_, _| "next\n")?;
     let waited: Vec<&str> = told.lines().filter_map(frame).collect();
     let words = [
@@ -122,7 +132,7 @@ fn a_ping_completes_by_hand_and_the_wire_is_as_it_was() -> Result<()> {
 #[test]
 fn a_connection_outlives_frames_that_are_lost_changed_and_overtaken() -> Result<()> {
     let lab = Lab::up("step-tcp", &NODES)?;
-    let before = state(&lab)?;
+    let before = settled(&lab)?;
     // SYN (lost), SYN again, SYN-ACK; then the client's ACK and its request, of which the second goes first.
     let (trace, told) = stepped(&lab, &["kubia-1", "kubia-3"], |number, line| match number {
         0 => "drop\n",
@@ -171,7 +181,7 @@ fn a_connection_outlives_frames_that_are_lost_changed_and_overtaken() -> Result<
 #[test]
 fn a_wire_is_put_back_when_the_one_who_steps_has_gone() -> Result<()> {
     let lab = Lab::up("step-gone", &[&NODES[..], &["--mode", "vxlan"]].concat())?;
-    let before = state(&lab)?;
+    let before = settled(&lab)?;
     for signal in [Signal::SIGKILL, Signal::SIGINT] {
         let mut child = start(&lab, &["kubia-1", "kubia-3"])?;
         let mut told = BufReader::new(child.stderr.take().context("no stderr")?);
@@ -230,7 +240,7 @@ sys.exit(0 if status == 0 and pressed >= 2 and "no NAT (5-tuple identical" in se
 #[test]
 fn a_key_lets_a_frame_go_by_on_a_terminal() -> Result<()> {
     let lab = Lab::up("step-key", &NODES)?;
-    let before = state(&lab)?;
+    let before = settled(&lab)?;
     for mode in ["press", "interrupt"] {
         let mut presser = Command::new("/usr/bin/python3");
         presser.args(["-c", PRESSER]).arg(plugins::podlab()?).args([&lab.name, mode]).stdin(Stdio::null());
