@@ -13,6 +13,9 @@ use serde_json::{Value, json};
 use crate::cluster::{Cluster, Space};
 use crate::fabric::{UPLINK, WAN};
 
+/// The driver has signalled that it can send (linux/if.h).
+const IFF_LOWER_UP: u32 = 1 << 16;
+
 /// The links of a namespace, as they were read.
 struct Found<'c> {
     space: &'c Space,
@@ -47,7 +50,7 @@ pub(super) fn links(cluster: &Cluster) -> anyhow::Result<Vec<Value>> {
                 "mac": link.mac.map(|mac| mac.to_string()),
                 "mtu": link.mtu,
                 "up": link.up,
-                "state": link.oper_state,
+                "state": state(link),
                 "master": link.master.and_then(name),
                 "peer": pairs.get(&(number, link.index)),
                 "below": below,
@@ -129,4 +132,14 @@ fn below(
     let links = &found[*numbers.get(above)?].links;
     let link = links.iter().find(|link| link.index == index)?;
     Some(format!("{above}/{}", link.name))
+}
+
+/// Whether frames go through, in the kernel's words for operational states; from the link's flags, which are right at once. The
+/// operational state itself follows them a moment later (net/core/link_watch.c), so a link that works is told as down for a while.
+fn state(link: &Link) -> &'static str {
+    match (link.up, link.flags & IFF_LOWER_UP != 0) {
+        (false, _) => "down",
+        (true, false) => "lowerlayerdown",
+        (true, true) => "up",
+    }
 }

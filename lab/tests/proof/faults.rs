@@ -156,7 +156,10 @@ fn pod_without_an_address_is_a_failure_and_its_probes_are_errors() {
     let report = verified(&cluster, &["unique-address", "same-node"]);
     assert_eq!(evidence(&report, "kubia-2"), (Ruling::Fail, "the pod has no address"));
     for v in &report.checks[1].verdicts {
-        assert_eq!((v.ruling, v.evidence.as_str()), (Ruling::Error, "not probed: kubia-2 has no address"));
+        assert_eq!(
+            (v.ruling, v.evidence.as_str()),
+            (Ruling::Error, "not probed: kubia-2 has no IPv4 address")
+        );
     }
 }
 

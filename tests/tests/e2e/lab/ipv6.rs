@@ -165,8 +165,8 @@ const FAULTS: [(&str, [&str; 2], (&str, &str)); 12] = [
     ("route-blackhole", ["kubia-1", "kubia-3"], ("node1", "route fd00:10:244:2::/64")),
     ("route-loop", ["kubia-1", "kubia-3"], ("node2", "route fd00:10:244:2::/65")),
     ("masq-all", ["kubia-1", "kubia-3"], ("node1", "chain ip6 nat postrouting")),
-    ("fw-drop", ["kubia-3", "kubia-1"], ("node1", "chain ip6 policy forward")),
-    ("fw-reject", ["kubia-3", "kubia-1"], ("node1", "chain ip6 policy forward")),
+    ("fw-drop", ["kubia-3", "kubia-1"], ("node1", "chain ip6 guard forward")),
+    ("fw-reject", ["kubia-3", "kubia-1"], ("node1", "chain ip6 guard forward")),
     ("forward-off", ["kubia-1", "kubia-3"], ("node1", "forwarding")),
     ("no-default-route", ["kubia-1", "kubia-3"], ("kubia-1", "route default route")),
     ("dup-ip", ["kubia-1", "kubia-2"], ("kubia-2", "address fd00:10:244:1::2")),
@@ -213,7 +213,7 @@ fn a_fault_of_an_ipv6_tunnel_turns_ipv6_red_is_found_and_heals_without_a_trace()
     let faults = [
         ("vxlan-vni", pair, ("node1", "forwarding entry 02:00:00:1c:00:02")),
         ("vxlan-fdb", pair, ("node1", "forwarding entry 02:00:00:1c:00:02")),
-        ("vxlan-port-blocked", pair, ("node1", "chain ip6 policy input")),
+        ("vxlan-port-blocked", pair, ("node1", "chain ip6 guard input")),
     ];
     each_fault_is_of_one_version(&lab, &faults)
 }
