@@ -42,9 +42,19 @@ need_linker() {
 # The page's tools; Debian's packages where nothing else is there.
 need_node() {
     command -v npm >/dev/null || need_packages nodejs npm
-    local version
-    version=$(node -p 'const [a, b] = process.versions.node.split("."); a * 100 + +b')
-    [ "$version" -ge 2019 ] || die "Node.js $(node --version) is too old for the page's tools · try: 20.19 or later" 5
+    node_is_recent && return 0
+    # Debian 12 has 18. The npm registry has Node.js itself as a package; it stays under target/.
+    local arch=x64 home
+    [ "$(uname -m)" = aarch64 ] && arch=arm64
+    home=$(realpath -m "${CARGO_TARGET_DIR:-target}/node")
+    mkdir -p "$home"
+    step "Node.js 22 below target/" npm install --prefix "$home" --no-save --no-audit --no-fund "node-linux-$arch@22"
+    PATH=$home/node_modules/node-linux-$arch/bin:$PATH
+    node_is_recent || die "Node.js $(node --version) is too old for the page's tools · try: 20.19 or later" 5
+}
+
+node_is_recent() {
+    [ "$(node -p 'const [a, b] = process.versions.node.split("."); a * 100 + +b')" -ge 2019 ]
 }
 
 # need_packages NAME...: installs the Debian packages that are not there yet.
