@@ -210,10 +210,12 @@ fn a_wire_is_put_back_when_the_one_who_steps_has_gone() -> Result<()> {
 
 /// A terminal on which somebody presses Enter for every frame; the second time Ctrl-C at the first one.
 const PRESSER: &str = r#"
-import os, pty, re, select, sys, time
+import os, pty, re, select, signal, sys, time
 program, name, mode = sys.argv[1:4]
 pid, fd = pty.fork()
 if pid == 0:
+    # Whoever was started in the background by a shell ignores it, and so do all that it starts.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     os.execv(program, [program, "trace", "--name", name, "kubia-1", "kubia-3", "--proto", "icmp", "--step"])
 seen, pressed, deadline = "", 0, time.time() + 120
 while True:
