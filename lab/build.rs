@@ -12,32 +12,35 @@ fn main() {
     lessons();
 }
 
-/// Writes `walks.rs`: the texts of the recorded walks, every file of `walks`, by their names.
+/// Writes `walks.rs`: `ALL`, the texts of the recorded walks, every file of `walks`, by their names.
 fn walks() {
-    let dir = Path::new(&env::var_os("CARGO_MANIFEST_DIR").expect("set by cargo")).join("walks");
-    println!("cargo::rerun-if-changed={}", dir.display());
-    let mut files: Vec<PathBuf> = fs::read_dir(&dir)
-        .expect("the folder")
-        .map(|entry| entry.expect("an entry of the folder").path())
-        .collect();
-    files.sort();
-    let text: String = files.iter().map(|file| format!("include_str!({file:?}),\n")).collect();
-    let out = PathBuf::from(env::var_os("OUT_DIR").expect("set by cargo")).join("walks.rs");
-    fs::write(out, format!("static ALL: &[&str] = &[\n{text}];\n")).expect("write the list");
+    let dir = folder("walks");
+    let text = |stem: &String| format!("include_str!({:?}),\n", dir.join(format!("{stem}.json")));
+    let list: String = stems(&dir, "json").iter().map(text).collect();
+    write("walks", &format!("static ALL: &[&str] = &[\n{list}];\n"));
 }
 
 /// Writes `lessons.rs`: `EMBEDDED`, the name and the text of each file of `lessons`.
 fn lessons() {
-    let dir = Path::new(&env::var_os("CARGO_MANIFEST_DIR").expect("set by cargo")).join("lessons");
+    let dir = folder("lessons");
+    let text = |stem: &String| {
+        let file = format!("{stem}.md");
+        format!("({file:?}, include_str!({:?})),\n", dir.join(&file))
+    };
+    let list: String = stems(&dir, "md").iter().map(text).collect();
+    write("lessons", &format!("static EMBEDDED: &[(&str, &str)] = &[\n{list}];\n"));
+}
+
+/// A folder of this package, which is looked at again when something in it has changed.
+fn folder(path: &str) -> PathBuf {
+    let dir = Path::new(&env::var_os("CARGO_MANIFEST_DIR").expect("set by cargo")).join(path);
     println!("cargo::rerun-if-changed={}", dir.display());
-    let list: String = stems(&dir, "md")
-        .iter()
-        .map(|stem| {
-            format!("({:?}, include_str!({:?})),\n", format!("{stem}.md"), dir.join(format!("{stem}.md")))
-        })
-        .collect();
-    let text = format!("static EMBEDDED: &[(&str, &str)] = &[\n{list}];\n");
-    let out = PathBuf::from(env::var_os("OUT_DIR").expect("set by cargo")).join("lessons.rs");
+    dir
+}
+
+/// Writes `NAME.rs`.
+fn write(name: &str, text: &str) {
+    let out = PathBuf::from(env::var_os("OUT_DIR").expect("set by cargo")).join(format!("{name}.rs"));
     fs::write(out, text).expect("write the list");
 }
 
@@ -54,16 +57,13 @@ fn stems(dir: &Path, end: &str) -> Vec<String> {
 }
 
 /// Writes `FOLDER.rs`: a module for each file of the folder, and `ALL`, of the type `of`, with an item for each.
-fn find(folder: &str, of: &str, item: impl Fn(&str) -> String) {
-    let dir = Path::new(&env::var_os("CARGO_MANIFEST_DIR").expect("set by cargo")).join("src").join(folder);
-    println!("cargo::rerun-if-changed={}", dir.display());
+fn find(name: &str, of: &str, item: impl Fn(&str) -> String) {
+    let dir = folder(&format!("src/{name}"));
     let names: Vec<String> = stems(&dir, "rs").into_iter().filter(|name| name != "mod").collect();
     let (mut modules, mut list) = (String::new(), String::new());
     for name in &names {
         modules += &format!("#[path = {:?}]\nmod {name};\n", dir.join(format!("{name}.rs")));
         list += &item(name);
     }
-    let text = format!("{modules}\nstatic ALL: {of} = &[{list}];\n");
-    let out = PathBuf::from(env::var_os("OUT_DIR").expect("set by cargo")).join(format!("{folder}.rs"));
-    fs::write(out, text).expect("write the list");
+    write(name, &format!("{modules}\nstatic ALL: {of} = &[{list}];\n"));
 }

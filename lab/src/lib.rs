@@ -8,6 +8,7 @@ pub mod agent;
 pub mod bench;
 pub mod breaking;
 pub mod bundle;
+mod bytes;
 pub mod capsule;
 pub mod capture;
 pub mod cli;

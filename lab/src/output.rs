@@ -143,6 +143,14 @@ pub fn print(text: &str) -> Result<(), Failure> {
         .map_err(|err| Failure::new(exit::FAILED, format!("standard output: {err}")))
 }
 
+/// An answer as a document.
+///
+/// # Errors
+/// It cannot be one, which is a defect.
+pub fn document(answer: &impl Serialize) -> Result<Value, Failure> {
+    serde_json::to_value(answer).map_err(|err| Failure::new(exit::BUG, format!("answer as JSON: {err}")))
+}
+
 /// Prints a document as indented JSON.
 ///
 /// # Errors

@@ -21,6 +21,7 @@ use crate::controller::work;
 use crate::events::Events;
 use crate::exit::{self, Failure};
 use crate::kubectl::{Ask, Kind};
+use crate::output::document;
 use crate::record::{self, Heading};
 use crate::services::dns::{self, SharedZone};
 use crate::services::model::TrafficPolicy;
@@ -288,10 +289,6 @@ fn progress_to(stream: &mut UnixStream) -> impl FnMut(&str, Duration) {
         let event = Event::Progress { text: text.to_owned(), ms: took.as_millis() as u64 };
         let _ = control::send(stream, &event);
     }
-}
-
-fn document(value: &impl serde::Serialize) -> Result<Value, Failure> {
-    serde_json::to_value(value).map_err(|err| Failure::new(exit::BUG, format!("answer as JSON: {err}")))
 }
 
 /// The space of that name; `None` for the capsule itself.

@@ -9,10 +9,11 @@ mod tests;
 mod write;
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+
+use crate::bytes::hex;
 
 pub use read::{Limits, read};
 pub use write::write;
@@ -95,12 +96,7 @@ struct Entry {
 
 impl Entry {
     fn of(part: &[u8]) -> Entry {
-        let mut sha256 = String::new();
-        for byte in Sha256::digest(part) {
-            // Writing to a string cannot fail.
-            let _ = write!(sha256, "{byte:02x}");
-        }
-        Entry { bytes: part.len() as u64, sha256 }
+        Entry { bytes: part.len() as u64, sha256: hex(&Sha256::digest(part)) }
     }
 }
 

@@ -68,15 +68,11 @@ pub(super) fn bench(args: &BenchArgs, style: Style) -> Result<u8, Failure> {
             .map_err(|err| Failure::new(exit::FAILED, format!("plot: {err}")))?;
     }
     match style.format {
-        Format::Json => output::print_json(&serde_json::to_value(&bench).map_err(unprintable)?)?,
+        Format::Json => output::print_json(&output::document(&bench)?)?,
         Format::Table => output::print(&render_table(&bench))?,
     }
     let measured: Vec<&Measured> = bench.labs.iter().flat_map(|lab| &lab.results).collect();
     Ok(if measured.is_empty() { exit::NOTHING } else { exit::OK })
-}
-
-fn unprintable(err: serde_json::Error) -> Failure {
-    Failure::new(exit::BUG, format!("bench as JSON: {err}"))
 }
 
 /// The modes that are named, each once.

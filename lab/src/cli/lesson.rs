@@ -139,9 +139,7 @@ pub(super) fn told<T: Serialize>(
 ) -> Result<u8, Failure> {
     match style.format {
         Format::Json => {
-            let value = serde_json::to_value(document)
-                .map_err(|err| Failure::new(exit::BUG, format!("answer as JSON: {err}")))?;
-            output::print_json(&value)?;
+            output::print_json(&output::document(document)?)?;
         }
         Format::Table => output::print(&text(document))?,
     }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::prove::decode;
 use super::{ExportArgs, ServeArgs, Style};
 use crate::control::Client;
 use crate::exit::{self, Failure};
@@ -27,9 +28,7 @@ pub(super) fn export(args: &ExportArgs, style: Style) -> Result<u8, Failure> {
         }
     }
     // What became of the packet is what trace says of it.
-    let trace: Trace = serde_json::from_value(walk["trace"].take())
-        .map_err(|err| Failure::new(exit::BUG, format!("answer of the lab: {err}")))?;
-    Ok(trace.exit_code())
+    Ok(decode::<Trace>(&walk["trace"])?.exit_code())
 }
 
 fn failed(path: &Path, err: &dyn std::fmt::Display) -> Failure {
@@ -39,9 +38,9 @@ fn failed(path: &Path, err: &dyn std::fmt::Display) -> Failure {
 pub(super) fn serve(args: ServeArgs) -> Result<u8, Failure> {
     let mut walks = Vec::new();
     for path in &args.from {
-        let text = std::fs::read_to_string(path)
-            .map_err(|err| Failure::usage(format!("{}: {err}", path.display())))?;
-        let walk = walk::read(&text).map_err(|err| Failure::usage(format!("{}: {err}", path.display())))?;
+        let unusable = |err: &dyn std::fmt::Display| Failure::usage(format!("{}: {err}", path.display()));
+        let text = std::fs::read_to_string(path).map_err(|err| unusable(&err))?;
+        let walk = walk::read(&text).map_err(|err| unusable(&err))?;
         let stem: String = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let id: String = stem
             .chars()

@@ -161,12 +161,10 @@ fn list(style: Style) -> Result<u8, Failure> {
 pub(super) fn trace(args: &TraceArgs, style: Style) -> Result<u8, Failure> {
     let wanted = Wanted {
         family: args.ip_family,
+        step: args.step,
         ..Wanted::parse(&args.source, &args.target, &args.proto, args.hooks)?
     };
-    let mut request = wanted.request(keep(args.write.as_deref()));
-    if let Request::Trace { step, .. } = &mut request {
-        *step = args.step;
-    }
+    let request = wanted.request(keep(args.write.as_deref()));
     let mut client = Client::connect(&args.lab.name)?;
     let document = match args.step {
         true => step::trace(&mut client, &request, style)?,

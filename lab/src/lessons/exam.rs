@@ -15,7 +15,8 @@ use super::model::Lang;
 use super::questions::faults;
 use super::{Classroom, checking, play, seal};
 use crate::control::{Client, Request};
-use crate::exit::{self, Failure};
+use crate::exit::Failure;
+use crate::output::document;
 use crate::topology::Written;
 
 /// The lab's name, unless another one is wanted.
@@ -231,7 +232,7 @@ impl Sitting {
 impl ExamResult {
     /// Over everything but the signature.
     fn signature(&self) -> Result<String, Failure> {
-        let mut value = serde_json::to_value(self).map_err(|err| Failure::new(exit::BUG, err.to_string()))?;
+        let mut value = document(self)?;
         if let Some(all) = value.as_object_mut() {
             all.remove("signature");
         }

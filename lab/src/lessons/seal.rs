@@ -1,8 +1,8 @@
 //! HMAC with SHA-256 (RFC 2104), for results that tell whether they were changed.
 
-use std::fmt::Write;
-
 use sha2::{Digest, Sha256};
+
+use crate::bytes::hex;
 
 /// Bytes of a block of SHA-256 (FIPS 180-4).
 const BLOCK: usize = 64;
@@ -17,11 +17,7 @@ pub(super) fn hmac_sha256(key: &[u8], message: &[u8]) -> String {
     }
     let inner = Sha256::new().chain_update(padded.map(|byte| byte ^ 0x36)).chain_update(message).finalize();
     let outer = Sha256::new().chain_update(padded.map(|byte| byte ^ 0x5c)).chain_update(inner).finalize();
-    outer.iter().fold(String::new(), |mut text, byte| {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    hex(&outer)
 }
 
 #[cfg(test)]

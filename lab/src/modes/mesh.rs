@@ -4,7 +4,6 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File, Permissions};
-use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
@@ -23,6 +22,7 @@ use kernel::{Family, Netns, Rtnl, tap};
 use nix::sys::socket::{setsockopt, sockopt::RcvBufForce};
 
 use super::{Ground, Mode, PROCESS, Routers, Siblings, Wire, bridge};
+use crate::bytes::random;
 use crate::cluster::Node;
 use crate::construct::{enter, in_thread};
 use crate::esp::SECRET;
@@ -161,8 +161,7 @@ fn by_wireguard(ground: &Ground<'_>) -> Result<()> {
             let wanted =
                 NewLink { mtu: WIREGUARD_MTU as u32, ..NewLink::new(WIREGUARD, LinkKind::Wireguard) };
             link::add(&mut rtnl, &wanted)?;
-            let mut private = Key::default();
-            File::open("/dev/urandom")?.read_exact(&mut private).context("read the random source")?;
+            let private: Key = random()?;
             Ok(WireGuard::open_in(&node.space.netns)?.set_device(WIREGUARD, &private, WIREGUARD_PORT)?)
         };
         keys.push(make().with_context(|| format!("mesh of {}", node.space.name))?);
@@ -266,13 +265,11 @@ fn path(node: &str, extension: &str) -> PathBuf {
 
 /// A secret for each ordered pair of nodes.
 fn secrets(nodes: usize) -> Result<HashMap<(usize, usize), Secret>> {
-    let mut source = File::open("/dev/urandom").context("open the random source")?;
     let pairs =
         (0..nodes).flat_map(|from| (0..nodes).map(move |to| (from, to))).filter(|(from, to)| from != to);
     pairs
         .map(|(from, to)| {
-            let mut key = vec![0; SECRET];
-            source.read_exact(&mut key).context("read the random source")?;
+            let key = random::<SECRET>()?.to_vec();
             // Numbers below 256 are reserved (RFC 4303, 2.1).
             Ok(((from, to), Secret { spi: (from as u32 + 1) << 16 | (to as u32 + 1), key }))
         })

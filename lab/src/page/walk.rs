@@ -30,6 +30,8 @@ pub struct Wanted {
     pub family: Option<OneFamily>,
     /// What nf_tables does with it is told too.
     pub hooks: bool,
+    /// Its frames wait on a wire for orders.
+    pub step: bool,
 }
 
 impl Wanted {
@@ -51,6 +53,7 @@ impl Wanted {
             port,
             protocol: protocol.into(),
             family: None,
+            step: false,
             hooks,
         })
     }
@@ -64,7 +67,7 @@ impl Wanted {
             protocol: self.protocol.clone(),
             family: self.family,
             hooks: self.hooks,
-            step: false,
+            step: self.step,
             keep,
         }
     }

@@ -23,6 +23,7 @@ use nix::sys::socket::{
 
 use super::load::Server;
 use super::{APART, Answer as Line, Came, Order, ProbeOutcome, ProbeRequest, Protocol, Task, Word};
+use crate::bytes::checksum;
 use crate::kubia::{NONCE_HEADER, REMOTE_HEADER};
 use crate::packet::{MARK, Nonce};
 
@@ -337,14 +338,6 @@ fn echo(kind: u8, nonce: Nonce, padding: usize, with_checksum: bool) -> Vec<u8> 
         message[2..4].copy_from_slice(&sum);
     }
     message
-}
-
-/// The Internet checksum (RFC 1071).
-fn checksum(bytes: &[u8]) -> u16 {
-    let words = bytes.chunks(2).map(|w| u32::from(w[0]) << 8 | u32::from(w.get(1).copied().unwrap_or(0)));
-    let sum: u32 = words.sum();
-    let folded = (sum & 0xffff) + (sum >> 16);
-    !((folded & 0xffff) + (folded >> 16)) as u16
 }
 
 const _: () = assert!(MARK.len() == 7, "an echo's data, mark and digits, is 39 bytes long");

@@ -48,12 +48,6 @@ impl Answer {
 /// Why there is no answer.
 pub(super) struct Refusal(StatusCode, String);
 
-impl Refusal {
-    pub(super) fn new(status: StatusCode, sentence: String) -> Refusal {
-        Refusal(status, sentence)
-    }
-}
-
 impl From<Failure> for Refusal {
     fn from(failure: Failure) -> Refusal {
         let status = match failure.code {
@@ -196,8 +190,15 @@ fn tcp() -> String {
 
 fn trace(server: &Server, wanted: Trace) -> Result<Answer, Refusal> {
     let Trace { from, to, protocol, family, port, hooks } = wanted;
-    let wanted =
-        walk::Wanted { source: from, target: to, port: port.unwrap_or(kubia::PORT), protocol, family, hooks };
+    let wanted = walk::Wanted {
+        source: from,
+        target: to,
+        port: port.unwrap_or(kubia::PORT),
+        protocol,
+        family,
+        hooks,
+        step: false,
+    };
     let recorded = walk::record(&mut lab(server)?, &wanted)?;
     *server.packets.lock().unwrap_or_else(PoisonError::into_inner) = Some(recorded.packets);
     Ok(Answer::document(&recorded.document))

@@ -3,11 +3,11 @@
 //!
 //! Everything that is asked is a head of a request alone; nothing of a body is read before.
 
-use std::io::Read;
-
-use anyhow::{Context, Result};
+use anyhow::Result;
 use hyper::header::{HOST, HeaderMap, ORIGIN};
 use hyper::{Method, Uri};
+
+use crate::bytes::{hex, random};
 
 /// The header that carries the token.
 pub(super) const HEADER: &str = "x-podlab-token";
@@ -24,10 +24,7 @@ pub(super) struct Gate {
 impl Gate {
     /// With a new token of 256 bits.
     pub(super) fn new(port: u16) -> Result<Gate> {
-        let mut bytes = [0_u8; 32];
-        let mut source = std::fs::File::open("/dev/urandom").context("open the random source")?;
-        source.read_exact(&mut bytes).context("read the random source")?;
-        Ok(Gate { port, token: bytes.iter().map(|byte| format!("{byte:02x}")).collect() })
+        Ok(Gate { port, token: hex(&random::<32>()?) })
     }
 
     /// Where the page is.

@@ -2,14 +2,15 @@
 
 use std::sync::PoisonError;
 
-use hyper::{StatusCode, Uri};
+use hyper::Uri;
 use serde::Serialize;
 
 use super::Server;
 use super::api::{Answer, LESSONS, Refusal, bad, missing};
 use super::gate::query;
 use crate::exit::Failure;
-use crate::lessons::{Classroom, Lang};
+use crate::lessons::{Classroom, Lang, Step};
+use crate::output::document;
 
 /// What may be asked of a lesson, with POST.
 pub(super) const VERBS: [&str; 5] = ["start", "check", "hint", "reset", "solve"];
@@ -43,17 +44,14 @@ fn known<'i>(room: &Classroom, id: &'i str) -> Result<&'i str, Refusal> {
 }
 
 /// The lab of a lesson that was started is what the page shows from then on.
-fn begun(server: &Server, step: Result<crate::lessons::Step, Failure>) -> Result<Answer, Refusal> {
+fn begun(server: &Server, step: Result<Step, Failure>) -> Result<Answer, Refusal> {
     let step = step?;
     server.name.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&step.lab);
     told(Ok(step))
 }
 
 fn told<T: Serialize>(said: Result<T, Failure>) -> Result<Answer, Refusal> {
-    let value = serde_json::to_value(said?);
-    value
-        .map(|value| Answer::document(&value))
-        .map_err(|err| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, err.to_string()))
+    Ok(Answer::document(&document(&said?)?))
 }
 
 fn language(uri: &Uri) -> Result<Lang, Refusal> {

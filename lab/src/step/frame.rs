@@ -1,5 +1,6 @@
 //! Frames as they wait: which of them do, and what can be changed of one.
 
+use crate::bytes::checksum;
 use crate::packet::{Packet, Transport};
 
 /// Where a frame's EtherType ends and its packet begins.
@@ -52,13 +53,6 @@ pub(super) fn set_byte(frame: &mut [u8], offset: usize, value: u8) -> Result<u8,
     let length = frame.len();
     let byte = frame.get_mut(offset).ok_or_else(|| format!("it has {length} bytes, from 0 on"))?;
     Ok(std::mem::replace(byte, value))
-}
-
-/// The Internet checksum (RFC 1071) of a header, whose length is even.
-fn checksum(bytes: &[u8]) -> u16 {
-    let sum: u32 = bytes.chunks(2).map(|word| u32::from(word[0]) << 8 | u32::from(word[1])).sum();
-    let folded = (sum & 0xffff) + (sum >> 16);
-    !((folded & 0xffff) + (folded >> 16)) as u16
 }
 
 #[cfg(test)]

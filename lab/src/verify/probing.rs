@@ -14,6 +14,7 @@ use std::thread;
 use anyhow::{Context, Result};
 
 use super::{End, Task};
+use crate::bytes::random;
 use crate::capture::{Capture, Options, Recording};
 use crate::cluster::{Cluster, Pod, Role};
 use crate::encap::Seal;
@@ -51,10 +52,7 @@ pub(crate) struct NonceMaker {
 
 impl NonceMaker {
     pub(crate) fn new() -> Result<NonceMaker> {
-        let mut bytes = [0; 8];
-        let mut source = File::open("/dev/urandom").context("open the random source")?;
-        source.read_exact(&mut bytes).context("read the random source")?;
-        Ok(NonceMaker { run: u64::from_ne_bytes(bytes) })
+        Ok(NonceMaker { run: u64::from_ne_bytes(random()?) })
     }
 
     pub(crate) fn nonce(self, number: usize) -> Nonce {

@@ -147,13 +147,7 @@ impl Leg<'_> {
             (false, _) => self.toward(state, self.source.ip()),
         };
         if !is_switched {
-            let family = Family::of(self.target.ip());
-            if !state.forwards(family) {
-                let sysctl = forwarding(family).replace('/', ".");
-                let part = sysctl.rsplit('.').next().unwrap_or_default().to_owned();
-                let what = format!("{sysctl} is 0: it routes for nobody");
-                find(finds, state.name.clone(), &part, what, ENDS, "sysctls");
-            }
+            self.forwards(state, finds);
             self.routed(state, Some(&iif), finds);
             self.way_on(i, &iif, finds);
             self.reverse(state, &iif, finds);
@@ -234,14 +228,18 @@ impl Leg<'_> {
         let iif = iif.unwrap_or_default();
         if is_router {
             self.routed(state, Some(&iif), finds);
-            let family = Family::of(self.target.ip());
-            if !state.forwards(family) {
-                let sysctl = forwarding(family).replace('/', ".");
-                let part = sysctl.rsplit('.').next().unwrap_or_default().to_owned();
-                let what = format!("{sysctl} is 0: it routes for nobody");
-                find(finds, state.name.clone(), &part, what, ENDS, "sysctls");
-            }
+            self.forwards(state, finds);
             self.rules(state, &[Point::Prerouting, Point::Forward, Point::Postrouting], (&iif, ""), finds);
+        }
+    }
+
+    fn forwards(&self, state: &State, finds: &mut Vec<Find>) {
+        let family = Family::of(self.target.ip());
+        if !state.forwards(family) {
+            let sysctl = forwarding(family).replace('/', ".");
+            let part = sysctl.rsplit('.').next().unwrap_or_default().to_owned();
+            let what = format!("{sysctl} is 0: it routes for nobody");
+            find(finds, state.name.clone(), &part, what, ENDS, "sysctls");
         }
     }
 

@@ -7,16 +7,14 @@
 //!  └ node2 fd00:192:0:2::12, 192.0.2.12: kubia-3 fd00:10:244:2::2, 10.244.2.2; kubia-4
 //! ```
 
-use std::time::Duration;
-
 use anyhow::{Context, Result, ensure};
 use podnet_tests::plugins::DEBIAN;
 use serde_json::Value;
 
-use super::cleanliness::{difference, fingerprint};
+use super::cleanliness::leave_the_machine_as_it_is;
 use super::evidence::{Evidence, differences};
 use super::faults::{rank, reds, unchanged};
-use super::modes::counted;
+use super::modes::stay_quiet;
 use super::verdicts::{SMALL, all_pass, kinds, rulings, verdicts};
 use super::{Lab, podlab, text};
 
@@ -247,19 +245,7 @@ fn idle_wires_are_quiet_in_ipv6_too() -> Result<()> {
     let modes = ["routed", "ptp", "vxlan", "macvlan"];
     let make = |mode: &str| up(&format!("6-idle-{mode}"), "dual", &[&["--mode", mode][..], &SMALL].concat());
     let labs: Vec<Lab> = modes.into_iter().map(make).collect::<Result<_>>()?;
-    // Reports of listeners, which the kernel sends when a link comes up, are over by then.
-    std::thread::sleep(Duration::from_secs(4));
-    let all = || -> Result<Vec<String>> {
-        let spaces = ["fabric", "outside", "node1", "node2", "kubia-1", "kubia-3"];
-        let pairs = labs.iter().flat_map(|lab| spaces.iter().map(move |space| (lab, space)));
-        pairs.map(|(lab, space)| Ok(format!("{} {space}\n{}", lab.name, counted(lab, space)?))).collect()
-    };
-    let before = all()?;
-    std::thread::sleep(Duration::from_secs(10));
-    for (before, after) in before.iter().zip(all()?) {
-        assert_eq!(*before, after);
-    }
-    Ok(())
+    stay_quiet(&labs)
 }
 
 #[test]
@@ -361,18 +347,10 @@ fn services_of_a_dual_lab_are_ipv4s_and_work() -> Result<()> {
 
 #[test]
 fn the_machine_is_the_same_while_ipv6_labs_are_up() -> Result<()> {
-    let before = fingerprint()?;
     let small = ["--nodes", "2", "--pods", "1"];
-    let labs: Vec<Lab> = MODES
-        .into_iter()
-        .map(|(mode, _)| up(&format!("6-same-{mode}"), "dual", &[&["--mode", mode][..], &small].concat()))
-        .collect::<Result<_>>()?;
-    for lab in &labs {
-        ensure!(lab.verify(&["cross-node"])?.0 == 0, "{} does not pass", lab.name);
-    }
-    let during = fingerprint()?;
-    drop(labs);
-    assert_eq!(difference(&before, &during), None, "while the labs were up");
-    assert_eq!(difference(&before, &fingerprint()?), None, "after they were down");
-    Ok(())
+    leave_the_machine_as_it_is(
+        MODES.into_iter().map(|(mode, _)| {
+            up(&format!("6-same-{mode}"), "dual", &[&["--mode", mode][..], &small].concat())
+        }),
+    )
 }
