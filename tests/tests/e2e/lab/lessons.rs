@@ -13,7 +13,7 @@ use anyhow::{Context, Result, ensure};
 use podnet_tests::workers::workers;
 use serde_json::Value;
 
-use super::{command, contract, podlab, text};
+use super::{command, contract, podlab, text, without_settings};
 
 /// A student with a file for progress and a lab, which ends with this value.
 struct Student {
@@ -424,11 +424,7 @@ fn the_commands_of_the_guides_do_what_the_guides_say() -> Result<()> {
             let program = podnet_tests::plugins::podlab()?;
             let dir = program.parent().context("no directory")?;
             let mut command = std::process::Command::new("unshare");
-            for (name, _) in
-                std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PODLAB_"))
-            {
-                command.env_remove(name);
-            }
+            without_settings(&mut command);
             let path = format!("{}:{}", dir.display(), std::env::var("PATH").unwrap_or_default());
             command.args(["--net", "sh", "-e", "-x", "-c", &script]).current_dir(home.path());
             command

@@ -95,13 +95,18 @@ fn podlab(args: &[impl AsRef<OsStr>]) -> Result<Output> {
 /// `podlab` with these arguments and none of this environment's settings for it.
 fn command(args: &[impl AsRef<OsStr>]) -> Result<Command> {
     let mut command = Command::new(plugins::podlab()?);
+    without_settings(&mut command).args(args);
+    Ok(command)
+}
+
+/// Keeps this environment's settings for `podlab` from it.
+fn without_settings(command: &mut Command) -> &mut Command {
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("PODLAB_") {
             command.env_remove(name);
         }
     }
-    command.args(args);
-    Ok(command)
+    command
 }
 
 /// Waits, a minute at most, until something is so.

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use podnet_tests::plugins;
 use serde_json::Value;
 
-use super::{contract, text};
+use super::{contract, text, without_settings};
 
 /// An ordinary user with podlab, podnet beside it, and a lab; the lab is down when the value goes.
 struct User {
@@ -39,12 +39,7 @@ impl User {
     fn command(&self, verb: &str, rest: &[&str]) -> Command {
         let mut command = Command::new("setpriv");
         command.args(["--reuid", "1000", "--regid", "1000", "--clear-groups"]).arg(self.program());
-        for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("PODLAB_") {
-                command.env_remove(name);
-            }
-        }
-        command.arg(verb);
+        without_settings(&mut command).arg(verb);
         match verb {
             "kubectl" => command.args(["--context", &self.lab]),
             "doctor" | "ls" => &mut command,
