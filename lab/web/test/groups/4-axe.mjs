@@ -19,6 +19,24 @@ async function findings(page) {
   });
 }
 
+/** Texts of the picture with less than 4.5 to 1 on the box that they are in: axe looks at no SVG. */
+function pale(page) {
+  return page.evaluate(() => {
+    const light = (colour) => {
+      const [r, g, b] = colour.match(/[\d.]+/g).slice(0, 3).map((value) => value / 255).map((value) => (value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4));
+      return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    };
+    const texts = [...document.querySelectorAll('svg.picture .place text')];
+    if (texts.length < 10) throw new Error(`${texts.length} texts`);
+    return texts.flatMap((text) => {
+      const box = text.closest('g').querySelector('rect');
+      const [a, b] = [light(getComputedStyle(text).fill), light(getComputedStyle(box).fill)].sort((x, y) => y - x);
+      const ratio = (a + 0.05) / (b + 0.05);
+      return ratio < 4.5 ? [`${text.textContent} ${ratio.toFixed(2)}`] : [];
+    });
+  });
+}
+
 const views = [];
 for (const lang of ['en', 'ko']) {
   for (const theme of ['light', 'dark']) {
@@ -47,6 +65,22 @@ export default [
       await server.close();
     }
   }]),
+  ...['light', 'dark'].flatMap((colorScheme) => ['auto', 'light', 'dark'].map((theme) => [`the picture is legible: theme ${theme} on a ${colorScheme} machine`, async ({ browser }) => {
+    const server = await serve();
+    try {
+      const { page, context } = await open(browser, server.url('#walk=vxlan-cross-node&step=5'), { colorScheme });
+      await prefs(page, { theme });
+      await still(page);
+      assert.deepEqual(await pale(page), []);
+      // In the colours of the other theme it is not.
+      const other = (theme === 'auto' ? colorScheme : theme) === 'dark' ? '#1b1f24' : '#e6edf3';
+      await page.evaluate((ink) => document.querySelector('svg.picture').style.setProperty('--ink', ink), other);
+      assert.notDeepEqual(await pale(page), []);
+      await context.close();
+    } finally {
+      await server.close();
+    }
+  }])),
   ['text without contrast and a button without a name are found', async ({ browser }) => {
     const server = await serve();
     try {
