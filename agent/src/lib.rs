@@ -1,0 +1,9 @@
+//! The node agent: makes podnet the network of a Kubernetes cluster.
+//!
+//! One process per node. It learns of Nodes, Pods, Namespaces and NetworkPolicies from the API ([`api`]), keeps what
+//! the network needs of them ([`model`]), computes from that what the kernel has to hold, and makes it so. There is no
+//! store, election or gossip of its own: the Kubernetes API is the distributed engine.
+
+pub mod api;
+pub mod model;
+pub mod wire;

@@ -1,0 +1,3 @@
+//! `podnetd`.
+
+fn main() {}
