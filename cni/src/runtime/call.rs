@@ -71,7 +71,8 @@ impl Session<'_> {
             exit: None,
             signal: None,
             timed_out: false,
-            ms: started.elapsed().as_secs_f64() * 1000.0,
+            // Whole microseconds: such a number is read back from JSON as it was written.
+            ms: started.elapsed().as_micros() as f64 / 1000.0,
         };
         let result = match outcome {
             Ok(output) => {

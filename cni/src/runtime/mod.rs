@@ -86,6 +86,6 @@ pub struct Transcript {
     pub signal: Option<i32>,
     /// The time-out was over and it was killed.
     pub timed_out: bool,
-    /// How long it ran, in milliseconds.
+    /// How long it ran, in milliseconds, to the microsecond.
     pub ms: f64,
 }
