@@ -12,6 +12,7 @@ pub mod devices;
 pub mod difference;
 pub mod facts;
 pub mod licence;
+pub mod nodes;
 pub mod plugins;
 pub mod process;
 pub mod reader;

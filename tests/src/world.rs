@@ -227,7 +227,7 @@ fn read_tree(dir: &Path, at: &str, facts: &mut Facts) -> Result<()> {
     Ok(())
 }
 
-fn ip_batch(netns: &Netns, commands: &[&str]) -> Result<()> {
+pub(crate) fn ip_batch(netns: &Netns, commands: &[&str]) -> Result<()> {
     for command in commands {
         let output = netns
             .run(|| Command::new("ip").args(command.split_whitespace()).output())
