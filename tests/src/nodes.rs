@@ -30,6 +30,9 @@ use crate::world::ip_batch;
 
 /// How long a connection may take; generous, as machines are slow at times.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// The runtime's directories of plugins and of configurations, below a node's root.
+const BIN: &str = "opt/cni/bin";
+const NET_D: &str = "etc/cni/net.d";
 /// The port of [`Echo`].
 pub const ECHO: u16 = 8080;
 
@@ -54,9 +57,8 @@ pub struct Node {
     pub rack: usize,
     /// Its number among the nodes: part of its addresses and its pods'.
     pub number: usize,
-    /// A directory of its own: `bin`, `net.d`, `run` and `data` below it are what `/opt/cni/bin`, `/etc/cni/net.d`,
-    /// `/run/podnet` and `/var/lib/cni/networks` are on a real one.
-    pub dir: PathBuf,
+    /// Its root, as `podnetd --root` has it: `opt/cni/bin`, `etc/cni/net.d`, `var` and `run` are below it.
+    pub root: PathBuf,
 }
 
 /// A pod that a runtime has made on a node.
@@ -107,11 +109,11 @@ impl Nodes {
         let number = self.nodes.len();
         let netns = Netns::create().context("make a node's namespace")?;
         let name = format!("n{number}");
-        let dir = self.dir.path().join(&name);
-        for part in ["bin", "net.d", "run", "data"] {
-            fs::create_dir_all(dir.join(part)).context("make a node's directories")?;
+        let root = self.dir.path().join(&name);
+        for part in [BIN, NET_D] {
+            fs::create_dir_all(root.join(part)).context("make a node's directories")?;
         }
-        let node = Node { name, netns, rack, number, dir };
+        let node = Node { name, netns, rack, number, root };
         ip(
             &self.outside,
             &[
@@ -187,7 +189,7 @@ impl Node {
         ip_batch(&self.netns, commands)
     }
 
-    /// Makes a pod by the configuration list in the node's `net.d`, as a runtime does.
+    /// Makes a pod by the configuration list in the node's directory, as a runtime does.
     ///
     /// # Errors
     /// There is no such list, or a plugin refuses.
@@ -257,12 +259,12 @@ impl Node {
         report.outcome.map_err(|error| anyhow::anyhow!("CHECK of {}/{}: {error:?}", pod.namespace, pod.name))
     }
 
-    /// The configuration list that a runtime would take: the first of `net.d`.
+    /// The configuration list that a runtime would take: the first of its directory.
     ///
     /// # Errors
     /// There is none.
     pub fn network(&self) -> Result<Network> {
-        let mut lists: Vec<PathBuf> = fs::read_dir(self.dir.join("net.d"))?
+        let mut lists: Vec<PathBuf> = fs::read_dir(self.root.join(NET_D))?
             .filter_map(|it| Some(it.ok()?.path()))
             .filter(|it| it.extension().is_some_and(|it| it == "conflist"))
             .collect();
@@ -280,7 +282,7 @@ impl Node {
     }
 
     fn runtime(&self) -> Runtime {
-        Runtime { path: vec![self.dir.join("bin")], cache: None, timeout: Some(PATIENCE) }
+        Runtime { path: vec![self.root.join(BIN)], cache: None, timeout: Some(PATIENCE) }
     }
 }
 
