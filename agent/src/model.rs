@@ -33,7 +33,7 @@ impl fmt::Display for Key {
 pub type Labels = BTreeMap<String, String>;
 
 /// A Node: where it is reached and which addresses its pods have.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Node {
     /// `metadata.name`.
     pub name: String,
@@ -41,6 +41,8 @@ pub struct Node {
     pub pod_cidrs: Vec<IpNetwork>,
     /// `status.addresses` of type InternalIP, in the order given.
     pub addresses: Vec<IpAddr>,
+    /// Its condition Ready is True.
+    pub ready: bool,
 }
 
 impl Node {

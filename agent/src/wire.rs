@@ -28,7 +28,9 @@ pub fn node(node: core::Node) -> Node {
         all if all.is_empty() => spec.pod_cidr.into_iter().collect(),
         all => all,
     };
-    let addresses = node.status.and_then(|it| it.addresses).unwrap_or_default();
+    let status = node.status.unwrap_or_default();
+    let addresses = status.addresses.unwrap_or_default();
+    let ready = status.conditions.iter().flatten().any(|it| it.type_ == "Ready" && it.status == "True");
     Node {
         name: node.metadata.name.unwrap_or_default(),
         pod_cidrs: cidrs.iter().filter_map(|it| range(it)).collect(),
@@ -37,6 +39,7 @@ pub fn node(node: core::Node) -> Node {
             .filter(|it| it.type_ == "InternalIP")
             .filter_map(|it| it.address.parse().ok())
             .collect(),
+        ready,
     }
 }
 
