@@ -5,5 +5,7 @@
 //! store, election or gossip of its own: the Kubernetes API is the distributed engine.
 
 pub mod api;
+pub mod install;
 pub mod model;
+pub mod places;
 pub mod wire;

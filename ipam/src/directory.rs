@@ -6,6 +6,7 @@ use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use nix::dir::Dir;
 use nix::errno::Errno;
@@ -134,6 +135,13 @@ impl Directory {
     pub(crate) fn is_empty_file(&self, name: &OsStr) -> bool {
         fstatat(&self.fd, name, AtFlags::AT_SYMLINK_NOFOLLOW)
             .is_ok_and(|stat| is_file(&stat) && stat.st_size == 0)
+    }
+
+    /// When the content of a file was written; none where that cannot be told.
+    pub(crate) fn written(&self, name: &OsStr) -> Option<SystemTime> {
+        let stat = fstatat(&self.fd, name, AtFlags::AT_SYMLINK_NOFOLLOW).ok()?;
+        let seconds = Duration::from_secs(u64::try_from(stat.st_mtime).ok()?);
+        SystemTime::UNIX_EPOCH.checked_add(seconds)
     }
 
     /// Makes a new file with this content; on any error there is none.

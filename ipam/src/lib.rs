@@ -18,4 +18,4 @@ pub mod store;
 
 pub use error::{Error, Result};
 pub use range::{Range, RangeConf, RangeSet};
-pub use store::{Allocation, Owner, Store};
+pub use store::{Allocation, Owner, Reserved, Store};

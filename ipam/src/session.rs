@@ -11,6 +11,7 @@ use std::io::{ErrorKind, Read};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::time::SystemTime;
 
 use nix::errno::Errno;
 use nix::sys::stat::Mode;
@@ -151,6 +152,11 @@ impl Session {
     /// Whether an address is held by nothing but an empty file.
     pub(crate) fn is_empty(&self, address: IpAddr) -> bool {
         self.network.is_empty_file(OsStr::new(&address.to_string()))
+    }
+
+    /// When a reservation was written.
+    pub(crate) fn since(&self, reservation: &Reservation) -> Option<SystemTime> {
+        self.network.written(&reservation.file)
     }
 
     /// Reads every reservation once, removes empty files, and makes the index right if that is possible.

@@ -47,6 +47,7 @@
 use std::collections::HashSet;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use ipnetwork::IpNetwork;
 
@@ -84,6 +85,19 @@ pub struct Allocation {
     pub address: IpNetwork,
     /// The gateway of its range; always there, as a range without one has a default.
     pub gateway: Option<IpAddr>,
+}
+
+/// A reservation, as it stands on disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reserved {
+    /// The address.
+    pub address: IpAddr,
+    /// The container id of its owner.
+    pub container_id: String,
+    /// The interface of its owner; empty in reservations of versions that did not know of interfaces.
+    pub ifname: String,
+    /// When it was made; none where the file system does not tell.
+    pub since: Option<SystemTime>,
 }
 
 /// The reservations of one network on this node.
@@ -222,6 +236,19 @@ impl Store {
         })
     }
 
+    /// All reservations, sorted by address; those that cannot be read are not among them.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the directory is there but cannot be listed.
+    pub fn list(&self) -> Result<Vec<Reserved>> {
+        self.existing(Access::Read, |session| {
+            let all = session.all()?.to_vec();
+            let mut listed: Vec<Reserved> = all.iter().map(|one| reserved(session, one)).collect();
+            listed.sort_by_key(|one| one.address);
+            Ok(listed)
+        })
+    }
+
     /// Releases every reservation whose owner is not among those to keep, and returns the addresses that are free now,
     /// those of empty files included.
     ///
@@ -295,6 +322,17 @@ impl Store {
         let result = operation(&mut session);
         session.finish();
         result
+    }
+}
+
+fn reserved(session: &Session, one: &Reservation) -> Reserved {
+    let text = String::from_utf8_lossy(&one.content);
+    let (container_id, ifname) = text.split_once("\r\n").unwrap_or((&text, ""));
+    Reserved {
+        address: one.address,
+        container_id: container_id.to_owned(),
+        ifname: ifname.to_owned(),
+        since: session.since(one),
     }
 }
 

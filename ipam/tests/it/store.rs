@@ -211,6 +211,27 @@ fn a_network_that_cannot_name_a_directory_is_refused() {
 }
 
 #[test]
+fn list_tells_address_owner_and_age_of_every_reservation() {
+    let place = Place::new();
+    let store = place.store();
+    assert_eq!(store.list().expect("list"), []);
+    store
+        .allocate(0, &set("10.0.0.0/24"), &Owner { container_id: "a", ifname: "eth1" }, None)
+        .expect("allocate");
+    place.write("10.0.0.101", "old");
+    place.write("10.0.0.102", "");
+    place.write("notes", "mine");
+    let listed = store.list().expect("list");
+    let told: Vec<_> =
+        listed.iter().map(|it| (it.address.to_string(), &*it.container_id, &*it.ifname)).collect();
+    assert_eq!(told, [("10.0.0.2".to_owned(), "a", "eth1"), ("10.0.0.101".to_owned(), "old", "")]);
+    let written =
+        std::fs::metadata(place.network().join("10.0.0.2")).expect("stat").modified().expect("time");
+    let since = listed[0].since.expect("age");
+    assert_eq!(written.duration_since(since).expect("not later").as_secs(), 0);
+}
+
+#[test]
 fn gc_removes_whatever_has_no_kept_owner() {
     let place = Place::new();
     let store = place.store();
