@@ -6,6 +6,10 @@
 
 pub mod api;
 pub mod install;
+pub mod metrics;
 pub mod model;
 pub mod places;
+pub mod serve;
+pub mod status;
+pub mod tell;
 pub mod wire;
