@@ -5,6 +5,7 @@
 //! store, election or gossip of its own: the Kubernetes API is the distributed engine.
 
 pub mod api;
+pub mod doctor;
 pub mod install;
 pub mod metrics;
 pub mod model;

@@ -16,6 +16,15 @@ pub const PLUGIN: &str = "/podnet";
 /// The port of `/healthz`, `/readyz`, `/status` and `/metrics`.
 pub const STATUS_PORT: u16 = 10180;
 
+/// The link through which peers behind a router are reached.
+pub const VXLAN: &str = "podnet-vxlan";
+
+/// The UDP port of its datagrams (RFC 7348, section 5).
+pub const VXLAN_PORT: u16 = 4789;
+
+/// The protocol number (`RTPROT_*`) on every route of ours, by which they are told from others'.
+pub const ROUTE_PROTOCOL: u8 = 80;
+
 /// Paths of one node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Places {

@@ -39,29 +39,57 @@ pub struct Swept {
     pub problems: Vec<String>,
 }
 
-/// Releases reservations of attachments that are not there and that are older than `grace`.
+/// The reservations, judged.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Judged {
+    /// How many are of attachments that are there.
+    pub in_use: usize,
+    /// How many have no attachment and are too young to be judged.
+    pub waiting: usize,
+    /// Those without an attachment.
+    pub leaked: Vec<Reserved>,
+}
+
+/// Tells the reservations of attachments that are there from those that nobody needs, older than `grace`.
 ///
 /// # Errors
-/// Links or records cannot be read: then nothing is released.
-pub fn sweep(places: &Places, rtnl: &mut Rtnl, grace: Duration) -> Result<Swept> {
+/// Reservations, links or records cannot be read.
+pub fn judge(places: &Places, rtnl: &mut Rtnl, grace: Duration) -> Result<Judged> {
     let store = Store::open(&places.reservations(), NETWORK)?;
     // Reservations first: who gets one after this look is not judged by a list of links from before.
     let reservations = store.list()?;
     let there = Attachments::read(places, rtnl)?;
     let now = SystemTime::now();
-    let mut swept = Swept::default();
+    let is_young = |since: Option<SystemTime>| {
+        since.is_some_and(|it| now.duration_since(it).unwrap_or_default() < grace)
+    };
+    let mut judged = Judged::default();
     for reserved in reservations {
         if there.have(&reserved) {
-            swept.in_use += 1;
-        } else if reserved.since.is_some_and(|since| now.duration_since(since).unwrap_or_default() < grace) {
-            swept.waiting += 1;
+            judged.in_use += 1;
+        } else if is_young(reserved.since) {
+            judged.waiting += 1;
         } else {
-            // By owner and address: what was released and reserved anew meanwhile is another's.
-            let owner = Owner { container_id: &reserved.container_id, ifname: &reserved.ifname };
-            match store.release_only(&owner, &[reserved.address]) {
-                Ok(()) => swept.released.push(reserved.address),
-                Err(err) => swept.problems.push(format!("release {}: {err}", reserved.address)),
-            }
+            judged.leaked.push(reserved);
+        }
+    }
+    Ok(judged)
+}
+
+/// Releases reservations of attachments that are not there and that are older than `grace`.
+///
+/// # Errors
+/// As [`judge`]: then nothing is released.
+pub fn sweep(places: &Places, rtnl: &mut Rtnl, grace: Duration) -> Result<Swept> {
+    let store = Store::open(&places.reservations(), NETWORK)?;
+    let judged = judge(places, rtnl, grace)?;
+    let mut swept = Swept { in_use: judged.in_use, waiting: judged.waiting, ..Swept::default() };
+    for reserved in judged.leaked {
+        // By owner and address: what was released and reserved anew meanwhile is another's.
+        let owner = Owner { container_id: &reserved.container_id, ifname: &reserved.ifname };
+        match store.release_only(&owner, &[reserved.address]) {
+            Ok(()) => swept.released.push(reserved.address),
+            Err(err) => swept.problems.push(format!("release {}: {err}", reserved.address)),
         }
     }
     Ok(swept)

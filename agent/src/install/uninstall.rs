@@ -5,10 +5,13 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::io::Write as _;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use kernel::Rtnl;
+use nix::sys::signal::{SigSet, Signal};
 
 use super::{binaries, conflist, files, reservations};
 use crate::places::Places;
@@ -34,6 +37,52 @@ impl Report {
             Err(err) => self.failed.push(err.context(what.to_owned())),
         }
     }
+}
+
+/// Takes podnet off this node: its configuration first, then routes, rules, plugins and files. What is not podnet's
+/// stays, and pods that still run keep their links and addresses. May be repeated.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Args {
+    /// Where the node's files are
+    #[arg(long, default_value = "/", env = "PODNETD_ROOT")]
+    pub root: PathBuf,
+    /// Do not end when it is done, but wait for a signal: for a DaemonSet, whose pods are to stay
+    #[arg(long)]
+    pub stay: bool,
+}
+
+/// Uninstalls, prints what was done, and gives the exit code: 0 done, 1 when something could not be removed.
+///
+/// # Errors
+/// The kernel cannot be asked at all, or nobody takes the output.
+pub fn run(args: &Args, hooks: Vec<Hook<'_>>) -> Result<u8> {
+    let report = uninstall(&Places::below(&args.root), &mut Rtnl::open()?, hooks);
+    let mut out = std::io::stdout();
+    for line in &report.done {
+        writeln!(out, "{line}").context("print what was done")?;
+    }
+    for err in &report.failed {
+        eprintln!("error: {err:#} · try: podnetd uninstall again");
+    }
+    if !report.failed.is_empty() {
+        return Ok(1);
+    }
+    if report.done.is_empty() {
+        writeln!(out, "nothing of podnet's is on this node").context("print what was done")?;
+    }
+    if args.stay {
+        wait_for_the_end()?;
+    }
+    Ok(0)
+}
+
+/// The first process of a container gets no signal that it does not ask for.
+fn wait_for_the_end() -> Result<()> {
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGTERM);
+    signals.add(Signal::SIGINT);
+    signals.thread_block().context("block signals")?;
+    signals.wait().map(drop).context("wait for a signal")
 }
 
 /// Takes the network off the node. The hooks are called in their order, after the configuration is gone.
