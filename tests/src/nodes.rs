@@ -114,28 +114,43 @@ impl Nodes {
             fs::create_dir_all(root.join(part)).context("make a node's directories")?;
         }
         let node = Node { name, netns, rack, number, root };
+        self.wire(&node.netns, &node.name, rack, node.addresses())?;
+        forward(&node.netns)?;
+        self.nodes.push(node);
+        Ok(&self.nodes[number])
+    }
+
+    /// A machine of rack 0 that is no node of the cluster, at 172.18.0.`host`.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn machine(&self, host: u8) -> Result<Netns> {
+        let netns = Netns::create().context("make a machine's namespace")?;
+        let addresses = [IpAddr::from([172, 18, 0, host]), format!("fc00:18::{host}").parse()?];
+        self.wire(&netns, &format!("m{host}"), 0, addresses)?;
+        Ok(netns)
+    }
+
+    /// Joins a namespace to a rack's switch, with the router as its way to everywhere else.
+    fn wire(&self, netns: &Netns, name: &str, rack: usize, [v4, v6]: [IpAddr; 2]) -> Result<()> {
         ip(
             &self.outside,
             &[
-                format!("link add to{number} type veth peer name eth0 netns {}", path(&node.netns)),
-                format!("link set to{number} master rack{rack} up"),
+                format!("link add to-{name} type veth peer name eth0 netns {}", path(netns)),
+                format!("link set to-{name} master rack{rack} up"),
             ],
         )?;
-        let [v4, v6] = node.addresses();
         ip(
-            &node.netns,
+            netns,
             &[
                 "link set lo up".to_owned(),
                 format!("addr add {v4}/24 dev eth0"),
                 format!("addr add {v6}/64 dev eth0 nodad"),
                 "link set eth0 up".to_owned(),
-                format!("route add default via 172.{}.0.1", 18 + rack),
-                format!("-6 route add default via fc00:{}::1", 18 + rack),
+                format!("route add default via {}", Nodes::outside_address(rack, false)),
+                format!("-6 route add default via {}", Nodes::outside_address(rack, true)),
             ],
-        )?;
-        forward(&node.netns)?;
-        self.nodes.push(node);
-        Ok(&self.nodes[number])
+        )
     }
 
     /// The outside's address in a rack.
