@@ -209,10 +209,11 @@ impl Node {
     /// # Errors
     /// There is no such list, or a plugin refuses.
     pub fn add_pod(&self, namespace: &str, name: &str) -> Result<Pod> {
-        self.add_pod_with(namespace, name, serde_json::Map::new())
+        self.add_pod_with(namespace, name, None, serde_json::Map::new())
     }
 
-    /// As [`Node::add_pod`], with what the runtime gives for capabilities, such as port mappings.
+    /// As [`Node::add_pod`], of the pod with this uid in the API, and with what the runtime gives for capabilities, such
+    /// as port mappings.
     ///
     /// # Errors
     /// Likewise.
@@ -220,6 +221,7 @@ impl Node {
         &self,
         namespace: &str,
         name: &str,
+        uid: Option<&str>,
         capability_args: serde_json::Map<String, Value>,
     ) -> Result<Pod> {
         let netns = Netns::create().context("make a pod's namespace")?;
@@ -228,14 +230,14 @@ impl Node {
             ifname: "eth0".to_owned(),
             netns: path(&netns).into(),
             args: [
-                ("IgnoreUnknown", "1"),
-                ("K8S_POD_NAMESPACE", namespace),
-                ("K8S_POD_NAME", name),
-                ("K8S_POD_INFRA_CONTAINER_ID", &format!("{namespace}-{name}")),
-                ("K8S_POD_UID", &format!("uid-{namespace}-{name}")),
+                ("IgnoreUnknown", Some("1")),
+                ("K8S_POD_NAMESPACE", Some(namespace)),
+                ("K8S_POD_NAME", Some(name)),
+                ("K8S_POD_UID", uid),
             ]
-            .map(|(key, value)| (key.to_owned(), value.to_owned()))
-            .to_vec(),
+            .into_iter()
+            .filter_map(|(key, value)| Some((key.to_owned(), value?.to_owned())))
+            .collect(),
             capability_args,
         };
         let network = self.network()?;

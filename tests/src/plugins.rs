@@ -82,6 +82,14 @@ pub fn podlab() -> Result<PathBuf> {
     binary("PODLAB_BIN", "podlab")
 }
 
+/// The `podnetd` executable: `PODNETD_BIN`, or the one next to this test's executable.
+///
+/// # Errors
+/// There is no such file.
+pub fn podnetd() -> Result<PathBuf> {
+    binary("PODNETD_BIN", "podnetd")
+}
+
 /// The `floor` program of the benchmark: `PODNET_FLOOR`, or the one next to this program.
 ///
 /// # Errors
