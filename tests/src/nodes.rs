@@ -204,6 +204,19 @@ impl Node {
         ip_batch(&self.netns, commands)
     }
 
+    /// What a command prints in the node; its words are separated by spaces.
+    ///
+    /// # Errors
+    /// It fails.
+    pub fn output(&self, command: &str) -> Result<String> {
+        let mut words = command.split(' ');
+        let mut run = Command::new(words.next().unwrap_or_default());
+        let output = self.run(|| run.args(words).output())?.with_context(|| format!("start {command}"))?;
+        let errors = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "{command}: {errors}");
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
     /// Makes a pod by the configuration list in the node's directory, as a runtime does.
     ///
     /// # Errors
