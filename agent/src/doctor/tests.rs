@@ -41,6 +41,7 @@ impl Patient {
             name: "node1".to_owned(),
             pod_cidrs: vec!["10.244.1.0/24".parse().unwrap(), "fd00:10:244:1::/64".parse().unwrap()],
             addresses: Vec::new(),
+            ready: true,
         };
         conflist::write(&conflist::render(&node, 1500, &places).unwrap(), &places).unwrap();
         let agent = Ok(json!({ "schema": "podnetd.status/1", "conditions": [], "peers": {} }));

@@ -190,7 +190,7 @@ mod tests {
 
     fn node(cidrs: &[&str]) -> Node {
         let pod_cidrs = cidrs.iter().map(|it| it.parse().unwrap()).collect();
-        Node { name: "kind-worker".to_owned(), pod_cidrs, addresses: Vec::new() }
+        Node { name: "kind-worker".to_owned(), pod_cidrs, addresses: Vec::new(), ready: true }
     }
 
     #[test]

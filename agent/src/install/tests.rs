@@ -127,6 +127,7 @@ fn uninstalling_begins_with_the_configuration_goes_on_after_errors_and_can_be_re
         name: "node1".to_owned(),
         pod_cidrs: vec!["10.244.1.0/24".parse().unwrap()],
         addresses: Vec::new(),
+        ready: true,
     };
     conflist::write(&conflist::render(&node, 1500, &places).unwrap(), &places).unwrap();
     super::reservations::mark_start(&places).unwrap();
