@@ -16,8 +16,8 @@ pub const PLUGIN: &str = "/podnet";
 /// The port of `/healthz`, `/readyz`, `/status` and `/metrics`.
 pub const STATUS_PORT: u16 = 10180;
 
-/// The link through which peers behind a router are reached.
-pub const VXLAN: &str = "podnet-vxlan";
+/// The links through which peers behind a router are reached, in IPv4 and in IPv6.
+pub const VXLAN: [&str; 2] = ["podnet-vxlan", "podnet-vxlan6"];
 
 /// The UDP port of its datagrams (RFC 7348, section 5).
 pub const VXLAN_PORT: u16 = 4789;
@@ -62,6 +62,13 @@ impl Places {
     /// host-local's `dataDir`: the reservations of every network. It outlives a reboot.
     pub fn reservations(&self) -> PathBuf {
         self.root.join("var/lib/cni/networks")
+    }
+
+    /// proc(5), for sysctls of the node's network: those of a container are read-only, so its manifest has the node's
+    /// below /host ([`kernel::sysctl::use_mount`]).
+    pub fn proc(&self) -> PathBuf {
+        let of_node = self.root.join("host/proc");
+        if of_node.join("sys/net").is_dir() { of_node } else { PathBuf::from("/proc") }
     }
 
     /// What was true since the node started: it does not outlive a reboot, nor a restart of a kind node.

@@ -6,6 +6,7 @@
 use std::fs::OpenOptions;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use crate::error::{Cause, Result};
 
@@ -14,8 +15,21 @@ const ROOT: &str = "/proc";
 /// The room that proc(5) makes for a value.
 const PAGE: usize = 4096;
 
+/// Another mount of proc(5), for the whole process.
+static MOUNT: OnceLock<PathBuf> = OnceLock::new();
+
+/// Has [`read`], [`write`](fn@write) and [`ensure`] of this process use another mount of proc(5) than /proc from now on: that
+/// of a container is read-only. Only the first call counts.
+pub fn use_mount(proc: &Path) {
+    let _ = MOUNT.set(proc.to_owned());
+}
+
+fn mount() -> &'static Path {
+    MOUNT.get().map_or(Path::new(ROOT), PathBuf::as_path)
+}
+
 fn file(path: &str) -> std::result::Result<PathBuf, Cause> {
-    below(Path::new(ROOT), path)
+    below(mount(), path)
 }
 
 fn below(root: &Path, path: &str) -> std::result::Result<PathBuf, Cause> {
@@ -40,7 +54,7 @@ pub fn read(path: &str) -> Result<String> {
 
 /// Writes the sysctl at `path`, in a single write as proc(5) asks for.
 pub fn write(path: &str, value: &str) -> Result<()> {
-    write_by(Path::new(ROOT), path, value)
+    write_by(mount(), path, value)
 }
 
 /// As [`write`](fn@write), by another mount of proc(5) than /proc. A mount remembers what was looked up in it, for each namespace

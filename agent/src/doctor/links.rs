@@ -89,8 +89,8 @@ pub(super) fn mtu(host: &mut Host) -> Result<Vec<Trouble>> {
     let mut troubles = Vec::new();
     let uplinks = uplinks(host)?;
     let links = link::list(&mut host.rtnl)?;
-    let tunnel = links.iter().find(|it| it.name == VXLAN);
-    for link in uplinks.iter().chain(tunnel) {
+    let tunnels: Vec<&Link> = links.iter().filter(|it| VXLAN.contains(&it.name.as_str())).collect();
+    for link in uplinks.iter().chain(tunnels.iter().copied()) {
         if pods > link.mtu {
             troubles.push(Trouble::new(
                 State::Failed,
@@ -103,16 +103,16 @@ pub(super) fn mtu(host: &mut Host) -> Result<Vec<Trouble>> {
             ));
         }
     }
-    if let Some(tunnel) = tunnel {
+    for tunnel in tunnels {
         let ipv6 = matches!(tunnel.data, Some(link::LinkKind::Vxlan { local, .. }) if local.is_ipv6());
         let around = if ipv6 { AROUND_V6 } else { AROUND_V4 };
-        for link in uplinks.iter().filter(|it| it.name != VXLAN && tunnel.mtu + around > it.mtu) {
+        for link in uplinks.iter().filter(|it| it.index != tunnel.index && tunnel.mtu + around > it.mtu) {
             troubles.push(Trouble::new(
                 State::Failed,
                 format!("packets in the tunnel are longer than {} takes", link.name),
                 format!(
-                    "{VXLAN} has an MTU of {}, with {around} bytes around that are more than the {} of {}",
-                    tunnel.mtu, link.mtu, link.name
+                    "{} has an MTU of {}, with {around} bytes around that are more than the {} of {}",
+                    tunnel.name, tunnel.mtu, link.mtu, link.name
                 ),
                 advice,
             ));
@@ -125,7 +125,8 @@ pub(super) fn mtu(host: &mut Host) -> Result<Vec<Trouble>> {
 pub(super) fn rp_filter(host: &mut Host) -> Result<Vec<Trouble>> {
     let uplinks = uplinks(host)?;
     let links = link::list(&mut host.rtnl)?;
-    let tunnel = links.iter().find(|it| it.name == VXLAN);
+    // There are such filters for IPv4 only.
+    let tunnel = links.iter().find(|it| it.name == VXLAN[0]);
     // On one link packets and answers take the same way.
     let several = uplinks.iter().filter(|_| uplinks.len() > 1 || tunnel.is_some());
     let mut troubles = Vec::new();

@@ -14,6 +14,9 @@ use super::{Host, State, Trouble};
 use crate::install::reservations::{self, GRACE};
 use crate::places::{NETWORK, ROUTE_PROTOCOL};
 
+/// netdevice(7), `IFF_LOOPBACK`
+const LOOPBACK: u32 = 8;
+
 /// Of how many hundred connections the table may hold, from when on it counts as nearly full and as full.
 const NEARLY: u64 = 80;
 const FULL: u64 = 97;
@@ -66,7 +69,9 @@ pub(super) fn routes(host: &mut Host) -> Result<Vec<Trouble>> {
             let link = route.oif.and_then(|index| links.get(&index));
             let is_pods =
                 link.is_some_and(|it| it.alias.as_deref().is_some_and(|alias| alias.starts_with("podnet ")));
-            if !is_pods {
+            // The node's own addresses are no pods', and where a gateway's is on lo it is ours.
+            let is_own = link.is_some_and(|it| it.flags & LOOPBACK != 0);
+            if !is_pods && !is_own {
                 let name = link.map_or("no link", |it| it.name.as_str());
                 troubles.push(Trouble::new(
                     State::Failed,

@@ -68,7 +68,7 @@ impl Patient {
 
     fn tunnel(&mut self, mtu: u32) {
         let kind = LinkKind::Vxlan { vni: 1, local: IpAddr::from([192, 0, 2, 11]), port: 4789 };
-        let tunnel = NewLink { mtu, up: true, ..NewLink::new(VXLAN, kind) };
+        let tunnel = NewLink { mtu, up: true, ..NewLink::new(VXLAN[0], kind) };
         link::add(&mut self.host.rtnl, &tunnel).unwrap();
     }
 
@@ -186,13 +186,13 @@ fn pods_with_a_larger_mtu_than_the_way_out_are_told() {
     patient.is_green("mtu");
     patient.tunnel(1450);
     patient.is_red("mtu", State::Failed, &["pods have an MTU of 1500, podnet-vxlan has 1450"]);
-    patient.change(VXLAN, &Change { mtu: Some(1501), ..Change::default() });
+    patient.change(VXLAN[0], &Change { mtu: Some(1501), ..Change::default() });
     patient.is_red(
         "mtu",
         State::Failed,
         &["podnet-vxlan has an MTU of 1501, with 50 bytes around that are more than the 1550 of eth0"],
     );
-    patient.change(VXLAN, &Change { mtu: Some(1500), ..Change::default() });
+    patient.change(VXLAN[0], &Change { mtu: Some(1500), ..Change::default() });
     patient.is_green("mtu");
 }
 
@@ -429,6 +429,10 @@ fn routes_that_another_network_left_are_told() {
     patient.wire("veth1", 1500);
     patient.change("veth1", &Change { alias: Some("podnet podnet c0 eth0"), ..Change::default() });
     patient.route("10.244.1.5/32", "veth1", |_| {});
+    patient.is_green("routes");
+    // An address of the node's own, as the gateway's is.
+    patient.change("lo", &Change { up: Some(true), ..Change::default() });
+    patient.address("lo", "fd00:10:244:1::1/128");
     patient.is_green("routes");
     // A bridge of another network, with our PodCIDR on it.
     link::add_bridge(&mut patient.host.rtnl, &Bridge { name: "cni0", up: true, ..Bridge::default() })

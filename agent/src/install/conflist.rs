@@ -49,7 +49,7 @@ pub fn render(node: &Node, mtu: u32, places: &Places) -> Result<String> {
     let data_dir = places.reservations();
     let mut policy = json!({ "type": PLUGINS[2] });
     if *places != Places::default() {
-        policy["runDir"] = json!(places.run());
+        policy["dataDir"] = json!(places.run());
     }
     let list = json!({
         "cniVersion": VERSION,
