@@ -22,7 +22,7 @@ fn sources(dir: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
 fn tests() -> Result<BTreeSet<(String, String)>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut files = Vec::new();
-    for room in ["kernel", "cni", "ipam", "cni-plugin", "lab", "tests"] {
+    for room in ["kernel", "cni", "ipam", "cni-plugin", "agent", "lab", "tests"] {
         sources(&root.join(room), &mut files)?;
     }
     let mut found = BTreeSet::new();
@@ -33,10 +33,13 @@ fn tests() -> Result<BTreeSet<(String, String)>> {
         let module = if stem == "mod" { folder.into_owned() } else { stem };
         let mut lines = text.lines();
         while let Some(line) = lines.next() {
-            if line.trim() != "#[test]" {
+            if !matches!(line.trim(), "#[test]" | "#[tokio::test]") {
                 continue;
             }
-            let name = lines.find_map(|line| line.trim().strip_prefix("fn ")?.split('(').next());
+            let name = lines.find_map(|line| {
+                let line = line.trim();
+                line.strip_prefix("async ").unwrap_or(line).strip_prefix("fn ")?.split('(').next()
+            });
             let name = name.with_context(|| format!("{}: a test without a name", file.display()))?;
             let inner = if line.starts_with(' ') { "tests" } else { &module };
             found.insert((inner.to_owned(), name.to_owned()));

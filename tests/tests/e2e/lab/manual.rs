@@ -109,6 +109,18 @@ fn the_manual_page_of_podnet_has_every_command_and_plugin() -> Result<()> {
 }
 
 #[test]
+fn the_manual_page_of_podnetd_reads_without_a_warning() -> Result<()> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/man/podnetd.8");
+    let page = shown(&path)?;
+    for words in
+        ["SYNOPSIS", "podnetd doctor", "05-podnet.conflist", concat!("podnet ", env!("CARGO_PKG_VERSION"))]
+    {
+        ensure!(page.contains(words), "{}: no {words:?}", path.display());
+    }
+    Ok(())
+}
+
+#[test]
 fn every_verb_has_a_manual_page_that_man_reads_without_a_warning() -> Result<()> {
     let dir = tempfile::tempdir()?;
     let written = podlab(&["man", &dir.path().to_string_lossy()])?;
