@@ -101,8 +101,8 @@ async fn warn(client: &Client, node: &str, reason: &str, message: &str) -> Resul
 }
 
 fn shortened(message: &str) -> String {
-    let end = message.floor_char_boundary(MOST_MESSAGE);
-    message[..end].to_owned()
+    let fits = message.char_indices().take_while(|(at, letter)| at + letter.len_utf8() <= MOST_MESSAGE);
+    fits.map(|(_, letter)| letter).collect()
 }
 
 #[cfg(test)]
