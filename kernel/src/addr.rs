@@ -31,6 +31,7 @@ mod ifa {
     pub(super) const LABEL: u16 = 3;
     pub(super) const BROADCAST: u16 = 4;
     pub(super) const FLAGS: u16 = 8;
+    pub(super) const PROTO: u16 = 11;
 }
 
 /// An address as the kernel shows it (RTM_NEWADDR, rtnetlink(7)).
@@ -48,6 +49,8 @@ pub struct Address {
     pub label: Option<String>,
     /// The broadcast address, IPv4 only.
     pub broadcast: Option<Ipv4Addr>,
+    /// Who added it (IFA_PROTO, `IFAPROT_*`); 0 where nobody told, or the kernel does not keep it (before Linux 5.18).
+    pub protocol: u8,
 }
 
 impl Address {
@@ -97,6 +100,19 @@ pub fn list(rtnl: &mut Rtnl, index: Option<u32>) -> Result<Vec<Address>> {
 pub fn add(rtnl: &mut Rtnl, index: u32, net: IpNetwork, options: &AddrOptions) -> Result<()> {
     rtnl.change(libc::RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, &add_message(index, net, options))
         .map_err(|c| c.about(about_add(index, net)))
+}
+
+/// As [`add`], told to the kernel as added by `protocol` (IFA_PROTO), which one before Linux 5.18 forgets.
+pub fn add_marked(
+    rtnl: &mut Rtnl,
+    index: u32,
+    net: IpNetwork,
+    options: &AddrOptions,
+    protocol: u8,
+) -> Result<()> {
+    let mut m = add_message(index, net, options);
+    m.attributes.push(AddressAttribute::Protocol(protocol.into()));
+    rtnl.change(libc::RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, &m).map_err(|c| c.about(about_add(index, net)))
 }
 
 /// Adds an address just as [`list`] showed it: with its broadcast address or without one, its scope and label, and
@@ -158,10 +174,10 @@ pub(crate) fn add_message(index: u32, net: IpNetwork, options: &AddrOptions) -> 
 }
 
 /// Reads an RTM_NEWADDR; None for a family that is no IP.
-fn read(payload: &[u8]) -> std::result::Result<Option<Address>, Cause> {
+pub(crate) fn read(payload: &[u8]) -> std::result::Result<Option<Address>, Cause> {
     let header = AddressHeader::parse(payload).map_err(wire::malformed)?;
     let (mut local, mut address, mut label, mut broadcast) = (None, None, None, None);
-    let mut flags = u32::from(header.flags.bits());
+    let (mut flags, mut protocol) = (u32::from(header.flags.bits()), 0);
     wire::attributes(wire::after(payload, header.buffer_len()), |kind, value| match kind {
         // On a point-to-point link IFA_ADDRESS is the other side; IFA_LOCAL, where present, is always ours.
         ifa::LOCAL => local = wire::to_ip(value),
@@ -169,6 +185,7 @@ fn read(payload: &[u8]) -> std::result::Result<Option<Address>, Cause> {
         ifa::LABEL => label = Some(wire::to_text(value)),
         ifa::BROADCAST => broadcast = wire::to_ip(value),
         ifa::FLAGS => flags = wire::to_u32(value).unwrap_or(flags),
+        ifa::PROTO => protocol = wire::to_u8(value).unwrap_or(0),
         _ => {}
     })?;
     if !matches!(header.family, AddressFamily::Inet | AddressFamily::Inet6) {
@@ -186,6 +203,7 @@ fn read(payload: &[u8]) -> std::result::Result<Option<Address>, Cause> {
         flags,
         label,
         broadcast,
+        protocol,
     }))
 }
 

@@ -2,11 +2,15 @@
 //!
 //! A batch is no transaction: the kernel handles one request after the other, and one that it refuses undoes nothing.
 
+use std::net::IpAddr;
+
 use ipnetwork::IpNetwork;
-use netlink_packet_core::{Emitable, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST};
+use netlink_packet_core::{Emitable, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST};
 
 use crate::addr::{self, AddrOptions};
 use crate::link::{self, Change, Port, Veth};
+use crate::mac::Mac;
+use crate::neigh;
 use crate::route::{self, Route};
 use crate::wire;
 
@@ -85,6 +89,44 @@ impl Batch {
     /// As [`route::delete`].
     pub fn route_delete(&mut self, route: &Route) -> &mut Batch {
         self.push(libc::RTM_DELROUTE, 0, &route::delete_message(route), route::about("delete", route))
+    }
+
+    /// As [`route::replace`].
+    pub fn route_replace(&mut self, route: &Route) -> &mut Batch {
+        let flags = NLM_F_CREATE | NLM_F_REPLACE;
+        self.push(libc::RTM_NEWROUTE, flags, &route::message(route), route::about("replace", route))
+    }
+
+    /// Deletes the first route that has what is given, the protocol among it: never another program's, where each program has
+    /// a protocol of its own.
+    pub fn route_delete_own(&mut self, route: &Route) -> &mut Batch {
+        self.push(libc::RTM_DELROUTE, 0, &route::delete_own_message(route), route::about("delete", route))
+    }
+
+    /// As [`neigh::replace_permanent`].
+    pub fn neigh_replace(&mut self, index: u32, addr: IpAddr, mac: Mac) -> &mut Batch {
+        let m = neigh::permanent_message(index, addr, mac);
+        let flags = NLM_F_CREATE | NLM_F_REPLACE;
+        self.push(libc::RTM_NEWNEIGH, flags, &m, neigh::about_replace(index, addr))
+    }
+
+    /// As [`neigh::delete`].
+    pub fn neigh_delete(&mut self, index: u32, addr: IpAddr) -> &mut Batch {
+        let m = neigh::delete_message(index, addr);
+        self.push(libc::RTM_DELNEIGH, 0, &m, neigh::about_delete(index, addr))
+    }
+
+    /// As [`neigh::add_fdb`], in the place of an entry that sends frames for `mac` elsewhere.
+    pub fn fdb_replace(&mut self, index: u32, mac: Mac, dst: IpAddr) -> &mut Batch {
+        let m = neigh::fdb_message(index, mac, dst);
+        let flags = NLM_F_CREATE | NLM_F_REPLACE;
+        self.push(libc::RTM_NEWNEIGH, flags, &m, neigh::about_fdb("replace", index, mac, dst))
+    }
+
+    /// As [`neigh::delete_fdb`], of the link's own network.
+    pub fn fdb_delete(&mut self, index: u32, mac: Mac, dst: IpAddr) -> &mut Batch {
+        let m = neigh::fdb_message(index, mac, dst);
+        self.push(libc::RTM_DELNEIGH, 0, &m, neigh::about_fdb("delete", index, mac, dst))
     }
 
     fn push(&mut self, kind: u16, flags: u16, body: &dyn Emitable, subject: String) -> &mut Batch {

@@ -148,6 +148,11 @@ impl Error {
         }
     }
 
+    /// An error of the standard library's as one of this crate's, for what is done with a descriptor that this crate gave.
+    pub fn io(subject: &str, error: io::Error) -> Error {
+        Cause::from(error).about(subject)
+    }
+
     /// What was tried: `create link "veth0"`.
     pub fn subject(&self) -> &str {
         &self.subject

@@ -117,18 +117,34 @@ pub fn add_permanent(rtnl: &mut Rtnl, index: u32, addr: IpAddr, mac: Mac) -> Res
 pub fn replace_permanent(rtnl: &mut Rtnl, index: u32, addr: IpAddr, mac: Mac) -> Result<()> {
     let m = permanent_message(index, addr, mac);
     rtnl.change(libc::RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, &m)
-        .map_err(|c| c.about(format!("replace neighbour {addr} on link {index}")))
+        .map_err(|c| c.about(about_replace(index, addr)))
+}
+
+pub(crate) fn about_replace(index: u32, addr: IpAddr) -> String {
+    format!("replace neighbour {addr} on link {index}")
+}
+
+pub(crate) fn about_fdb(verb: &str, index: u32, mac: Mac, dst: IpAddr) -> String {
+    format!("{verb} forwarding entry {mac} to {dst} of link {index}")
 }
 
 /// Deletes a neighbour of whatever kind; one that was learned is asked for again when it is needed. `is_not_found()`
 /// when there is none.
 pub fn delete(rtnl: &mut Rtnl, index: u32, addr: IpAddr) -> Result<()> {
+    rtnl.change(libc::RTM_DELNEIGH, 0, &delete_message(index, addr))
+        .map_err(|c| c.about(about_delete(index, addr)))
+}
+
+pub(crate) fn about_delete(index: u32, addr: IpAddr) -> String {
+    format!("delete neighbour {addr} of link {index}")
+}
+
+pub(crate) fn delete_message(index: u32, addr: IpAddr) -> NeighbourMessage {
     let mut m = NeighbourMessage::default();
     m.header.family = Family::of(addr).number();
     m.header.ifindex = index;
     m.attributes = vec![NeighbourAttribute::Destination(wire_address(addr))];
-    rtnl.change(libc::RTM_DELNEIGH, 0, &m)
-        .map_err(|c| c.about(format!("delete neighbour {addr} of link {index}")))
+    m
 }
 
 /// Deletes an entry from the forwarding database of the VXLAN with this index; `vni` is the network's number where it is
@@ -137,8 +153,7 @@ pub fn delete(rtnl: &mut Rtnl, index: u32, addr: IpAddr) -> Result<()> {
 pub fn delete_fdb(rtnl: &mut Rtnl, index: u32, mac: Mac, dst: IpAddr, vni: Option<u32>) -> Result<()> {
     let mut m = fdb_message(index, mac, dst);
     m.attributes.extend(vni.map(NeighbourAttribute::Vni));
-    rtnl.change(libc::RTM_DELNEIGH, 0, &m)
-        .map_err(|c| c.about(format!("delete forwarding entry {mac} to {dst} of link {index}")))
+    rtnl.change(libc::RTM_DELNEIGH, 0, &m).map_err(|c| c.about(about_fdb("delete", index, mac, dst)))
 }
 
 /// As [`add_fdb`], in the network with the number `vni` instead of the link's own (NDA_VNI).
@@ -154,10 +169,10 @@ pub fn add_fdb_in(rtnl: &mut Rtnl, index: u32, mac: Mac, dst: IpAddr, vni: u32) 
 pub fn add_fdb(rtnl: &mut Rtnl, index: u32, mac: Mac, dst: IpAddr) -> Result<()> {
     let m = fdb_message(index, mac, dst);
     rtnl.change(libc::RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_EXCL, &m)
-        .map_err(|c| c.about(format!("add forwarding entry {mac} to {dst} of link {index}")))
+        .map_err(|c| c.about(about_fdb("add", index, mac, dst)))
 }
 
-fn permanent_message(index: u32, addr: IpAddr, mac: Mac) -> NeighbourMessage {
+pub(crate) fn permanent_message(index: u32, addr: IpAddr, mac: Mac) -> NeighbourMessage {
     let mut m = NeighbourMessage::default();
     m.header.family = Family::of(addr).number();
     m.header.ifindex = index;
@@ -170,7 +185,7 @@ fn permanent_message(index: u32, addr: IpAddr, mac: Mac) -> NeighbourMessage {
 }
 
 /// The entry is of the device itself (NTF_SELF), not of a bridge that it may be a port of.
-fn fdb_message(index: u32, mac: Mac, dst: IpAddr) -> NeighbourMessage {
+pub(crate) fn fdb_message(index: u32, mac: Mac, dst: IpAddr) -> NeighbourMessage {
     let mut m = permanent_message(index, dst, mac);
     m.header.family = AddressFamily::Bridge;
     m.header.flags = NeighbourFlags::Own;
@@ -185,15 +200,15 @@ fn wire_address(addr: IpAddr) -> NeighbourAddress {
 }
 
 #[derive(Default)]
-struct Attributes {
-    dst: Option<IpAddr>,
-    mac: Option<Mac>,
+pub(crate) struct Attributes {
+    pub(crate) dst: Option<IpAddr>,
+    pub(crate) mac: Option<Mac>,
     vlan: Option<u16>,
     vni: Option<u32>,
     master: Option<u32>,
 }
 
-fn read(payload: &[u8]) -> std::result::Result<(NeighbourHeader, Attributes), Cause> {
+pub(crate) fn read(payload: &[u8]) -> std::result::Result<(NeighbourHeader, Attributes), Cause> {
     let header = NeighbourHeader::parse(payload).map_err(wire::malformed)?;
     let mut a = Attributes::default();
     wire::attributes(wire::after(payload, header.buffer_len()), |kind, value| match kind {

@@ -69,6 +69,11 @@ impl Nfnl {
         ns.run(Nfnl::open)?
     }
 
+    /// The socket's port: the kernel's announcements name it with the changes that were made by this socket.
+    pub fn port(&self) -> u32 {
+        self.channel.port
+    }
+
     /// Ends the socket without a wait: a child holds it until this process has ended, and then waits in its place. The
     /// child holds nothing else of this process. For a process that ends soon; where no child can be had, the end waits
     /// here.

@@ -321,8 +321,16 @@ pub(crate) fn delete_message(route: &Route) -> RouteMessage {
     m
 }
 
+/// As [`delete_message`], for the route that another program's of the same destination must not stand in for: protocol
+/// and all that is given have to agree.
+pub(crate) fn delete_own_message(route: &Route) -> RouteMessage {
+    let mut m = delete_message(route);
+    m.header.protocol = route.protocol.into();
+    m
+}
+
 /// Reads an RTM_NEWROUTE and appends its nexthops; leaves out what is no IP route.
-fn read(payload: &[u8], all: &mut Vec<Route>) -> std::result::Result<(), Cause> {
+pub(crate) fn read(payload: &[u8], all: &mut Vec<Route>) -> std::result::Result<(), Cause> {
     let header = RouteHeader::parse(payload).map_err(wire::malformed)?;
     let Some(family) = Family::from_number(header.address_family) else { return Ok(()) };
     let mut route = Route {

@@ -24,6 +24,9 @@ const TP_STATUS_CSUMNOTREADY: u32 = 1 << 3;
 const TP_STATUS_VLAN_VALID: u32 = 1 << 4;
 const SIOCETHTOOL: u32 = 0x8946;
 
+/// linux/in.h, linux/in6.h
+const PMTUDISC_PROBE: c_int = 3;
+
 /// `struct tpacket_auxdata`
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -42,6 +45,18 @@ struct Auxdata {
 struct EthtoolValue {
     command: u32,
     data: u32,
+}
+
+/// Has a socket send whole datagrams only, whatever it has learned of the path (IP_PMTUDISC_PROBE).
+pub(crate) fn probe_path(socket: &impl AsFd, v6: bool) -> Result<()> {
+    let (level, name) = match v6 {
+        false => (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER),
+        true => (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER),
+    };
+    let value = PMTUDISC_PROBE;
+    let (pointer, len) = ((&raw const value).cast::<c_void>(), size_of::<c_int>() as socklen_t);
+    // SAFETY: the pointer is to a live integer of this length.
+    check(unsafe { libc::setsockopt(socket.as_fd().as_raw_fd(), level, name, pointer, len) }).map(drop)
 }
 
 fn check(result: c_int) -> Result<c_int> {

@@ -3,6 +3,8 @@
 //! Types and user data are written as `nft` writes them, so that it can list them. Anonymous sets, time-outs of single
 //! elements and stateful elements are not here.
 
+use std::net::IpAddr;
+
 use ipnetwork::IpNetwork;
 
 use super::attr::Attrs;
@@ -212,8 +214,13 @@ impl Element {
     /// The two elements of a prefix in a set of ranges of addresses: where it begins and, unless it reaches to the last
     /// address, what comes behind.
     pub fn prefix(net: IpNetwork) -> Vec<Element> {
-        let begin = Element::key_of(&[&ip_bytes(net.network())]);
-        let mut behind = ip_bytes(net.broadcast());
+        Element::range(net.network(), net.broadcast())
+    }
+
+    /// As [`Element::prefix`] for the addresses from `first` to `last`, both included and of one family.
+    pub fn range(first: IpAddr, last: IpAddr) -> Vec<Element> {
+        let begin = Element::key_of(&[&ip_bytes(first)]);
+        let mut behind = ip_bytes(last);
         let mut carry = true;
         for byte in behind.iter_mut().rev() {
             (*byte, carry) = byte.overflowing_add(u8::from(carry));

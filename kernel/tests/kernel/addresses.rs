@@ -2,7 +2,7 @@
 
 use kernel::addr::{self, AddrOptions, Address};
 use kernel::route::{self, Route};
-use kernel::{Family, IpNetwork, Rtnl};
+use kernel::{Family, IpNetwork, Rtnl, link};
 
 use crate::{in_netns, net, pair, up};
 
@@ -147,6 +147,21 @@ fn an_address_may_come_without_the_route_to_its_prefix() {
             addr::restore(rtnl, &made).unwrap();
             let again = addr::list(rtnl, Some(a.index)).unwrap();
             assert!(again.iter().any(|address| address.net == made.net && address.flags == made.flags));
+        }
+    });
+}
+
+#[test]
+fn a_mark_tells_who_added_an_address() {
+    in_netns(|rtnl, _| {
+        let lo = link::by_name(rtnl, "lo").unwrap().index;
+        addr::add_marked(rtnl, lo, net("10.1.0.1/32"), &NODAD, 80).unwrap();
+        addr::add_marked(rtnl, lo, net("fd00::1/128"), &NODAD, 80).unwrap();
+        addr::add(rtnl, lo, net("10.1.0.2/32"), &NODAD).unwrap();
+        let marks: Vec<_> =
+            addr::list(rtnl, Some(lo)).unwrap().into_iter().map(|it| (it.net, it.protocol)).collect();
+        for (address, mark) in [("10.1.0.1/32", 80), ("fd00::1/128", 80), ("10.1.0.2/32", 0)] {
+            assert!(marks.contains(&(net(address), mark)), "{address}: {marks:?}");
         }
     });
 }

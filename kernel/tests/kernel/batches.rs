@@ -1,11 +1,11 @@
 //! Batches: one ack for each request, in order, and no request stopped by another's refusal.
 
 use kernel::addr::AddrOptions;
-use kernel::link::{Bridge, Change, Port, Veth};
+use kernel::link::{Bridge, Change, LinkKind, NewLink, Port, Veth};
 use kernel::route::Route;
-use kernel::{Batch, addr, link};
+use kernel::{Batch, Mac, addr, link, neigh};
 
-use crate::{in_netns, net, pair};
+use crate::{in_netns, net, pair, up};
 
 const PLAIN: AddrOptions = AddrOptions { nodad: true, optimistic: false, noprefixroute: false, scope: None };
 
@@ -85,5 +85,52 @@ fn a_thousand_refusals_come_back_one_by_one() {
             assert!(e.is_not_found() && e.subject() == format!("delete link {}", 100_000 + i), "{e}");
         }
         assert_eq!(link::list(rtnl).unwrap().len(), 1, "the socket is still in step");
+    });
+}
+
+#[test]
+fn entries_of_a_tunnel_are_replaced_and_only_own_routes_deleted() {
+    in_netns(|rtnl, _| {
+        let kind = LinkKind::Vxlan { vni: 5, local: [127, 0, 0, 1].into(), port: 4789 };
+        link::add(rtnl, &NewLink { up: true, ..NewLink::new("vx", kind) }).unwrap();
+        let index = link::by_name(rtnl, "vx").unwrap().index;
+        // Without a local address the kernel takes every gateway for a broadcast address.
+        up(rtnl, 1);
+        let macs = [1, 2].map(|last| Mac([2, 0, 0, 0, 0, last]));
+        let (inner, outer) = ("10.9.0.0".parse().unwrap(), [1, 2].map(|host| [192, 0, 2, host].into()));
+        let to = |protocol| Route {
+            dst: Some(net("10.9.0.0/24")),
+            oif: Some(index),
+            gateway: Some(inner),
+            onlink: true,
+            protocol,
+            ..Route::default()
+        };
+        let mut batch = Batch::new();
+        batch
+            .neigh_replace(index, inner, macs[1])
+            .neigh_replace(index, inner, macs[0])
+            .fdb_replace(index, macs[0], outer[0])
+            .fdb_replace(index, macs[0], outer[1])
+            .route_add(&to(80))
+            .route_delete_own(&to(81))
+            .route_replace(&to(80))
+            .route_delete_own(&to(80));
+        let results = rtnl.send(batch).unwrap();
+        for (number, result) in results.iter().enumerate() {
+            match number {
+                5 => assert!(result.as_ref().is_err_and(|e| e.is_not_found()), "{result:?}"),
+                _ => assert!(result.is_ok(), "{number}: {result:?}"),
+            }
+        }
+        let on = |it: u32| it == index;
+        let neighs: Vec<_> = neigh::list(rtnl).unwrap().into_iter().filter(|it| on(it.index)).collect();
+        assert!(neighs.iter().any(|it| it.addr == inner && it.mac == Some(macs[0])), "{neighs:?}");
+        let fdb: Vec<_> = neigh::fdb(rtnl).unwrap().into_iter().filter(|it| on(it.index)).collect();
+        assert_eq!(fdb.iter().map(|it| (it.mac, it.dst)).collect::<Vec<_>>(), [(macs[0], Some(outer[1]))]);
+        let mut batch = Batch::new();
+        batch.neigh_delete(index, inner).fdb_delete(index, macs[0], outer[1]);
+        assert!(rtnl.send(batch).unwrap().iter().all(Result::is_ok));
+        assert!(neigh::fdb(rtnl).unwrap().iter().all(|it| !on(it.index)));
     });
 }

@@ -7,6 +7,7 @@ mod addresses;
 mod batches;
 mod bridges;
 mod encryption;
+mod events;
 mod flows;
 mod kinds;
 mod links;
