@@ -5,13 +5,16 @@
 //! store, election or gossip of its own: the Kubernetes API is the distributed engine.
 
 pub mod api;
-#[cfg(test)]
-mod deploy;
 pub mod doctor;
+pub mod drift;
+pub mod export;
 pub mod install;
+pub mod masquerade;
 pub mod metrics;
 pub mod model;
+pub mod peers;
 pub mod places;
+pub mod routing;
 pub mod serve;
 pub mod status;
 pub mod tell;
