@@ -11,6 +11,7 @@ pub mod datagram;
 pub mod devices;
 pub mod difference;
 pub mod facts;
+pub mod kube;
 pub mod licence;
 pub mod nodes;
 pub mod plugins;

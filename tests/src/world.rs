@@ -227,7 +227,11 @@ fn read_tree(dir: &Path, at: &str, facts: &mut Facts) -> Result<()> {
     Ok(())
 }
 
-pub(crate) fn ip_batch(netns: &Netns, commands: &[&str]) -> Result<()> {
+/// Runs `ip` with each of these commands in a namespace.
+///
+/// # Errors
+/// One fails.
+pub fn ip_batch(netns: &Netns, commands: &[&str]) -> Result<()> {
     for command in commands {
         let output = netns
             .run(|| Command::new("ip").args(command.split_whitespace()).output())

@@ -13,6 +13,7 @@ mod everywhere;
 mod floor;
 mod host_device;
 mod hostport;
+mod kube;
 mod lab;
 mod licences;
 mod links;
