@@ -24,10 +24,7 @@ use crate::status::{Board, Condition};
 /// A configuration that is there stays when something fails, as pods that run need it.
 pub fn ensure(from: &Path, node: &Node, mtu: u32, places: &Places, board: &Board) -> bool {
     let installed = binaries::install(from, &places.plugins());
-    board.report_outcome(
-        Condition::Plugins,
-        &installed.as_ref().map(told).map_err(|err| anyhow::anyhow!("{err:#}")),
-    );
+    board.report(Condition::Plugins, installed.as_ref().map(told).map_err(|err| format!("{err:#}")));
     if let Ok(done) = &installed {
         let left =
             format!("{} in {} are another program's", done.left.join(", "), places.plugins().display());
