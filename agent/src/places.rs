@@ -16,15 +16,6 @@ pub const PLUGIN: &str = "/podnet";
 /// The port of `/healthz`, `/readyz`, `/status` and `/metrics`.
 pub const STATUS_PORT: u16 = 10180;
 
-/// The links through which peers behind a router are reached, in IPv4 and in IPv6.
-pub const VXLAN: [&str; 2] = ["podnet-vxlan", "podnet-vxlan6"];
-
-/// The UDP port of its datagrams (RFC 7348, section 5).
-pub const VXLAN_PORT: u16 = 4789;
-
-/// The protocol number (`RTPROT_*`) on every route of ours, by which they are told from others'.
-pub const ROUTE_PROTOCOL: u8 = 80;
-
 /// Paths of one node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Places {

@@ -6,8 +6,8 @@ use kernel::link;
 use kernel::nft::{Family, Point};
 
 use super::rules::{self, is_about_network, is_about_udp};
-use super::{Host, State, Trouble, read};
-use crate::places::{VXLAN, VXLAN_PORT};
+use super::{Host, State, Trouble, is_tunnel, read};
+use crate::routing::{self, PORT};
 
 /// The families whose chains packets of an IP version pass.
 fn families(ipv6: bool) -> [Family; 2] {
@@ -15,7 +15,7 @@ fn families(ipv6: bool) -> [Family; 2] {
 }
 
 fn version(ipv6: bool) -> &'static str {
-    if ipv6 { "IPv6" } else { "IPv4" }
+    routing::word(kernel::Family::v6_if(ipv6))
 }
 
 /// Rules at the hook `forward`, which each packet between a pod and anyone else passes.
@@ -62,12 +62,12 @@ fn legacy(host: &Host, ipv6: bool) -> Option<Trouble> {
 
 /// Rules at the hook `input`, which packets in tunnels pass while they are wrapped.
 pub(super) fn vxlan(host: &mut Host) -> Result<Vec<Trouble>> {
-    if !link::list(&mut host.rtnl)?.iter().any(|it| VXLAN.contains(&it.name.as_str())) {
+    if !link::list(&mut host.rtnl)?.iter().any(is_tunnel) {
         return Ok(Vec::new());
     }
     let mut troubles = Vec::new();
     for ipv6 in [false, true] {
-        let is_about = |rule: &kernel::nft::RuleInfo| is_about_udp(rule, VXLAN_PORT);
+        let is_about = |rule: &kernel::nft::RuleInfo| is_about_udp(rule, PORT);
         for place in rules::dropped(&mut host.nfnl, &families(ipv6), Point::Input, &is_about)? {
             troubles.push(Trouble::new(
                 State::Failed,
@@ -76,7 +76,7 @@ pub(super) fn vxlan(host: &mut Host) -> Result<Vec<Trouble>> {
                     version(ipv6)
                 ),
                 place,
-                format!("let its input chain accept UDP to port {VXLAN_PORT} from the other nodes"),
+                format!("let its input chain accept UDP to port {PORT} from the other nodes"),
             ));
         }
     }

@@ -7,12 +7,8 @@ use anyhow::Result;
 use kernel::link::{self, Link};
 use kernel::{Family, netconf, route};
 
-use super::{Host, State, Trouble};
-use crate::places::VXLAN;
-
-/// Bytes around a packet in a tunnel (RFC 7348): outer IP header, UDP, VXLAN and the inner Ethernet header.
-const AROUND_V4: u32 = 20 + 8 + 8 + 14;
-const AROUND_V6: u32 = 40 + 8 + 8 + 14;
+use super::{Host, State, Trouble, is_tunnel};
+use crate::routing;
 
 /// Whether the node forwards at all.
 pub(super) fn forwarding(host: &mut Host) -> Result<Vec<Trouble>> {
@@ -89,7 +85,7 @@ pub(super) fn mtu(host: &mut Host) -> Result<Vec<Trouble>> {
     let mut troubles = Vec::new();
     let uplinks = uplinks(host)?;
     let links = link::list(&mut host.rtnl)?;
-    let tunnels: Vec<&Link> = links.iter().filter(|it| VXLAN.contains(&it.name.as_str())).collect();
+    let tunnels: Vec<&Link> = links.iter().filter(|it| is_tunnel(it)).collect();
     for link in uplinks.iter().chain(tunnels.iter().copied()) {
         if pods > link.mtu {
             troubles.push(Trouble::new(
@@ -105,7 +101,7 @@ pub(super) fn mtu(host: &mut Host) -> Result<Vec<Trouble>> {
     }
     for tunnel in tunnels {
         let ipv6 = matches!(tunnel.data, Some(link::LinkKind::Vxlan { local, .. }) if local.is_ipv6());
-        let around = if ipv6 { AROUND_V6 } else { AROUND_V4 };
+        let around = routing::overhead(Family::v6_if(ipv6));
         for link in uplinks.iter().filter(|it| it.index != tunnel.index && tunnel.mtu + around > it.mtu) {
             troubles.push(Trouble::new(
                 State::Failed,
@@ -126,7 +122,7 @@ pub(super) fn rp_filter(host: &mut Host) -> Result<Vec<Trouble>> {
     let uplinks = uplinks(host)?;
     let links = link::list(&mut host.rtnl)?;
     // There are such filters for IPv4 only.
-    let tunnel = links.iter().find(|it| it.name == VXLAN[0]);
+    let tunnel = links.iter().find(|it| it.name == routing::tunnel_name(Family::V4));
     // On one link packets and answers take the same way.
     let several = uplinks.iter().filter(|_| uplinks.len() > 1 || tunnel.is_some());
     let mut troubles = Vec::new();

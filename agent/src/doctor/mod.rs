@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use ipnetwork::IpNetwork;
-use kernel::{Nfnl, Rtnl};
+use kernel::{Family, Nfnl, Rtnl};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -28,6 +28,7 @@ pub use setup::lacking;
 
 use crate::install::conflist::{self, InUse};
 use crate::places::Places;
+use crate::routing;
 
 /// Where a check makes sense.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -140,6 +141,11 @@ impl Host {
     fn has(&self, ipv6: bool) -> bool {
         self.subnets().iter().any(|it| it.is_ipv6() == ipv6)
     }
+}
+
+/// Whether a link is one of the agent's tunnels.
+fn is_tunnel(link: &kernel::link::Link) -> bool {
+    [Family::V4, Family::V6].iter().any(|family| link.name == routing::tunnel_name(*family))
 }
 
 fn read(path: &Path) -> Option<String> {

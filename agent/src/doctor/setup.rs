@@ -94,8 +94,7 @@ const FORWARD: Hook<'static> = Hook::new(ChainKind::Filter, Point::Forward, prio
 pub fn lacking(rtnl: &mut Rtnl, nfnl: &mut Nfnl) -> Vec<(String, &'static str, String)> {
     let mut lacking = of_rules(nfnl, &FEATURES);
     let local = std::net::Ipv4Addr::UNSPECIFIED.into();
-    if let Err(err) = link::require(rtnl, &LinkKind::Vxlan { vni: 1, local, port: crate::places::VXLAN_PORT })
-    {
+    if let Err(err) = link::require(rtnl, &LinkKind::Vxlan { vni: 1, local, port: crate::routing::PORT }) {
         lacking.push(("vxlan (CONFIG_VXLAN)".to_owned(), "peers behind a router", err.to_string()));
     }
     let filter = kernel::conntrack::Filter {

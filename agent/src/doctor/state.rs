@@ -12,7 +12,8 @@ use kernel::route::{self, KIND_UNICAST, Route, TABLE_MAIN};
 
 use super::{Host, State, Trouble};
 use crate::install::reservations::{self, GRACE};
-use crate::places::{NETWORK, ROUTE_PROTOCOL};
+use crate::places::NETWORK;
+use crate::routing::PROTOCOL;
 
 /// netdevice(7), `IFF_LOOPBACK`
 const LOOPBACK: u32 = 8;
@@ -64,7 +65,7 @@ pub(super) fn routes(host: &mut Host) -> Result<Vec<Trouble>> {
     for family in [Family::V4, Family::V6] {
         let routes = route::list(&mut host.rtnl, family)?;
         let main: Vec<&Route> = routes.iter().filter(|it| it.table_id() == TABLE_MAIN).collect();
-        let others: Vec<&Route> = main.iter().copied().filter(|it| it.protocol != ROUTE_PROTOCOL).collect();
+        let others: Vec<&Route> = main.iter().copied().filter(|it| it.protocol != PROTOCOL).collect();
         for (route, cidr) in others.iter().filter_map(|it| Some((it, within(it, host.subnets())?))) {
             let link = route.oif.and_then(|index| links.get(&index));
             let is_pods =
@@ -85,11 +86,8 @@ pub(super) fn routes(host: &mut Host) -> Result<Vec<Trouble>> {
                 ));
             }
         }
-        let ours: Vec<&Route> = main
-            .iter()
-            .copied()
-            .filter(|it| it.protocol == ROUTE_PROTOCOL && it.kind == KIND_UNICAST)
-            .collect();
+        let ours: Vec<&Route> =
+            main.iter().copied().filter(|it| it.protocol == PROTOCOL && it.kind == KIND_UNICAST).collect();
         for route in &ours {
             let rival = others
                 .iter()
@@ -128,7 +126,7 @@ fn of_nobody(host: &Host, ours: &[&Route]) -> Vec<Trouble> {
         Trouble::new(
             State::Warning,
             format!("a route to {} is left, which no Node has", route.destination()),
-            format!("protocol {ROUTE_PROTOCOL}, and not among the peers of /status"),
+            format!("protocol {PROTOCOL}, and not among the peers of /status"),
             "restart podnetd, which removes it; if it comes back, look at the events of the agent",
         )
     });

@@ -11,11 +11,13 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use cni::runtime::Network;
 use ipnetwork::IpNetwork;
+use kernel::Family;
 use serde_json::{Value, json};
 
 use super::files;
 use crate::model::Node;
 use crate::places::{CONFLIST, NETWORK, Places};
+use crate::routing;
 
 /// The plugins that it names, in its order, the IPAM plugin among them.
 pub const PLUGINS: [&str; 5] = ["ptp", "host-local", "podnet-policy", "portmap", "bandwidth"];
@@ -35,10 +37,10 @@ pub fn render(node: &Node, mtu: u32, places: &Places) -> Result<String> {
         node.name
     );
     for cidr in &node.pod_cidrs {
-        let (longest, family) = if cidr.is_ipv4() { (30, "IPv4") } else { (126, "IPv6") };
-        ensure!(cidr.prefix() <= longest, "node {}: PodCIDR {cidr} has no room for pods", node.name);
-        let of_family = node.pod_cidrs.iter().filter(|it| it.is_ipv4() == cidr.is_ipv4()).count();
-        ensure!(of_family == 1, "node {}: more than one {family} PodCIDR", node.name);
+        ensure!(routing::gateway(*cidr).is_some(), "node {}: PodCIDR {cidr} has no room for pods", node.name);
+        let family = Family::of(cidr.ip());
+        let of_family = node.pod_cidrs.iter().filter(|it| Family::of(it.ip()) == family).count();
+        ensure!(of_family == 1, "node {}: more than one {} PodCIDR", node.name, routing::word(family));
     }
     let ranges: Vec<Value> = node.pod_cidrs.iter().map(|cidr| json!([{ "subnet": subnet(cidr) }])).collect();
     let routes: Vec<Value> = node

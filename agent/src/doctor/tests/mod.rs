@@ -18,7 +18,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::install::conflist;
 use crate::model::Node;
-use crate::places::VXLAN;
+use crate::routing::{PORT, PROTOCOL, VNI, tunnel_name};
 
 const FIREWALL: Table<'static> = Table::new(NftFamily::Ip, "filter");
 
@@ -64,8 +64,8 @@ impl Patient {
     }
 
     fn tunnel(&mut self, mtu: u32) {
-        let kind = LinkKind::Vxlan { vni: 1, local: IpAddr::from([192, 0, 2, 11]), port: 4789 };
-        let tunnel = NewLink { mtu, up: true, ..NewLink::new(VXLAN[0], kind) };
+        let kind = LinkKind::Vxlan { vni: VNI, local: IpAddr::from([192, 0, 2, 11]), port: PORT };
+        let tunnel = NewLink { mtu, up: true, ..NewLink::new(tunnel_name(Family::V4), kind) };
         link::add(&mut self.host.rtnl, &tunnel).unwrap();
     }
 

@@ -42,13 +42,13 @@ fn pods_with_a_larger_mtu_than_the_way_out_are_told() {
     patient.is_green("mtu");
     patient.tunnel(1450);
     patient.is_red("mtu", State::Failed, &["pods have an MTU of 1500, podnet-vxlan has 1450"]);
-    patient.change(VXLAN[0], &Change { mtu: Some(1501), ..Change::default() });
+    patient.change(tunnel_name(Family::V4), &Change { mtu: Some(1501), ..Change::default() });
     patient.is_red(
         "mtu",
         State::Failed,
         &["podnet-vxlan has an MTU of 1501, with 50 bytes around that are more than the 1550 of eth0"],
     );
-    patient.change(VXLAN[0], &Change { mtu: Some(1500), ..Change::default() });
+    patient.change(tunnel_name(Family::V4), &Change { mtu: Some(1500), ..Change::default() });
     patient.is_green("mtu");
 }
 

@@ -8,7 +8,7 @@ use ipam::{Owner, RangeSet, Store};
 use kernel::link::Bridge;
 
 use super::*;
-use crate::places::{CONFLIST, NETWORK, ROUTE_PROTOCOL};
+use crate::places::{CONFLIST, NETWORK};
 
 #[test]
 fn a_table_of_connections_that_fills_is_told_before_and_when_it_is_full() {
@@ -113,7 +113,7 @@ fn routes_that_another_network_left_are_told() {
     // A route to a peer that is taken instead of ours.
     patient.host.agent = Ok(json!({ "peers": { "node2": { "paths": [{ "podCidr": "10.244.2.0/24" }] } } }));
     patient.route("10.244.2.0/24", "eth0", |route| {
-        (route.protocol, route.priority) = (ROUTE_PROTOCOL, Some(10));
+        (route.protocol, route.priority) = (PROTOCOL, Some(10));
         route.gateway = Some("192.0.2.12".parse().unwrap());
     });
     patient.is_green("routes");
