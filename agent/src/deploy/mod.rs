@@ -1,5 +1,6 @@
 //! Whether what stands in `deploy/` and `scripts/` agrees with the code: manifests, the image, kind.
 
+mod guide;
 mod image;
 mod kind;
 mod manifest;

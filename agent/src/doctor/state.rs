@@ -46,7 +46,7 @@ pub(super) fn reservations(host: &mut Host) -> Result<Vec<Trouble>> {
             State::Warning,
             format!("{} addresses are reserved for pods that are no more", judged.leaked.len()),
             format!(
-                "{}: {} …, older than {} s, without a link or a record",
+                "{}: {} …, older than {} s, without a link or a route",
                 dir.display(),
                 some.join(", "),
                 GRACE.as_secs()

@@ -2,19 +2,22 @@
 //! never called. host-local's reservations outlive both, until a node has no address left.
 //!
 //! An attachment is there while the node has its link, which the plugin `ptp` names (`podnet NETWORK CONTAINER IFNAME`),
-//! or its record in [`Places::slots`]. Neither outlives a restart of the node: links are the kernel's, and /run is a
-//! tmpfs. A reservation without an attachment may be that of an ADD under way, which has no link yet, so a young one
-//! is left until it has grown old.
+//! or a route to its address alone. Neither outlives the pod's namespace, nor a restart of the node. A reservation
+//! without either may be that of an ADD under way, so a young one is left until it has grown old. (The records of the plugin
+//! `podnet-policy` say less: who never gets a DEL leaves one behind.)
 
 use std::collections::HashSet;
 use std::fs;
 use std::io;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 use ipam::{Owner, Reserved, Store};
-use kernel::{Rtnl, link};
+use ipnetwork::IpNetwork;
+use kernel::route::{self, TABLE_MAIN};
+use kernel::{Family, Rtnl, link};
 
 use super::files;
 use crate::places::{NETWORK, Places};
@@ -26,11 +29,14 @@ pub const GRACE: Duration = Duration::from_secs(600);
 /// The same for the first look after a start of the node, when what is older is of the time before.
 pub const GRACE_AT_START: Duration = Duration::from_secs(60);
 
+/// The link of the node's own addresses.
+const LOOPBACK: &str = "lo";
+
 /// What a look at the reservations came to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Swept {
     /// Addresses that are free again.
-    pub released: Vec<std::net::IpAddr>,
+    pub released: Vec<IpAddr>,
     /// Reservations of attachments that are there.
     pub in_use: usize,
     /// Reservations without an attachment that are too young to be judged.
@@ -53,12 +59,12 @@ pub struct Judged {
 /// Tells the reservations of attachments that are there from those that nobody needs, older than `grace`.
 ///
 /// # Errors
-/// Reservations, links or records cannot be read.
+/// Reservations, links or routes cannot be read.
 pub fn judge(places: &Places, rtnl: &mut Rtnl, grace: Duration) -> Result<Judged> {
     let store = Store::open(&places.reservations(), NETWORK)?;
-    // Reservations first: who gets one after this look is not judged by a list of links from before.
+    // Reservations first: who gets one after this look is not judged by links from before.
     let reservations = store.list()?;
-    let there = Attachments::read(places, rtnl)?;
+    let there = Attachments::read(rtnl)?;
     let now = SystemTime::now();
     let is_young = |since: Option<SystemTime>| {
         since.is_some_and(|it| now.duration_since(it).unwrap_or_default() < grace)
@@ -97,42 +103,41 @@ pub fn sweep(places: &Places, rtnl: &mut Rtnl, grace: Duration) -> Result<Swept>
 
 /// The attachments of our network that this node has.
 struct Attachments {
-    /// Container and interface, by links and records.
-    known: HashSet<String>,
-    /// Containers, for reservations that name no interface.
-    containers: HashSet<String>,
+    /// Container and interface, by links.
+    links: HashSet<(String, String)>,
+    /// Addresses that a link of the node leads to.
+    addresses: HashSet<IpAddr>,
 }
 
 impl Attachments {
-    fn read(places: &Places, rtnl: &mut Rtnl) -> Result<Attachments> {
-        let mut all = Attachments { known: HashSet::new(), containers: HashSet::new() };
+    fn read(rtnl: &mut Rtnl) -> Result<Attachments> {
+        let mut links = HashSet::new();
+        let mut loopback = None;
         for link in link::list(rtnl)? {
             let words: Vec<&str> = link.alias.as_deref().unwrap_or_default().split(' ').collect();
             if let ["podnet", NETWORK, container, ifname] = words[..] {
-                all.known.insert(slot(container, ifname));
-                all.containers.insert(container.to_owned());
+                links.insert((container.to_owned(), ifname.to_owned()));
             }
+            loopback = loopback.or((link.name == LOOPBACK).then_some(link.index));
         }
-        for name in files::names(&places.slots())? {
-            let Some(stem) = name.strip_suffix(".json") else { continue };
-            // A container's id may have dashes in it, and so may an interface's name; here they are a container's.
-            all.containers.extend(stem.rsplit_once('-').map(|(container, _)| container.to_owned()));
-            all.known.insert(stem.to_owned());
+        let mut addresses = HashSet::new();
+        for family in [Family::V4, Family::V6] {
+            let routes = route::list(rtnl, family)?.into_iter();
+            let to_one = routes.filter(|it| it.table_id() == TABLE_MAIN && it.oif != loopback);
+            let to_one = to_one.filter(|it| it.destination() == IpNetwork::from(it.destination().ip()));
+            addresses.extend(to_one.map(|it| it.destination().ip()));
         }
-        Ok(all)
+        Ok(Attachments { links, addresses })
     }
 
     fn have(&self, reserved: &Reserved) -> bool {
-        if reserved.ifname.is_empty() {
-            return self.containers.contains(&reserved.container_id);
-        }
-        self.known.contains(&slot(&reserved.container_id, &reserved.ifname))
+        let owner = (&reserved.container_id, &reserved.ifname);
+        // Reservations of old versions name no interface.
+        let is_owner = |(container, ifname): &(String, String)| {
+            container == owner.0 && (owner.1.is_empty() || ifname == owner.1)
+        };
+        self.addresses.contains(&reserved.address) || self.links.iter().any(is_owner)
     }
-}
-
-/// What a record of this attachment is called, without its extension.
-fn slot(container_id: &str, ifname: &str) -> String {
-    format!("{container_id}-{ifname}")
 }
 
 /// Whether the node has started since this was last asked and [`mark_start`] called: the machine has booted, or, as a kind
@@ -223,35 +228,39 @@ mod tests {
     }
 
     #[test]
-    fn what_has_a_link_or_a_record_stays_and_what_has_neither_is_free_again() {
-        let (_dir, places) = node(&["linked", "recorded", "gone", "of-another-network"]);
+    fn what_has_a_link_or_a_route_stays_and_what_has_neither_is_free_again() {
+        let (_dir, places) =
+            node(&["linked", "routed", "gone", "of-another-network", "of-another-interface"]);
         let netns = Netns::create().unwrap();
         let mut rtnl = Rtnl::open_in(&netns).unwrap();
         for (name, alias) in [
             ("a", "podnet podnet linked eth0"),
             ("b", "podnet other of-another-network eth0"),
-            ("c", "gone eth0"),
+            ("c", "podnet podnet of-another-interface eth1"),
+            ("d", "gone eth0"),
         ] {
             let peer = format!("{name}1");
-            link::add_veth(&mut rtnl, &Veth { name, peer: &peer, ..Veth::default() }).unwrap();
+            link::add_veth(&mut rtnl, &Veth { name, peer: &peer, up: true, ..Veth::default() }).unwrap();
             let index = link::by_name(&mut rtnl, name).unwrap().index;
             link::set(&mut rtnl, index, &link::Change { alias: Some(alias), ..link::Change::default() })
                 .unwrap();
         }
-        fs::create_dir_all(places.slots()).unwrap();
-        fs::write(places.slots().join("recorded-eth0.json"), "{}").unwrap();
+        let oif = Some(link::by_name(&mut rtnl, "d").unwrap().index);
+        // To the second pod alone, and to all of them, which tells of none.
+        for dst in ["10.244.1.3/32", "10.244.1.0/24"] {
+            let route = route::Route { dst: Some(dst.parse().unwrap()), oif, ..route::Route::default() };
+            route::add(&mut rtnl, &route).unwrap();
+        }
 
         let young = sweep(&places, &mut rtnl, GRACE).unwrap();
-        assert_eq!((young.in_use, young.waiting, young.released.len()), (2, 2, 0));
-        assert_eq!(left(&places).len(), 4, "an ADD under way keeps its address");
+        assert_eq!((young.in_use, young.waiting, young.released.len()), (2, 3, 0));
+        assert_eq!(left(&places).len(), 5, "an ADD under way keeps its address");
 
         let swept = sweep(&places, &mut rtnl, Duration::ZERO).unwrap();
         assert_eq!((swept.in_use, swept.waiting, swept.problems.len()), (2, 0, 0));
-        assert_eq!(
-            swept.released,
-            ["10.244.1.4", "10.244.1.5"].map(|it| it.parse::<std::net::IpAddr>().unwrap())
-        );
-        assert_eq!(left(&places), ["linked", "recorded"]);
+        let free = ["10.244.1.4", "10.244.1.5", "10.244.1.6"].map(|it| it.parse::<IpAddr>().unwrap());
+        assert_eq!(swept.released, free);
+        assert_eq!(left(&places), ["linked", "routed"]);
     }
 
     #[test]

@@ -115,7 +115,6 @@ fn plugins(places: &Places) -> Result<Option<String>> {
     Ok((!text.is_empty()).then_some(text))
 }
 
-/// The records of pods are what tells who still runs, so this comes before [`state`].
 fn release(places: &Places, rtnl: &mut Rtnl) -> Result<Option<String>> {
     let swept = reservations::sweep(places, rtnl, Duration::ZERO)?;
     if !swept.problems.is_empty() {

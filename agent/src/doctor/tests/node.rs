@@ -71,19 +71,19 @@ fn addresses_that_have_run_out_or_leaked_are_told() {
     let conf = RangeConf { subnet, range_start: None, range_end: None, gateway: None };
     let set = RangeSet::resolve(&[conf]).unwrap();
     let store = Store::open(&patient.host.places.reservations(), NETWORK).unwrap();
-    let slots = patient.host.places.slots();
-    fs::create_dir_all(&slots).unwrap();
+    patient.wire("veth1", 1500);
+    let mut routes = Vec::new();
     for pod in 0..5 {
         patient.is_green("reservations");
         let id = format!("pod{pod}");
         store.allocate(0, &set, &Owner { container_id: &id, ifname: "eth0" }, None).unwrap();
-        fs::write(slots.join(format!("{id}-eth0.json")), "{}").unwrap();
+        routes.push(patient.route(&format!("10.244.1.{}/32", pod + 2), "veth1", |_| {}));
     }
     patient.is_red("reservations", State::Failed, &["10.244.1.0/29", "5 reservations", "5 of them"]);
     store.release(&Owner { container_id: "pod0", ifname: "eth0" }).unwrap();
     patient.is_green("reservations");
     // One whose pod is gone is no leak while it could be an ADD under way.
-    fs::remove_file(slots.join("pod1-eth0.json")).unwrap();
+    route::delete(&mut patient.host.rtnl, &routes[1]).unwrap();
     patient.is_green("reservations");
     let file = patient.host.places.reservations().join(NETWORK).join("10.244.1.3");
     let old = std::time::SystemTime::now() - crate::install::reservations::GRACE * 2;
