@@ -5,6 +5,8 @@
 //! store, election or gossip of its own: the Kubernetes API is the distributed engine.
 
 pub mod api;
+#[cfg(test)]
+mod deploy;
 pub mod doctor;
 pub mod drift;
 pub mod export;
