@@ -6,7 +6,7 @@
 
 use std::convert::Infallible;
 use std::fmt::Write as _;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use nix::errno::Errno;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
@@ -37,14 +38,18 @@ const JSON: &str = "application/json";
 /// The text format of Prometheus.
 const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Listens on an address.
+/// Listens on an address; in the place of all of IPv6 and IPv4 (`[::]`) on those of IPv4, where a kernel has no IPv6.
 ///
 /// # Errors
 /// It cannot be had; another agent may have it.
 pub async fn listen(address: SocketAddr) -> Result<TcpListener> {
-    let listener = TcpListener::bind(address).await;
+    let mut listener = TcpListener::bind(address).await;
+    let lacks_ipv6 = |err: &std::io::Error| err.raw_os_error() == Some(Errno::EAFNOSUPPORT as i32);
+    if address.ip() == Ipv6Addr::UNSPECIFIED && listener.as_ref().is_err_and(lacks_ipv6) {
+        listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await;
+    }
     listener.with_context(|| {
-        format!("listen on {address} · try: another --status-port, or end the program that has it")
+        format!("listen on {address} · try: end the program that has it, another podnetd perhaps")
     })
 }
 

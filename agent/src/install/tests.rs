@@ -11,7 +11,6 @@ use super::uninstall::{Hook, uninstall};
 use super::{binaries, conflist, files};
 use crate::model::Node;
 use crate::places::Places;
-use crate::status::{Board, Condition};
 
 /// An executable with these plugins; what VERSION answers is told apart by `version`.
 fn executable(dir: &Path, names: &[&str], version: &str) -> PathBuf {
@@ -117,41 +116,6 @@ fn a_plugin_that_may_not_be_executed_is_found() {
     fs::remove_file(bin.join("ptp")).unwrap();
     let err = binaries::check(&bin, conflist::PLUGINS).unwrap_err().to_string();
     assert!(err.contains("ptp"), "{err}");
-}
-
-#[test]
-fn the_configuration_waits_for_plugins_that_run_and_stays_when_they_fail_later() {
-    let dir = tempfile::tempdir().unwrap();
-    let places = Places::below(dir.path());
-    let node = Node {
-        name: "node1".to_owned(),
-        pod_cidrs: vec!["10.244.1.0/24".parse().unwrap()],
-        addresses: Vec::new(),
-        ready: true,
-    };
-    let board = Board::new("node1");
-    let met = |condition| board.status().state(condition).met;
-    let broken = executable(dir.path(), &ALL, "");
-    assert!(!super::ensure(&broken, &node, 1500, &places, &board));
-    assert!(!met(Condition::Plugins) && !met(Condition::Conflist) && !places.conflist().exists());
-    assert!(board.status().state(Condition::Conflist).reason.contains("run plugin"));
-
-    let whole = executable(dir.path(), &ALL, VERSIONS);
-    assert!(super::ensure(&whole, &node, 1500, &places, &board));
-    assert!(met(Condition::Plugins) && met(Condition::Conflist) && places.conflist().exists());
-
-    let broken = executable(dir.path(), &ALL, "");
-    assert!(!super::ensure(&broken, &node, 1500, &places, &board));
-    assert!(!met(Condition::Plugins) && places.conflist().exists());
-
-    let whole = executable(dir.path(), &ALL, VERSIONS);
-    let kindnet = r#"{"cniVersion":"0.3.1","name":"kindnet","plugins":[{"type":"ptp"}]}"#;
-    fs::write(places.configurations().join("10-kindnet.conflist"), kindnet).unwrap();
-    assert!(super::ensure(&whole, &node, 1500, &places, &board));
-    assert!(board.status().notes["other networks"].contains("kindnet"));
-    fs::write(places.configurations().join("00-kindnet.conflist"), kindnet).unwrap();
-    assert!(!super::ensure(&whole, &node, 1500, &places, &board));
-    assert!(met(Condition::Plugins) && !met(Condition::Conflist));
 }
 
 #[test]
