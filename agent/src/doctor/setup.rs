@@ -7,6 +7,7 @@ use kernel::nft::{
     Verdict, ct_state, priority,
 };
 use kernel::{Nfnl, Rtnl};
+use nix::errno::Errno;
 
 use super::{Host, State, Trouble};
 use crate::install::{binaries, conflist as config};
@@ -123,7 +124,17 @@ fn of_rules(nfnl: &mut Nfnl, features: &[Feature]) -> Vec<(String, &'static str,
 }
 
 /// Features that the kernel lacks.
+///
+/// # Errors
+/// It does not let us ask.
 pub(super) fn kernel(host: &mut Host) -> Result<Vec<Trouble>> {
+    let mut batch = Batch::new();
+    batch.add_table(TABLE, None);
+    match host.nfnl.try_out(batch) {
+        // Not a lack of the kernel's, but of ours.
+        Err(err) if err.errno() == Some(Errno::EPERM as i32) => return Err(err.into()),
+        _ => {}
+    }
     Ok(lacking(&mut host.rtnl, &mut host.nfnl).into_iter().map(trouble).collect())
 }
 
