@@ -1,17 +1,19 @@
-//! Connections that the kernel follows: listed and forgotten by what they were opened to.
+//! Connections that the kernel follows: listed, marked, and forgotten by what they were opened to or whose they are.
 //!
 //! Needed where a rewriting of addresses has changed: a flow that the kernel knows keeps its old rewriting, for UDP as
-//! long as datagrams come. Nothing here makes or changes an entry.
+//! long as datagrams come. Nothing here makes an entry, and nothing of one is changed but its mark.
 
+use std::fmt;
 use std::net::IpAddr;
 
 use crate::error::{Cause, Result};
 use crate::nfnl::Nfnl;
-use crate::nft::{Attrs, Body, to_u16};
+use crate::nft::{Attrs, Body, to_u16, to_u32};
 use crate::route::Family;
 use crate::wire;
 
 /// linux/netfilter/nfnetlink.h, `NFNL_SUBSYS_CTNETLINK`; linux/netfilter/nfnetlink_conntrack.h, `IPCTNL_MSG_CT_*`
+const CHANGE: u16 = 1 << 8;
 const GET: u16 = 1 << 8 | 1;
 const DELETE: u16 = 1 << 8 | 2;
 /// `struct nfgenmsg`
@@ -21,8 +23,10 @@ const HEADER: usize = 4;
 mod cta {
     pub(super) const TUPLE_ORIG: u16 = 1;
     pub(super) const TUPLE_REPLY: u16 = 2;
+    pub(super) const MARK: u16 = 8;
     pub(super) const ID: u16 = 12;
     pub(super) const ZONE: u16 = 18;
+    pub(super) const MARK_MASK: u16 = 21;
     pub(super) const FILTER: u16 = 25;
     pub(super) const TUPLE_IP: u16 = 1;
     pub(super) const TUPLE_PROTO: u16 = 2;
@@ -73,14 +77,32 @@ pub struct Flow {
     pub original: Tuple,
     /// As the answers are expected.
     pub reply: Tuple,
+    /// The connection mark (`ct mark`); 0 on a kernel without CONFIG_NF_CONNTRACK_MARK.
+    pub mark: u32,
     /// The attributes that name it to the kernel.
     key: Vec<u8>,
 }
 
+impl Flow {
+    /// Whether this is one of the ends: the client before any rewriting, or the one who really answers.
+    pub fn is_of(&self, address: IpAddr) -> bool {
+        self.original.source == address || self.reply.source == address
+    }
+}
+
+/// Every connection of both IP versions, in one pass over the kernel's table.
+pub fn all(nfnl: &mut Nfnl) -> Result<Vec<Flow>> {
+    dump(nfnl, &Attrs::message(0, 0), |_| true)
+}
+
 /// The connections that fit.
 pub fn list(nfnl: &mut Nfnl, filter: &Filter) -> Result<Vec<Flow>> {
-    nfnl.dump(GET, &Body(&query(filter).bytes), |payload, all| {
-        all.extend(read(payload)?.filter(|flow| filter.fits(flow)));
+    dump(nfnl, &query(filter), |flow| filter.fits(flow))
+}
+
+fn dump(nfnl: &mut Nfnl, query: &Attrs, which: impl Fn(&Flow) -> bool) -> Result<Vec<Flow>> {
+    nfnl.dump(GET, &Body(&query.bytes), |payload, all| {
+        all.extend(read(payload)?.filter(&which));
         Ok(())
     })
     .map_err(|c| {
@@ -97,20 +119,62 @@ pub fn list(nfnl: &mut Nfnl, filter: &Filter) -> Result<Vec<Flow>> {
 /// Has the kernel forget the connections that fit; returns how many those were. One that ended meanwhile counts.
 pub fn delete(nfnl: &mut Nfnl, filter: &Filter) -> Result<usize> {
     let flows = list(nfnl, filter)?;
-    for flow in &flows {
-        let mut a = Attrs::message(filter.family.number().into(), 0);
-        a.bytes.extend(&flow.key);
-        match nfnl.change(DELETE, 0, &Body(&a.bytes)) {
+    forget(nfnl, &flows)
+}
+
+/// Has the kernel forget the connections of which one of these addresses is an end ([`Flow::is_of`]); returns how many
+/// those were.
+pub fn delete_of(nfnl: &mut Nfnl, addresses: &[IpAddr]) -> Result<usize> {
+    let of = |flow: &Flow| addresses.iter().any(|it| flow.is_of(*it));
+    let flows = dump(nfnl, &Attrs::message(0, 0), of)?;
+    forget(nfnl, &flows)
+}
+
+fn forget(nfnl: &mut Nfnl, flows: &[Flow]) -> Result<usize> {
+    for flow in flows {
+        match nfnl.change(DELETE, 0, &Body(&flow.request().bytes)) {
             Ok(()) | Err(Cause::Os { errno: libc::ENOENT, .. }) => {}
-            Err(c) => {
-                return Err(c.about(format!(
-                    "delete the connection from {} to {} port {}",
-                    flow.original.source, flow.original.destination, flow.original.destination_port
-                )));
-            }
+            Err(c) => return Err(c.about(format!("delete the connection {flow}"))),
         }
     }
     Ok(flows.len())
+}
+
+/// Gives the bits of `mask` in the connection's mark those of `mark`, and leaves the others. False when the connection
+/// has ended meanwhile. The kernel makes no connection anew for this.
+pub fn set_mark(nfnl: &mut Nfnl, flow: &Flow, mark: u32, mask: u32) -> Result<bool> {
+    let mut a = flow.request();
+    a.u32(cta::MARK, mark & mask).u32(cta::MARK_MASK, mask);
+    match nfnl.change(CHANGE, 0, &Body(&a.bytes)) {
+        Ok(()) => Ok(true),
+        Err(Cause::Os { errno: libc::ENOENT, .. }) => Ok(false),
+        Err(c) => {
+            let c = match c {
+                Cause::Os { errno: libc::EOPNOTSUPP, .. } => {
+                    Cause::Lacks("marks of connections (CONFIG_NF_CONNTRACK_MARK)".into())
+                }
+                other => other,
+            };
+            Err(c.about(format!("mark the connection {flow}")))
+        }
+    }
+}
+
+impl Flow {
+    /// A request about this connection.
+    fn request(&self) -> Attrs {
+        let family = if self.original.source.is_ipv6() { Family::V6 } else { Family::V4 };
+        let mut a = Attrs::message(family.number().into(), 0);
+        a.bytes.extend(&self.key);
+        a
+    }
+}
+
+impl fmt::Display for Flow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Tuple { source, destination, destination_port, .. } = &self.original;
+        write!(f, "from {source} to {destination} port {destination_port}")
+    }
 }
 
 impl Filter {
@@ -143,7 +207,7 @@ fn query(filter: &Filter) -> Attrs {
 
 /// None for what has no addresses that this crate knows.
 fn read(payload: &[u8]) -> std::result::Result<Option<Flow>, Cause> {
-    let (mut original, mut reply) = (None, None);
+    let (mut original, mut reply, mut mark) = (None, None, 0);
     let mut key = Attrs::default();
     wire::attributes(wire::after(payload, HEADER), |kind, value| match kind {
         cta::TUPLE_ORIG => {
@@ -151,12 +215,13 @@ fn read(payload: &[u8]) -> std::result::Result<Option<Flow>, Cause> {
             key.nest(kind, |inner| inner.bytes.extend(value));
         }
         cta::TUPLE_REPLY => reply = Some(value),
+        cta::MARK => mark = to_u32(value).unwrap_or(0),
         cta::ID | cta::ZONE => _ = key.raw(kind, value),
         _ => {}
     })?;
     let original = original.map(tuple).transpose()?.flatten();
     let reply = reply.map(tuple).transpose()?.flatten();
-    Ok(original.zip(reply).map(|(original, reply)| Flow { original, reply, key: key.bytes }))
+    Ok(original.zip(reply).map(|(original, reply)| Flow { original, reply, mark, key: key.bytes }))
 }
 
 fn tuple(bytes: &[u8]) -> std::result::Result<Option<Tuple>, Cause> {

@@ -128,8 +128,8 @@ impl Nfnl {
         Err(Cause::Interrupted { tries: TRIES }.about("change nf_tables"))
     }
 
-    /// The number of the ruleset, which every change raises.
-    fn generation(&mut self) -> Result<u32> {
+    /// The number of the ruleset, which every change of anyone raises, whatever the table.
+    pub fn generation(&mut self) -> Result<u32> {
         let query = Attrs::message(0, 0);
         let read = |payload: &[u8]| {
             let mut id = None;

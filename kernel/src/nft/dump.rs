@@ -279,6 +279,25 @@ pub fn handles(nfnl: &mut Nfnl, table: Table<'_>, chain: &str) -> Result<Vec<(u6
     .map_err(|c| c.about(format!("list rules of chain {table} {chain}")))
 }
 
+/// The chain of every rule of a table, without a look at what the rules do.
+pub fn chains_of_rules(nfnl: &mut Nfnl, table: Table<'_>) -> Result<Vec<String>> {
+    let mut query = table.attrs();
+    query.text(1, table.name);
+    nfnl.dump(msg::kind(msg::GETRULE), &Body(&query.bytes), |payload, all| {
+        let (mut ours, mut chain) = (false, String::new());
+        wire::attributes(wire::after(payload, HEADER), |kind, value| match kind {
+            1 => ours = wire::to_text(value) == table.name,
+            2 => chain = wire::to_text(value),
+            _ => {}
+        })?;
+        if ours {
+            all.push(chain);
+        }
+        Ok(())
+    })
+    .map_err(|c| c.about(format!("list rules of table {table}")))
+}
+
 /// None for a rule of another chain.
 fn read_rule(
     payload: &[u8],

@@ -28,8 +28,8 @@ use std::fmt;
 
 pub use batch::Batch;
 pub use dump::{
-    ChainInfo, RuleInfo, SetInfo, TableInfo, chain, chains, elements, handles, rules, rules_of, sets, table,
-    tables,
+    ChainInfo, RuleInfo, SetInfo, TableInfo, chain, chains, chains_of_rules, elements, handles, rules,
+    rules_of, sets, table, tables,
 };
 pub use expr::{Base, Ct, Expr, Fib, Meta, Op, Reg, Verdict, ct_state, ct_status, fib_flag, nat_flag};
 pub use rule::{Rule, ip_bytes, name_bytes};

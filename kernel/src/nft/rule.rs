@@ -159,6 +159,12 @@ impl Rule {
         self.ct_bits(Ct::Status, bits)
     }
 
+    /// The connection's mark has one of these bits.
+    #[must_use]
+    pub fn ct_mark(self, bits: u32) -> Rule {
+        self.ct_bits(Ct::Mark, bits)
+    }
+
     fn ct_bits(self, key: Ct, bits: u32) -> Rule {
         self.expr(Expr::Ct { key, dreg: Reg::R1, direction: None })
             .masked(&bits.to_ne_bytes())

@@ -91,3 +91,37 @@ fn ipv6_flows_are_told_from_ipv4_ones() {
         assert_eq!(conntrack::delete(nfnl, &of_port(Some(7000))).unwrap(), 1);
     });
 }
+
+#[test]
+fn bits_of_a_mark_are_set_and_cleared_and_the_others_left() {
+    with_nfnl(|nfnl, _| {
+        follow(nfnl);
+        let server = UdpSocket::bind("127.0.0.9:7777").unwrap();
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        for to in ["127.0.0.1:7000", "127.0.0.2:7001"] {
+            client.send_to(b"x", to).unwrap();
+        }
+        assert_eq!(server.recv(&mut [0; 8]).unwrap(), 1);
+        let flow = |nfnl: &mut Nfnl| {
+            let mut all = conntrack::all(nfnl).unwrap();
+            all.retain(|flow| flow.is_of("127.0.0.9".parse().unwrap()));
+            assert_eq!(all.len(), 1, "found by the one who really answers: {all:?}");
+            all.remove(0)
+        };
+        for (mark, mask, seen) in [(0xf0, 0xff, 0xf0), (0x0f, 0x0f, 0xff), (0, 0x10, 0xef), (0xff00, 0xff, 0)]
+        {
+            let one = flow(nfnl);
+            assert!(conntrack::set_mark(nfnl, &one, mark, mask).unwrap());
+            assert_eq!(flow(nfnl).mark, seen, "bits {mask:#x} of {mark:#x}");
+        }
+        let other = conntrack::list(nfnl, &of_port(Some(7001))).unwrap();
+        assert_eq!((other.len(), other[0].mark), (1, 0), "another connection is left");
+
+        let one = flow(nfnl);
+        assert_eq!(conntrack::delete_of(nfnl, &["127.0.0.9".parse().unwrap()]).unwrap(), 1);
+        assert!(!conntrack::set_mark(nfnl, &one, 1, 1).unwrap(), "a connection that has ended");
+        assert_eq!(conntrack::all(nfnl).unwrap().len(), 1, "none was made for its mark, the other is left");
+        assert_eq!(conntrack::delete_of(nfnl, &["127.0.0.1".parse().unwrap()]).unwrap(), 1);
+        assert_eq!(conntrack::all(nfnl).unwrap(), []);
+    });
+}
