@@ -16,6 +16,7 @@ pub mod metrics;
 pub mod model;
 pub mod peers;
 pub mod places;
+pub mod policy;
 pub mod routing;
 pub mod serve;
 pub mod status;

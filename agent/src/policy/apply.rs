@@ -1,0 +1,261 @@
+//! The kernel's table made equal to a program: at first the whole of it, later only what is other than before, each
+//! time in one transaction, so that no packet sees half of a change.
+
+mod elements;
+mod look;
+
+use std::sync::Arc;
+
+use kernel::nft::{
+    Batch, ChainKind, Family, Hook, Point, Set as NewSet, Table, Type, Value, Verdict, priority,
+};
+use kernel::{Nfnl, Result};
+
+use super::Direction;
+use super::program::{self, Program, Set, TABLE, Target, Verdicts};
+pub(super) use elements::rule;
+use elements::{elements, pair, verdict};
+
+/// The table.
+pub const OURS: Table<'static> = Table::new(Family::Inet, TABLE);
+
+/// What a change was.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// The table was made anew as a whole.
+    pub whole: bool,
+    /// How many messages it took; 0: everything was as it should be.
+    pub messages: usize,
+    /// Something was changed by which connections that are there may be judged otherwise: not only new pods.
+    pub judged_anew: bool,
+}
+
+/// The table as this process made it.
+#[derive(Debug, Default)]
+pub struct Kept {
+    programmed: Option<Program>,
+    /// The kernel's number of the table, never used twice.
+    handle: u64,
+    /// The ruleset's number after our last change or look, if nobody else changed anything meanwhile.
+    generation: Option<u32>,
+}
+
+impl Kept {
+    /// Nothing is known of what is there.
+    pub fn new() -> Kept {
+        Kept::default()
+    }
+
+    /// What is programmed.
+    pub fn program(&self) -> Option<&Program> {
+        self.programmed.as_ref()
+    }
+
+    /// The next change makes the whole table.
+    pub fn distrust(&mut self) {
+        self.programmed = None;
+    }
+
+    /// Makes the table equal to `program`. Where only the difference is asked of the kernel and it refuses that, since
+    /// another program has changed the table, the whole table is made anew.
+    ///
+    /// # Errors
+    /// The kernel refused the whole table; what was there stays.
+    pub fn apply(&mut self, nfnl: &mut Nfnl, program: Program) -> Result<Applied> {
+        let judged_anew = self.programmed.as_ref().is_none_or(|before| judges_anew(before, &program));
+        if let Some(before) = &self.programmed {
+            let batch = difference(before, &program);
+            let messages = batch.len();
+            if batch.is_empty() {
+                self.programmed = Some(program);
+                return Ok(Applied::default());
+            }
+            let at = nfnl.generation()?;
+            if nfnl.commit(batch).is_ok() {
+                self.programmed = Some(program);
+                self.note_generation(nfnl, at)?;
+                return Ok(Applied { whole: false, messages, judged_anew });
+            }
+        }
+        self.programmed = None;
+        let batch = whole(&program);
+        let messages = batch.len();
+        let at = nfnl.generation()?;
+        nfnl.commit(batch)?;
+        self.note_generation(nfnl, at)?;
+        self.handle = kernel::nft::table(nfnl, OURS)?.map_or(0, |it| it.handle);
+        self.programmed = Some(program);
+        Ok(Applied { whole: true, messages, judged_anew: true })
+    }
+
+    /// Our change raised the number by one; more says that another program came between, and a look is due.
+    fn note_generation(&mut self, nfnl: &mut Nfnl, before: u32) -> Result<()> {
+        let now = nfnl.generation()?;
+        self.generation = (before.checked_add(1) == Some(now)).then_some(now);
+        Ok(())
+    }
+}
+
+/// Takes the table away.
+///
+/// # Errors
+/// The kernel's words; a table that is not there is none.
+pub fn remove(nfnl: &mut Nfnl) -> Result<()> {
+    let mut batch = Batch::new();
+    batch.add_table(OURS, None).delete_table(OURS);
+    nfnl.commit(batch)
+}
+
+/// The batch that makes the whole table, whatever is there.
+pub fn whole(program: &Program) -> Batch {
+    let mut batch = Batch::new();
+    batch.add_table(OURS, None).delete_table(OURS).add_table(OURS, Some("podnet: NetworkPolicy"));
+    for ipv6 in [false, true] {
+        let address = address_type(ipv6);
+        for direction in Direction::ALL {
+            let map = NewSet {
+                name: program::map(direction, ipv6),
+                key: &[address],
+                value: Some(Value::Verdict),
+                ..NewSet::default()
+            };
+            batch.add_set(OURS, &map);
+        }
+        let key = &[address, address];
+        batch.add_set(OURS, &NewSet { name: program::itself(ipv6), key, ..NewSet::default() });
+    }
+    change(&mut batch, &Program::default(), program);
+    batch
+}
+
+/// The batch that makes a table of `before` one of `after`.
+pub fn difference(before: &Program, after: &Program) -> Batch {
+    let mut batch = Batch::new();
+    change(&mut batch, before, after);
+    batch
+}
+
+fn change(batch: &mut Batch, before: &Program, after: &Program) {
+    // What is to be named has to be there first: sets and chains, then elements and rules, then the pods' verdicts.
+    for (name, set) in after.sets.iter().filter(|(name, _)| !before.sets.contains_key(*name)) {
+        add_set(batch, name, set);
+    }
+    for (name, chain) in after.chains.iter().filter(|(name, _)| !before.chains.contains_key(*name)) {
+        let hook = hook(name);
+        batch.add_chain_with_comment(OURS, name, hook.as_ref(), &chain.about);
+    }
+    for (name, set) in &after.sets {
+        let added = elements(set, before.sets.get(name));
+        if !added.is_empty() {
+            batch.add_elements(OURS, name, &added);
+        }
+    }
+    for (name, chain) in &after.chains {
+        match before.chains.get(name) {
+            Some(there) if Arc::ptr_eq(there, chain) || there.lines == chain.lines => continue,
+            Some(_) => _ = batch.flush_chain(OURS, name),
+            None => {}
+        }
+        for line in &chain.lines {
+            batch.append(OURS, name, &rule(line));
+        }
+    }
+    change_pods(batch, before, after);
+    for (name, set) in &before.sets {
+        if let Some(now) = after.sets.get(name) {
+            let gone = elements(set, Some(now));
+            if !gone.is_empty() {
+                batch.delete_elements(OURS, name, &gone);
+            }
+        }
+    }
+    let gone: Vec<_> = before.chains.keys().filter(|name| !after.chains.contains_key(*name)).collect();
+    for name in &gone {
+        batch.flush_chain(OURS, name);
+    }
+    for name in gone {
+        batch.delete_chain(OURS, name);
+    }
+    for name in before.sets.keys().filter(|name| !after.sets.contains_key(*name)) {
+        batch.delete_set(OURS, name);
+    }
+}
+
+/// Elements of the pods' maps. The plugin takes them away by itself when a pod goes, so each is added once more, which
+/// changes nothing where it is there, before it is deleted.
+fn change_pods(batch: &mut Batch, before: &Program, after: &Program) {
+    for ipv6 in [false, true] {
+        for direction in Direction::ALL {
+            let map = program::map(direction, ipv6);
+            let of = |it: &Verdicts| it.of(direction).clone();
+            let of_family = |program: &Program, other: &Program| {
+                let changed = program.pods.iter().filter(|(address, it)| {
+                    address.is_ipv6() == ipv6
+                        && other.pods.get(*address).is_none_or(|other| of(other) != of(it))
+                });
+                changed.map(|(address, it)| verdict(*address, &of(it))).collect::<Vec<_>>()
+            };
+            let gone = of_family(before, after);
+            if !gone.is_empty() {
+                batch.add_elements(OURS, map, &gone).delete_elements(OURS, map, &gone);
+            }
+            let added = of_family(after, before);
+            if !added.is_empty() {
+                batch.add_elements(OURS, map, &added);
+            }
+        }
+        let of_family = |program: &Program, other: &Program| {
+            let fresh =
+                program.pods.keys().filter(|it| it.is_ipv6() == ipv6 && !other.pods.contains_key(*it));
+            fresh.map(|it| pair(*it)).collect::<Vec<_>>()
+        };
+        let (gone, added) = (of_family(before, after), of_family(after, before));
+        if !gone.is_empty() {
+            batch.delete_elements(OURS, program::itself(ipv6), &gone);
+        }
+        if !added.is_empty() {
+            batch.add_elements(OURS, program::itself(ipv6), &added);
+        }
+    }
+}
+
+/// Whether connections that are there may be judged otherwise.
+fn judges_anew(before: &Program, after: &Program) -> bool {
+    let same_set = |name: &String, set: &Set| after.sets.get(name).is_some_and(|other| other == set);
+    before.chains != after.chains
+        || before.sets.len() != after.sets.len()
+        || !before.sets.iter().all(|(name, set)| same_set(name, set))
+        || before.pods.iter().any(|(address, it)| after.pods.get(address).is_some_and(|other| other != it))
+}
+
+fn hook(chain: &str) -> Option<Hook<'static>> {
+    let at = |priority| Some(Hook::new(ChainKind::Filter, Point::Forward, priority));
+    match chain {
+        // One behind the other: what the first lets through has still to pass the second.
+        "egress" => at(priority::FILTER),
+        "ingress" => at(priority::FILTER + 1),
+        _ => None,
+    }
+}
+
+fn address_type(ipv6: bool) -> Type {
+    if ipv6 { Type::Ipv6Addr } else { Type::Ipv4Addr }
+}
+
+fn add_set(batch: &mut Batch, name: &str, set: &Set) {
+    let (key, interval): (&[Type], bool) = match set {
+        Set::Pods { ipv6, .. } => (&[address_type(*ipv6)], false),
+        Set::Named { ipv6, .. } => (&[address_type(*ipv6), Type::InetProto, Type::InetService], false),
+        Set::Block { ipv6, .. } => (&[address_type(*ipv6)], true),
+        Set::Ports(_) => (&[Type::InetService], true),
+    };
+    batch.add_set(OURS, &NewSet { name, key, interval, ..NewSet::default() });
+}
+
+/// The kernel's verdict.
+fn to_verdict(target: &Target) -> Verdict {
+    match target {
+        Target::Open => Verdict::Accept,
+        Target::Chain(chain) => Verdict::Goto(chain.to_string()),
+    }
+}
