@@ -94,7 +94,8 @@ impl Export {
         for address in nodes.iter().flat_map(|it| &it.addresses) {
             facts.ways.insert(*address, Way::Link(1, None));
         }
-        let stranger = Node { name: String::new(), pod_cidrs: Vec::new(), addresses: Vec::new() };
+        let stranger =
+            Node { name: String::new(), pod_cidrs: Vec::new(), addresses: Vec::new(), ready: true };
         let plan = routing::plan(&stranger, nodes, &facts);
         let hash = Sha256::digest(identity.as_bytes());
         let routes = plan.routes.into_iter().map(|it| Exported {
@@ -215,6 +216,7 @@ mod tests {
             name: name.to_owned(),
             pod_cidrs: cidrs.iter().map(|it| it.parse().unwrap()).collect(),
             addresses: addresses.iter().map(|it| it.parse().unwrap()).collect(),
+            ready: true,
         }
     }
 

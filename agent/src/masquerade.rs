@@ -220,6 +220,7 @@ mod tests {
             name: name.to_owned(),
             pod_cidrs: cidrs.iter().map(|it| it.parse().unwrap()).collect(),
             addresses: addresses.iter().map(|it| it.parse().unwrap()).collect(),
+            ready: true,
         }
     }
 

@@ -19,6 +19,7 @@ fn node(name: &str, cidrs: &[&str], addresses: &[&str]) -> Node {
         name: name.to_owned(),
         pod_cidrs: cidrs.iter().map(|it| it.parse().unwrap()).collect(),
         addresses: addresses.iter().map(|it| it.parse().unwrap()).collect(),
+        ready: true,
     }
 }
 
