@@ -116,6 +116,12 @@ pub(crate) static APPLETS: &[Applet] = &[
         plugin: &meta::firewall::Firewall,
     },
     Applet {
+        name: "podnet-policy",
+        kind: Kind::Meta,
+        about: "chained: closes the pod's addresses until podnetd has armed its network policies",
+        plugin: &meta::policy::Policy,
+    },
+    Applet {
         name: "portmap",
         kind: Kind::Meta,
         about: "chained: ports of the node that lead to the pod",

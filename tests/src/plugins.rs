@@ -12,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 pub const DEBIAN: &str = "/usr/lib/cni";
 
 /// The names `podnet` answers to.
-pub const NAMES: [&str; 18] = [
+pub const NAMES: [&str; 19] = [
     "bandwidth",
     "bridge",
     "dhcp",
@@ -23,6 +23,7 @@ pub const NAMES: [&str; 18] = [
     "ipvlan",
     "loopback",
     "macvlan",
+    "podnet-policy",
     "portmap",
     "ptp",
     "sbr",
@@ -33,8 +34,8 @@ pub const NAMES: [&str; 18] = [
     "vrf",
 ];
 
-/// Those that the reference got after 1.1.1.
-const NEWER: [&str; 2] = ["dummy", "tap"];
+/// Those that the reference has not, or got after 1.1.1.
+const NEWER: [&str; 3] = ["dummy", "tap", "podnet-policy"];
 
 /// Whose plugins a world runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

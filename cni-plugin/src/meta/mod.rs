@@ -3,6 +3,7 @@
 pub(crate) mod bandwidth;
 pub(crate) mod firewall;
 pub(crate) mod owner;
+pub(crate) mod policy;
 pub(crate) mod portmap;
 pub(crate) mod sbr;
 pub(crate) mod tuning;

@@ -15,6 +15,8 @@ use podnet_tests::world::Call;
 use podnet_tests::{Outcome, Side, World};
 use serde_json::{Value, json};
 
+use crate::policy;
+
 /// A page: the plugin's name and the text.
 struct Page {
     name: String,
@@ -87,7 +89,11 @@ fn furnish(world: &World, chain: &[Value]) -> Result<()> {
             &format!("link set {link} up"),
         ])?;
     }
-    world.host_ip(&["addr add 192.0.2.2/24 dev eth0", "route add default via 192.0.2.1"])
+    world.host_ip(&["addr add 192.0.2.2/24 dev eth0", "route add default via 192.0.2.1"])?;
+    if chain.iter().any(|plugin| plugin["type"] == "podnet-policy") {
+        policy::make_table(world)?;
+    }
+    Ok(())
 }
 
 fn call<'w>(world: &'w World, plugin: &Value, verb: &str, previous: Option<&Value>) -> Result<Call<'w>> {
@@ -139,7 +145,11 @@ fn run(example: &Value, kinds: &BTreeMap<String, String>) -> Result<()> {
         if lacks(&outcome, plugin).context("ADD")? {
             return Ok(());
         }
-        previous = Some(outcome.result()?);
+        let result = outcome.result()?;
+        if plugin["type"] == "podnet-policy" {
+            policy::arm(&world, &result)?;
+        }
+        previous = Some(result);
     }
     if example["cniVersion"].as_str() >= Some("0.4.0") {
         for plugin in &chain {

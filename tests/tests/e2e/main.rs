@@ -21,6 +21,7 @@ mod matrix;
 mod migration;
 mod page;
 mod parallel;
+mod policy;
 mod ptp;
 mod rollback;
 mod rules;

@@ -8,9 +8,13 @@ use podnet_tests::world::{Call, NETWORK};
 use podnet_tests::{Side, World};
 
 use super::Table;
+use crate::policy;
 
 /// A link to stand on.
 const UPLINK: &[&str] = &["link add up0 type veth peer name far0", "link set far0 up", "link set up0 up"];
+
+/// The plugin that needs the agent's table; there is no agent to answer it here.
+const POLICY: &str = "podnet-policy";
 
 /// A plugin in a world.
 #[derive(Clone, Debug, Default)]
@@ -35,6 +39,9 @@ impl Case {
     pub(super) fn world(&self) -> Result<World> {
         let world = World::new(Side::Podnet, self.pods + 1)?;
         world.host_ip(self.host)?;
+        if self.plugin == POLICY {
+            policy::make_table(&world)?;
+        }
         if self.reservations > 0 {
             reserve(&world, self.reservations)?;
             // Our index is not believed after another has written: that is found out here, once.
@@ -72,6 +79,9 @@ impl Case {
             let (outcome, counts) = count(&call, world.dir())?;
             if verb == "ADD" {
                 result = Some(outcome.result()?);
+                if let Some(result) = result.as_ref().filter(|_| self.plugin == POLICY) {
+                    policy::arm(world, result)?;
+                }
             } else {
                 outcome.silent()?;
             }
@@ -136,6 +146,7 @@ pub(super) fn all() -> Vec<Case> {
         after(case("portmap-1", "portmap", &portmap(1))),
         after(case("portmap-10", "portmap", &portmap(10))),
         after(case("bandwidth", "bandwidth", rate)),
+        after(case(POLICY, POLICY, r#"{"dataDir":"@DIR@/podnet"}"#)),
         case("ptp", "ptp", &v4("")),
         Case { host: UPLINK, ..case("macvlan", "macvlan", &v4(r#""master":"up0","#)) },
         Case { reservations: 1, ..case("host-local", "host-local", &v4("")) },
