@@ -94,8 +94,7 @@ impl Export {
         for address in nodes.iter().flat_map(|it| &it.addresses) {
             facts.ways.insert(*address, Way::Link(1, None));
         }
-        let stranger =
-            Node { name: String::new(), pod_cidrs: Vec::new(), addresses: Vec::new(), ready: true };
+        let stranger = Node::default();
         let plan = routing::plan(&stranger, nodes, &facts);
         let hash = Sha256::digest(identity.as_bytes());
         let routes = plan.routes.into_iter().map(|it| Exported {
@@ -210,15 +209,7 @@ pub fn apply(rtnl: &mut Rtnl, export: &Export, remove: bool) -> anyhow::Result<C
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn node(name: &str, cidrs: &[&str], addresses: &[&str]) -> Node {
-        Node {
-            name: name.to_owned(),
-            pod_cidrs: cidrs.iter().map(|it| it.parse().unwrap()).collect(),
-            addresses: addresses.iter().map(|it| it.parse().unwrap()).collect(),
-            ready: true,
-        }
-    }
+    use crate::routing::tests::node;
 
     fn nodes() -> [Node; 4] {
         [

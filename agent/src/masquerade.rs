@@ -214,15 +214,7 @@ fn whole(cidr: IpNetwork) -> IpNetwork {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn node(name: &str, cidrs: &[&str], addresses: &[&str]) -> Node {
-        Node {
-            name: name.to_owned(),
-            pod_cidrs: cidrs.iter().map(|it| it.parse().unwrap()).collect(),
-            addresses: addresses.iter().map(|it| it.parse().unwrap()).collect(),
-            ready: true,
-        }
-    }
+    use crate::routing::tests::node;
 
     fn ranges(all: &[(&str, &str)]) -> Vec<Range> {
         all.iter().map(|(a, b)| (a.parse().unwrap(), b.parse().unwrap())).collect()

@@ -25,7 +25,7 @@ mod show;
 mod state;
 mod steps;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod tunnel;
 
 use std::net::IpAddr;

@@ -2,6 +2,7 @@
 //! (a missing privilege fails), `ip`, `nft`, `iptables`, `strace`, `setpriv`, and Debian's packages
 //! `containernetworking-plugins`, `dnsmasq-base` and `python3-jsonschema`.
 
+mod agent;
 mod alone;
 mod bad_input;
 mod budget;

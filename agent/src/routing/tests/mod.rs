@@ -14,7 +14,8 @@ fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
-fn node(name: &str, cidrs: &[&str], addresses: &[&str]) -> Node {
+/// A node that is ready.
+pub(crate) fn node(name: &str, cidrs: &[&str], addresses: &[&str]) -> Node {
     Node {
         name: name.to_owned(),
         pod_cidrs: cidrs.iter().map(|it| it.parse().unwrap()).collect(),
