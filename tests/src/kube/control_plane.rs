@@ -23,7 +23,8 @@ pub const ADMIN: &str = "system:masters";
 /// How long the API may take until it is ready: about four seconds on a quiet machine of two cores.
 const PATIENCE: Duration = Duration::from_secs(180);
 /// The addresses of services, and the first of each, which is the API's own.
-const SERVICES: [(&str, &str); 2] = [("10.96.0.0/16", "10.96.0.1"), ("fd00:10:96::/112", "fd00:10:96::1")];
+pub(super) const SERVICES: [(&str, &str); 2] =
+    [("10.96.0.0/16", "10.96.0.1"), ("fd00:10:96::/112", "fd00:10:96::1")];
 /// Who issues the tokens of service accounts.
 const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
 
@@ -210,6 +211,11 @@ impl ControlPlane {
         vec!["--feature-gates=BoundServiceAccountTokenVolume=true,IPv6DualStack=true".to_owned()]
     }
 
+    /// The second number of kube-apiserver's version.
+    pub(super) fn minor(&self) -> u32 {
+        self.minor
+    }
+
     /// A file of its directory, as an argument.
     pub(super) fn file(&self, name: &str) -> String {
         self.dir.path().join(name).to_string_lossy().into_owned()
@@ -249,11 +255,7 @@ impl ControlPlane {
     }
 
     fn kube_apiserver(&self) -> Vec<String> {
-        // The first range is of the version of the API's own address.
-        let mut services = SERVICES.map(|(range, _)| range);
-        if self.address.is_ipv6() {
-            services.reverse();
-        }
+        let services = self.primary_first(SERVICES.map(|(range, _)| range));
         let mut arguments = vec![
             format!("--etcd-servers=http://127.0.0.1:{}", self.stored),
             format!("--bind-address={}", self.address.ip()),

@@ -7,7 +7,10 @@
 
 mod authority;
 mod client;
+mod cluster;
 mod control_plane;
+mod image;
+mod kubelet;
 mod objects;
 mod program;
 
@@ -17,7 +20,10 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, ensure};
 
 pub use client::{Client, Event, Refused, refusal};
+pub use cluster::PODS;
 pub use control_plane::{ADMIN, ControlPlane};
+pub use image::IMAGE;
+pub use kubelet::Machine;
 pub use program::Program;
 
 /// The folder with `etcd`, `kube-apiserver` and these programs.

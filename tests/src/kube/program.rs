@@ -28,11 +28,22 @@ impl Program {
     /// It cannot be started.
     pub fn start(netns: &Netns, dir: &Path, path: &Path, arguments: &[String]) -> Result<Program> {
         let name = path.file_name().context("a program has a name")?.to_string_lossy().into_owned();
+        Program::start_as(&name, netns, dir, path, arguments)
+    }
+
+    /// [`Program::start`] under another name, for one that is brought to where it runs by a second program.
+    pub(super) fn start_as(
+        name: &str,
+        netns: &Netns,
+        dir: &Path,
+        path: &Path,
+        arguments: &[String],
+    ) -> Result<Program> {
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "--"]).arg(path).args(arguments).current_dir(dir);
         command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("HOME", dir);
         let running = Running::start(netns, &mut command, &dir.join(format!("{name}.log")))?;
-        Ok(Program { name, running })
+        Ok(Program { name: name.to_owned(), running })
     }
 
     /// Its file's name.

@@ -3,6 +3,7 @@
 
 mod control_plane;
 mod life;
+mod machine;
 
 use std::net::SocketAddr;
 

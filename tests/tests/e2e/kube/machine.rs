@@ -1,0 +1,119 @@
+//! A whole node: kubelet and containerd make pods with podnet's plugins, as controllers and the scheduler want them.
+
+use std::fs;
+
+use anyhow::{Context, Result, ensure};
+use podnet_tests::kube::{self, ControlPlane, IMAGE, Machine};
+use podnet_tests::nodes::{Node, Nodes, wait_until};
+use podnet_tests::{devices, plugins};
+use serde_json::{Value, json};
+
+const PROGRAMS: [&str; 3] = ["kube-controller-manager", "kube-scheduler", "kubelet"];
+
+#[test]
+fn a_node_becomes_ready_with_its_network_and_runs_a_deployment() -> Result<()> {
+    let Ok(assets) = kube::assets(&PROGRAMS) else {
+        return devices::report("PODNET_KUBE_ASSETS has no kubelet, controllers and scheduler");
+    };
+    let nodes = Nodes::new(&[0])?;
+    let node = &nodes.nodes[0];
+    let mut control = ControlPlane::start(&nodes.outside, "172.18.0.1:6443".parse()?, &assets)?;
+    control.start_controller_manager()?;
+    control.start_scheduler()?;
+    let mut machine = Machine::start(node)?;
+    machine.start_kubelet(&control, node)?;
+    let client = control.client()?;
+
+    // Without a network it is there, has got its ranges, and is not ready.
+    let path = format!("/api/v1/nodes/{}", node.name);
+    let waiting = wait_until("the node waits for its network", || {
+        let node = client.get(&path)?;
+        let ready = condition(&node, "Ready");
+        ensure!(
+            ready["status"] == "False" && node["spec"]["podCIDRs"].as_array().is_some_and(|it| it.len() == 2),
+            "{node}"
+        );
+        Ok(node)
+    })
+    .with_context(|| machine.last_words())?;
+    let why = condition(&waiting, "Ready")["message"].to_string();
+    ensure!(why.contains("cni") || why.contains("network"), "not ready for another reason: {why}");
+    ensure!(waiting["status"]["addresses"][0]["address"] == "172.18.0.10", "{waiting}");
+
+    give_network(node, &waiting["spec"]["podCIDRs"])?;
+    wait_until("the node is ready", || {
+        let node = client.get(&path)?;
+        ensure!(condition(&node, "Ready")["status"] == "True", "{}", condition(&node, "Ready"));
+        Ok(())
+    })
+    .with_context(|| machine.last_words())?;
+
+    // kubelet asks each pod over the network whether it is ready, and inside whether it is alive.
+    client.create(&json!({
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web", "namespace": "default"},
+        "spec": {
+            "replicas": 2, "selector": {"matchLabels": {"app": "web"}},
+            "template": {"metadata": {"labels": {"app": "web"}}, "spec": {
+                "terminationGracePeriodSeconds": 0,
+                "containers": [{
+                    "name": "web", "image": IMAGE, "command": ["httpd", "-f", "-p", "80", "-h", "/bin"],
+                    "readinessProbe": {"httpGet": {"path": "/busybox", "port": 80}, "periodSeconds": 1},
+                    "livenessProbe": {"exec": {"command": ["true"]}, "periodSeconds": 1},
+                }],
+            }},
+        },
+    }))?;
+    let web = "/apis/apps/v1/namespaces/default/deployments/web";
+    wait_until("two pods are ready", || {
+        let web = client.get(web)?;
+        ensure!(web["status"]["readyReplicas"] == 2, "{}", web["status"]);
+        Ok(())
+    })
+    .with_context(|| machine.last_words())?;
+    let pods = client.get("/api/v1/namespaces/default/pods?labelSelector=app%3Dweb")?;
+    for pod in pods["items"].as_array().context("pods")? {
+        let ips = pod["status"]["podIPs"].as_array().context("addresses")?;
+        let ips: Vec<&str> = ips.iter().filter_map(|it| it["ip"].as_str()).collect();
+        ensure!(
+            ips.len() == 2 && ips[0].starts_with("10.244.") && ips[1].starts_with("fd00:10:244:"),
+            "{pod}"
+        );
+    }
+
+    client.patch(web, &json!({"spec": {"replicas": 0}}))?;
+    wait_until("the pods are gone, and their addresses free", || {
+        let left = reservations(node)?;
+        ensure!(left.is_empty(), "{left:?}");
+        Ok(())
+    })
+    .with_context(|| machine.last_words())
+}
+
+fn condition(node: &Value, kind: &str) -> Value {
+    let all = node["status"]["conditions"].as_array().cloned().unwrap_or_default();
+    all.into_iter().find(|it| it["type"] == kind).unwrap_or_default()
+}
+
+/// podnet's plugins, and a network of the node's own ranges.
+fn give_network(node: &Node, ranges: &Value) -> Result<()> {
+    let podnet = plugins::podnet()?;
+    for name in ["ptp", "host-local", "loopback"] {
+        std::os::unix::fs::symlink(&podnet, node.root.join("opt/cni/bin").join(name))?;
+    }
+    let ranges: Vec<Value> =
+        ranges.as_array().context("ranges")?.iter().map(|it| json!([{"subnet": it}])).collect();
+    let list = json!({
+        "cniVersion": "1.0.0", "name": "pods",
+        "plugins": [{"type": "ptp", "ipam": {
+            "type": "host-local", "dataDir": node.root.join("reservations"), "ranges": ranges,
+            "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}],
+        }}],
+    });
+    let (part, whole) = (node.root.join("list.part"), node.root.join("etc/cni/net.d/10-pods.conflist"));
+    fs::write(&part, list.to_string())?;
+    fs::rename(part, whole).context("put the network in place")
+}
+
+fn reservations(node: &Node) -> Result<Vec<String>> {
+    podnet_tests::world::reservations(&node.root.join("reservations/pods"))
+}
