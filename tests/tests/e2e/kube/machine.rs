@@ -102,6 +102,7 @@ fn give_network(node: &Node, ranges: &Value) -> Result<()> {
     }
     let ranges: Vec<Value> =
         ranges.as_array().context("ranges")?.iter().map(|it| json!([{"subnet": it}])).collect();
+    let net_d = node.root.join("etc/cni/net.d");
     let list = json!({
         "cniVersion": "1.0.0", "name": "pods",
         "plugins": [{"type": "ptp", "ipam": {
@@ -109,7 +110,8 @@ fn give_network(node: &Node, ranges: &Value) -> Result<()> {
             "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}],
         }}],
     });
-    let (part, whole) = (node.root.join("list.part"), node.root.join("etc/cni/net.d/10-pods.conflist"));
+    // containerd hears of a file that is renamed within the directory, and not of one that comes from elsewhere.
+    let (part, whole) = (net_d.join("10-pods.part"), net_d.join("10-pods.conflist"));
     fs::write(&part, list.to_string())?;
     fs::rename(part, whole).context("put the network in place")
 }
