@@ -453,13 +453,21 @@ pub fn seen_as_at(netns: &Netns, to: SocketAddr, limit: Duration) -> Result<IpAd
 ///
 /// # Errors
 /// It does not within a minute; the last it said is told.
-pub fn wait_until<T>(what: &str, mut done: impl FnMut() -> Result<T>) -> Result<T> {
+pub fn wait_until<T>(what: &str, done: impl FnMut() -> Result<T>) -> Result<T> {
+    wait_within(what, Duration::from_secs(60), done)
+}
+
+/// As [`wait_until`], with another limit.
+///
+/// # Errors
+/// Likewise.
+pub fn wait_within<T>(what: &str, limit: Duration, mut done: impl FnMut() -> Result<T>) -> Result<T> {
     let started = Instant::now();
     loop {
         match done() {
             Ok(value) => return Ok(value),
-            Err(error) if started.elapsed() > Duration::from_secs(60) => {
-                return Err(error.context(format!("{what}: not within a minute")));
+            Err(error) if started.elapsed() > limit => {
+                return Err(error.context(format!("{what}: not within {} s", limit.as_secs())));
             }
             Err(_) => std::thread::sleep(Duration::from_millis(50)),
         }

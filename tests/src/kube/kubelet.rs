@@ -2,12 +2,12 @@
 //!
 //! ```text
 //! unshare: mount and PID namespaces, the node's network namespace
-//!   └ 1: a shell that reaps      /run, /var/lib and /var/log are empty and in memory
+//!   └ 1: a shell that reaps      /run, /var/lib and /var/log are empty and in memory, some of /proc/sys is not the kernel's
 //!      ├ containerd, its shims, the pods' processes
 //!      └ kubelet
 //! ```
 //! When the shell dies the kernel ends all of it, and the mounts go too. Left are control groups, which the value
-//! removes; they are below one of its own.
+//! removes; they are below one of its own. A machine that has control groups of version 2 alone will not do.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -25,14 +25,31 @@ use super::image;
 use super::program::Program;
 use crate::nodes::{Node, wait_until};
 
-/// Where each hierarchy of control groups is, in version 1 and in hybrid mode; in version 2 there is one.
+/// Where each hierarchy of control groups has its directory.
 const CGROUPS: &str = "/sys/fs/cgroup";
 /// containerd's socket, in the machine's own /run.
 const SOCKET: &str = "/run/containerd/containerd.sock";
-/// What process 1 does: it covers what containerd, kubelet and plugins write to, and reaps.
+/// What process 1 does: it covers what containerd, kubelet and plugins write to, and reaps. kubelet insists on some
+/// settings of the whole kernel: it finds them, and finds them writable, in files. Control groups that are made come below
+/// the machine's own, whatever their path.
 const INIT: &str = "set -e
 for dir in /run /var/lib /var/log; do mount -t tmpfs tmpfs $dir; done
-mkdir -p /run/netns /var/lib/cni
+mkdir -p /run/netns /run/kernel /run/group /var/lib/cni
+for setting in vm/overcommit_memory=1 vm/panic_on_oom=0 kernel/panic=10 kernel/panic_on_oops=1 \
+    kernel/keys/root_maxkeys=1000000 kernel/keys/root_maxbytes=25000000; do
+    file=/run/kernel/$(basename ${setting%=*})
+    echo ${setting#*=} >$file
+    mount --bind $file /proc/sys/${setting%=*}
+done
+for hierarchy in /sys/fs/cgroup/*; do
+    mkdir $hierarchy/$2
+    for file in cpuset.cpus cpuset.mems; do
+        [ ! -e $hierarchy/$file ] || cat $hierarchy/$file >$hierarchy/$2/$file
+    done
+    mount --bind $hierarchy/$2 /run/group
+    umount --lazy $hierarchy
+    mount --move /run/group $hierarchy
+done
 touch \"$1\"
 while :; do sleep 1000 & wait $!; done";
 
@@ -56,10 +73,17 @@ impl Machine {
     pub fn start(node: &Node) -> Result<Machine> {
         let dir = TempDir::with_prefix("podnet-machine-").context("make a machine's directory")?;
         let begun = dir.path().join("begun");
+        let second = Path::new(CGROUPS).join("cgroup.controllers").exists();
+        ensure!(
+            !second,
+            "{CGROUPS} has control groups of version 2 alone; kubelet needs those of version 1 here"
+        );
+        let group = format!("podnet-{}-{}", std::process::id(), node.name);
         let arguments =
             ["--mount", "--propagation=private", "--pid", "--fork", "--kill-child=KILL", "--mount-proc"];
         let mut arguments: Vec<String> = arguments.map(str::to_owned).to_vec();
-        arguments.extend(["--", "bash", "-c", INIT, "init", &begun.to_string_lossy()].map(str::to_owned));
+        arguments
+            .extend(["--", "bash", "-c", INIT, "init", &begun.to_string_lossy(), &group].map(str::to_owned));
         let mut capsule = Program::start(&node.netns, dir.path(), Path::new("/usr/bin/unshare"), &arguments)?;
         let init = wait_until("a machine begins", || {
             ensure!(begun.exists() || !capsule.runs(), "not yet");
@@ -67,7 +91,6 @@ impl Machine {
             children.split_whitespace().next().context("no process 1")?.parse().context("its number")
         })
         .with_context(|| capsule.last_words())?;
-        let group = format!("podnet-{}-{}", std::process::id(), node.name);
         let mut machine = Machine {
             programs: Vec::new(),
             capsule,
@@ -115,7 +138,6 @@ impl Machine {
             "authorization": {"mode": "Webhook"},
             "tlsCertFile": certificate, "tlsPrivateKeyFile": key,
             "cgroupDriver": "cgroupfs", "cgroupsPerQOS": false, "enforceNodeAllocatable": [],
-            "cgroupRoot": format!("/{}", self.group),
             "clusterDNS": ["10.96.0.10"], "clusterDomain": "cluster.local", "resolvConf": resolv,
             "failSwapOn": false, "oomScoreAdj": 0,
             // Tests are no machine to run out of anything.
@@ -161,6 +183,16 @@ impl Machine {
         let node = &self.name;
         let mut all = self.programs.iter_mut();
         all.find(|it| it.name() == name).with_context(|| format!("{name} does not run on node {node}"))
+    }
+
+    /// The control group of its pods, a name in each hierarchy.
+    pub fn group(&self) -> &str {
+        &self.group
+    }
+
+    /// Its directory, with what its programs write: `containerd.log`, `kubelet.log`.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
     }
 
     /// What its programs wrote last, for the error of a test that waited in vain.
@@ -235,7 +267,6 @@ impl Drop for Machine {
         for hierarchy in fs::read_dir(CGROUPS).into_iter().flatten().flatten() {
             remove_groups(&hierarchy.path().join(&self.group));
         }
-        remove_groups(&Path::new(CGROUPS).join(&self.group));
     }
 }
 

@@ -1,13 +1,16 @@
 //! A whole node: kubelet and containerd make pods with podnet's plugins, as controllers and the scheduler want them.
 
 use std::fs;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use podnet_tests::kube::{self, ControlPlane, IMAGE, Machine};
-use podnet_tests::nodes::{Node, Nodes, wait_until};
+use podnet_tests::nodes::{Node, Nodes, wait_within};
 use podnet_tests::{devices, plugins};
 use serde_json::{Value, json};
 
+/// Many programs have to come to an agreement: some ten seconds on a quiet machine of two cores.
+const PATIENCE: Duration = Duration::from_secs(300);
 const PROGRAMS: [&str; 3] = ["kube-controller-manager", "kube-scheduler", "kubelet"];
 
 #[test]
@@ -15,6 +18,7 @@ fn a_node_becomes_ready_with_its_network_and_runs_a_deployment() -> Result<()> {
     let Ok(assets) = kube::assets(&PROGRAMS) else {
         return devices::report("PODNET_KUBE_ASSETS has no kubelet, controllers and scheduler");
     };
+    let kernel = settings()?;
     let nodes = Nodes::new(&[0])?;
     let node = &nodes.nodes[0];
     let mut control = ControlPlane::start(&nodes.outside, "172.18.0.1:6443".parse()?, &assets)?;
@@ -26,7 +30,7 @@ fn a_node_becomes_ready_with_its_network_and_runs_a_deployment() -> Result<()> {
 
     // Without a network it is there, has got its ranges, and is not ready.
     let path = format!("/api/v1/nodes/{}", node.name);
-    let waiting = wait_until("the node waits for its network", || {
+    let waiting = wait_within("the node waits for its network", PATIENCE, || {
         let node = client.get(&path)?;
         let ready = condition(&node, "Ready");
         ensure!(
@@ -41,7 +45,7 @@ fn a_node_becomes_ready_with_its_network_and_runs_a_deployment() -> Result<()> {
     ensure!(waiting["status"]["addresses"][0]["address"] == "172.18.0.10", "{waiting}");
 
     give_network(node, &waiting["spec"]["podCIDRs"])?;
-    wait_until("the node is ready", || {
+    wait_within("the node is ready", PATIENCE, || {
         let node = client.get(&path)?;
         ensure!(condition(&node, "Ready")["status"] == "True", "{}", condition(&node, "Ready"));
         Ok(())
@@ -64,7 +68,7 @@ fn a_node_becomes_ready_with_its_network_and_runs_a_deployment() -> Result<()> {
         },
     }))?;
     let web = "/apis/apps/v1/namespaces/default/deployments/web";
-    wait_until("two pods are ready", || {
+    wait_within("two pods are ready", PATIENCE, || {
         let web = client.get(web)?;
         ensure!(web["status"]["readyReplicas"] == 2, "{}", web["status"]);
         Ok(())
@@ -81,12 +85,34 @@ fn a_node_becomes_ready_with_its_network_and_runs_a_deployment() -> Result<()> {
     }
 
     client.patch(web, &json!({"spec": {"replicas": 0}}))?;
-    wait_until("the pods are gone, and their addresses free", || {
+    wait_within("the pods are gone, and their addresses free", PATIENCE, || {
         let left = reservations(node)?;
         ensure!(left.is_empty(), "{left:?}");
         Ok(())
     })
-    .with_context(|| machine.last_words())
+    .with_context(|| machine.last_words())?;
+
+    let (group, dir) = (machine.group().to_owned(), machine.dir().to_owned());
+    ensure!(groups(&group)? > 0 && dir.exists(), "no control group {group}, or not {}", dir.display());
+    drop(machine);
+    ensure!(groups(&group)? == 0 && !dir.exists(), "control groups {group} or {} are left", dir.display());
+    ensure!(settings()? == kernel, "the kernel's settings were {kernel:?}, and are {:?}", settings()?);
+    Ok(())
+}
+
+/// What kubelet sets for the whole kernel, where it can.
+fn settings() -> Result<Vec<String>> {
+    let all = ["vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/panic_on_oops"];
+    all.iter().map(|name| Ok(fs::read_to_string(format!("/proc/sys/{name}"))?)).collect()
+}
+
+/// How many hierarchies of control groups have this one.
+fn groups(name: &str) -> Result<usize> {
+    let mut found = 0;
+    for hierarchy in fs::read_dir("/sys/fs/cgroup")? {
+        found += usize::from(hierarchy?.path().join(name).exists());
+    }
+    Ok(found)
 }
 
 fn condition(node: &Value, kind: &str) -> Value {
