@@ -203,7 +203,7 @@ struct DownArgs {
 /// What of a lab is verified.
 #[derive(Debug, Args)]
 struct Selection {
-    /// The checks to run [default: those of the topology, or all].
+    /// The checks to run; of CHECK:SERVICE only what the pods behind a service answer to [default: those of the topology, or all].
     checks: Vec<String>,
     /// Only pods of this node as clients; may be given again.
     #[arg(long, env = "PODLAB_VERIFY_NODE")]

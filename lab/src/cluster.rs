@@ -12,6 +12,7 @@ use std::time::SystemTime;
 use ipnetwork::{IpNetwork, Ipv4Network};
 use kernel::{Family, Netns};
 
+use crate::kubectl::objects::CONTAINERS;
 use crate::labels::Labels;
 use crate::modes::Selected;
 use crate::objects::Objects;
@@ -130,6 +131,8 @@ pub struct PodMeta {
     pub image: String,
     /// The port that was declared.
     pub port: Option<u16>,
+    /// The names of its containers: the app's, the sidecar's.
+    pub containers: [String; 2],
     /// When it was made.
     pub created: SystemTime,
 }
@@ -142,16 +145,19 @@ impl Default for PodMeta {
             owner: None,
             image: "kubia".to_owned(),
             port: Some(crate::kubia::PORT),
+            containers: CONTAINERS.map(str::to_owned),
             created: SystemTime::now(),
         }
     }
 }
 
-/// The host outside.
+/// A host outside.
 #[derive(Debug)]
 pub struct Outside {
     /// Its namespace.
     pub space: Space,
+    /// The fabric's link to it.
+    pub wan: String,
     /// Its addresses.
     pub address: Each<IpAddr>,
     /// Its processes: the same two as a pod's.
@@ -171,8 +177,8 @@ pub struct Cluster {
     pub fabric: Space,
     /// The racks, each a switch and a router; empty where there is one only.
     pub racks: Vec<Space>,
-    /// The world outside.
-    pub outside: Outside,
+    /// The hosts outside, one at least; the first one is meant where one has to do.
+    pub outside: Vec<Outside>,
     /// The nodes.
     pub nodes: Vec<Node>,
     /// The pods: those of the topology by node and number, then those made since, in their order.
@@ -184,8 +190,9 @@ pub struct Cluster {
 impl Cluster {
     /// Every namespace: fabric, outside, racks, nodes, pods.
     pub fn spaces(&self) -> impl Iterator<Item = &Space> {
-        [&self.fabric, &self.outside.space]
+        [&self.fabric]
             .into_iter()
+            .chain(self.outside.iter().map(|host| &host.space))
             .chain(&self.racks)
             .chain(self.nodes.iter().map(|node| &node.space))
             .chain(self.pods.iter().map(|pod| &pod.space))
@@ -194,6 +201,31 @@ impl Cluster {
     /// The namespace of that name.
     pub fn space(&self, name: &str) -> Option<&Space> {
         self.spaces().find(|space| space.name == name)
+    }
+
+    /// The node of that name.
+    pub fn node(&self, name: &str) -> Option<&Node> {
+        self.nodes.iter().find(|node| node.space.name == name)
+    }
+
+    /// The host outside of that name.
+    pub fn host(&self, name: &str) -> Option<&Outside> {
+        self.outside.iter().find(|host| host.space.name == name)
+    }
+
+    /// The host outside with that address.
+    pub fn host_at(&self, address: IpAddr) -> Option<&Outside> {
+        self.outside.iter().find(|host| host.address.has(&address))
+    }
+
+    /// The names of the nodes, for people: `node1 to node3`, `alpha, beta`.
+    pub fn node_names(&self) -> String {
+        let names: Vec<&str> = self.nodes.iter().map(|node| node.space.name.as_str()).collect();
+        let is_counted = names.iter().enumerate().all(|(n, name)| *name == format!("node{}", n + 1));
+        match names.as_slice() {
+            [first, .., last] if is_counted => format!("{first} to {last}"),
+            all => all.join(", "),
+        }
     }
 
     /// The IP versions of the lab, the one that counts where one has to do first.

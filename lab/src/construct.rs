@@ -19,7 +19,7 @@ use crate::agent::Agent;
 use crate::cluster::{Cluster, Node, Outside, Pod, Role, Space};
 use crate::modes::Ground;
 use crate::objects::Objects;
-use crate::topology::{Topology, host};
+use crate::topology::Topology;
 use crate::{capture, fabric, plugins};
 
 /// The interface of every pod.
@@ -40,11 +40,12 @@ pub fn construct(topology: &Topology, progress: Progress<'_>) -> Result<(Cluster
     let start = Instant::now();
     let has_v6 = topology.ranges.pods.of(Family::V6).is_some();
     let fabric = space("fabric", Role::Fabric, has_v6)?;
-    let outside = space("outside", Role::Outside, has_v6)?;
-    let nodes: Vec<Node> = (0..topology.nodes as usize)
+    let outside = topology.outside.iter().map(|host| space(&host.name, Role::Outside, has_v6));
+    let outside = outside.collect::<Result<Vec<_>>>()?;
+    let nodes: Vec<Node> = (0..topology.nodes.len())
         .map(|index| {
             Ok(Node {
-                space: space(&Topology::node_name(index), Role::Node, has_v6)?,
+                space: space(topology.node_name(index), Role::Node, has_v6)?,
                 rack: topology.rack(index),
                 address: topology.node_address(index),
                 pod_cidr: topology.pod_cidr(index),
@@ -57,7 +58,8 @@ pub fn construct(topology: &Topology, progress: Progress<'_>) -> Result<(Cluster
     let ground = Ground { topology, fabric: &fabric, racks: &racks, nodes: &nodes };
     fabric::wire(&ground, &outside)?;
     let on = if racks.is_empty() { String::new() } else { format!(" in {}", count(racks.len(), "rack")) };
-    progress(&format!("{}{on}, 1 outside host", count(nodes.len(), "node")), start.elapsed());
+    let hosts = count(outside.len(), "outside host");
+    progress(&format!("{}{on}, {hosts}", count(nodes.len(), "node")), start.elapsed());
     let start = Instant::now();
     topology.mode.prepare(&ground)?;
     progress(&format!("mode {} on every node", topology.mode), start.elapsed());
@@ -80,9 +82,15 @@ pub fn construct(topology: &Topology, progress: Progress<'_>) -> Result<(Cluster
     for filled in filled {
         pods.extend(filled?);
     }
-    let mut host_agent = Agent::start(&outside)?;
-    let (containers, uts) = host_agent.host(&outside).context("containers of outside")?;
-    host_agent.end();
+    let inhabited = outside.into_iter().enumerate().map(|(index, space)| {
+        let mut agent = Agent::start(&space)?;
+        let about = || format!("containers of {}", space.name);
+        let (containers, uts) = agent.host(&space).with_context(about)?;
+        agent.end();
+        let (wan, address) = (fabric::wan(index), topology.outside[index].address);
+        Ok(Outside { wan, address, containers, space: Space { uts: Some(uts), ..space } })
+    });
+    let outside = inhabited.collect::<Result<Vec<_>>>()?;
     let from = match topology.cni_bin.as_slice() {
         [] => "podnet".to_owned(),
         dirs => dirs.iter().map(|dir| dir.display().to_string()).collect::<Vec<_>>().join(":"),
@@ -95,8 +103,6 @@ pub fn construct(topology: &Topology, progress: Progress<'_>) -> Result<(Cluster
         progress(&format!("mode {} has settled", topology.mode), start.elapsed());
     }
 
-    let address = topology.outside_net().map(|net| host(net, 9));
-    let outside = Outside { address, containers, space: Space { uts: Some(uts), ..outside } };
     let (name, mode, objects) = (topology.name.clone(), topology.mode, Objects::of(topology.seed));
     let ranges = topology.ranges;
     Ok((Cluster { name, mode, ranges, fabric, racks, outside, nodes, pods, objects }, agents))

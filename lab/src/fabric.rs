@@ -9,6 +9,7 @@
 //!                                                │ └ node3
 //!                                                └ wan0 ── outside
 //! ```
+//! Each of several hosts outside has a wire of its own, wan0, wan1 and so on, and reaches the others by the fabric.
 //! What nodes and routers know of pods is the mode's affair; here are links, addresses, default routes, and the routes
 //! to PodCIDRs that [`Routers`] asks for.
 
@@ -33,8 +34,8 @@ use crate::topology::{host, mac};
 pub const UPLINK: &str = "eth0";
 /// The bridge of a rack, or of the fabric where there is one rack.
 pub const SWITCH: &str = "lan0";
-/// The fabric's link to the host outside.
-pub const WAN: &str = "wan0";
+/// What the fabric's links to hosts outside begin with; a number follows.
+const WANS: &str = "wan";
 /// A rack's link to the fabric.
 pub const RACK_UPLINK: &str = "up0";
 /// The routes to pods for packets from outside.
@@ -42,6 +43,8 @@ pub(crate) const INGRESS_TABLE: u32 = 100;
 /// Addresses that are known to be nobody else's are of use at once.
 pub const NODAD: AddrOptions =
     AddrOptions { nodad: true, optimistic: false, noprefixroute: false, scope: None };
+/// `RT_SCOPE_LINK` (linux/rtnetlink.h): what is at the other end of a wire.
+const SCOPE_LINK: u8 = 253;
 /// How long a wire may take to carry frames.
 const WIRE_LIMIT: Duration = Duration::from_secs(5);
 
@@ -49,19 +52,14 @@ const WIRE_LIMIT: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// What failed, where.
-pub fn wire(ground: &Ground<'_>, outside: &Space) -> Result<()> {
+pub fn wire(ground: &Ground<'_>, outside: &[Space]) -> Result<()> {
     let mut rtnl = Rtnl::open_in(&ground.fabric.netns)?;
-    let wan = plug(&mut rtnl, WAN, None, (mac(0xfa, 2), mac(0x0f, 9)), outside, UPLINK)?;
     let net = ground.topology.outside_net();
-    let router = net.map(|net| host(net, 1));
-    add_addresses(&mut rtnl, wan, router, net).context("fabric")?;
-    attach(outside, UPLINK, net.map(|net| host(net, 9)), net, router)?;
     let routers = ground.topology.mode.routers(ground.topology);
-    // In every mode: services have their ways in there too.
-    for family in net.families() {
-        rule::add(&mut rtnl, &to_ingress_table(family, Some(WAN.to_owned()), None)).context("fabric")?;
+    let mut ports = Vec::new();
+    for (index, space) in outside.iter().enumerate() {
+        ports.push(add_host(&mut rtnl, ground, index, space, outside.len() == 1)?);
     }
-    let mut ports = vec![wan];
     if ground.racks.is_empty() {
         ports.extend(add_switch(&mut rtnl, ground, 0, ground.fabric)?);
     }
@@ -79,11 +77,73 @@ pub fn wire(ground: &Ground<'_>, outside: &Space) -> Result<()> {
     if net.families().any(|family| family == Family::V6) {
         let racks = ground.racks.iter().map(|rack| (rack, RACK_UPLINK));
         let nodes = ground.nodes.iter().map(|node| (&node.space, UPLINK));
-        for (space, name) in racks.chain(nodes).chain([(outside, UPLINK)]) {
+        for (space, name) in racks.chain(nodes).chain(outside.iter().map(|host| (host, UPLINK))) {
             settle(space, name).with_context(|| format!("{name} of {}", space.name))?;
         }
     }
     Ok(())
+}
+
+/// The fabric's link to the host outside with that number, from 0.
+pub fn wan(index: usize) -> String {
+    format!("{WANS}{index}")
+}
+
+/// A link of the fabric of that name leads outside.
+pub fn is_wan(name: &str) -> bool {
+    let number = name.strip_prefix(WANS).unwrap_or_default();
+    !number.is_empty() && number.chars().all(|c| c.is_ascii_digit())
+}
+
+/// A host outside and its wire. Where there are several they have addresses of one network without being on one link, so
+/// each has routes to the router only, and the router has one to each. Returns the fabric's port.
+fn add_host(
+    rtnl: &mut Rtnl,
+    ground: &Ground<'_>,
+    index: usize,
+    space: &Space,
+    is_alone: bool,
+) -> Result<u32> {
+    let (name, net) = (wan(index), ground.topology.outside_net());
+    let macs = (mac(0xfa, 2 + (index << 8)), mac(0x0f, 9 + index));
+    let port = plug(rtnl, &name, None, macs, space, UPLINK)?;
+    let router = net.map(|net| host(net, 1));
+    let own = ground.topology.outside[index].address;
+    let to = |rtnl: &mut Rtnl, link: u32, address: IpAddr| {
+        let dst = Some(IpNetwork::from(address));
+        let scope = address.is_ipv4().then_some(SCOPE_LINK);
+        route::add(rtnl, &Route { dst, oif: Some(link), scope, ..Route::default() })
+    };
+    if is_alone {
+        add_addresses(rtnl, port, router, net).context("fabric")?;
+        attach(space, UPLINK, own, net, router)?;
+    } else {
+        let add = |rtnl: &mut Rtnl, link, address: IpAddr, net: IpNetwork| -> Result<()> {
+            let options = AddrOptions { noprefixroute: true, ..NODAD };
+            Ok(addr::add(rtnl, link, IpNetwork::new(address, net.prefix())?, &options)?)
+        };
+        for (net, (router, own)) in net.iter().zip(router.iter().zip(own.iter())) {
+            add(rtnl, port, router, net).context("fabric")?;
+            to(rtnl, port, own).context("fabric")?;
+        }
+        let configure = || -> Result<()> {
+            let mut inside = Rtnl::open_in(&space.netns)?;
+            let link = link::by_name(&mut inside, UPLINK)?.index;
+            for (net, own) in net.iter().zip(own.iter()) {
+                add(&mut inside, link, own, net)?;
+            }
+            link::set(&mut inside, link, &Change { up: Some(true), ..Change::default() })?;
+            router.iter().try_for_each(|router| to(&mut inside, link, router))?;
+            Ok(())
+        };
+        configure().with_context(|| format!("{UPLINK} of {}", space.name))?;
+        finish(space, UPLINK, router)?;
+    }
+    // In every mode: services have their ways in there too.
+    for family in net.families() {
+        rule::add(rtnl, &to_ingress_table(family, Some(name.clone()), None)).context("fabric")?;
+    }
+    Ok(port)
 }
 
 /// IPv6 begins to use a link only when the kernel has worked off the news that it carries frames, which it leaves for
@@ -254,8 +314,7 @@ fn plug(
     Ok(link::by_name(rtnl, name).with_context(what)?.index)
 }
 
-/// A link of `space` gets its addresses and its default routes. Segmentation is off, so that a capture shows the packets
-/// that a real wire would carry.
+/// A link of `space` gets its addresses and its default routes.
 fn attach(
     space: &Space,
     name: &str,
@@ -267,7 +326,16 @@ fn attach(
         let mut rtnl = Rtnl::open_in(&space.netns)?;
         let link = link::by_name(&mut rtnl, name)?.index;
         add_addresses(&mut rtnl, link, own, nets)?;
-        link::set(&mut rtnl, link, &Change { up: Some(true), ..Change::default() })?;
+        Ok(link::set(&mut rtnl, link, &Change { up: Some(true), ..Change::default() })?)
+    };
+    configure().with_context(|| format!("{name} of {}", space.name))?;
+    finish(space, name, gateways)
+}
+
+/// Default routes of `space`. Segmentation is off, so that a capture shows the packets that a real wire would carry.
+fn finish(space: &Space, name: &str, gateways: Each<IpAddr>) -> Result<()> {
+    let configure = || -> Result<()> {
+        let mut rtnl = Rtnl::open_in(&space.netns)?;
         for gateway in gateways.iter() {
             route::add(&mut rtnl, &Route { gateway: Some(gateway), ..Route::default() })?;
         }

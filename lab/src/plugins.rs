@@ -49,6 +49,8 @@ pub fn path(topology: &Topology) -> Result<Vec<PathBuf>> {
     Ok(vec![dir])
 }
 
+/// The form of a transcript.
+const CALL_SCHEMA: &str = "podlab.call/1";
 /// The capsule's own directory of transcripts, a file for each node.
 const TRANSCRIPTS: &str = "/run/podlab/cni";
 
@@ -94,7 +96,7 @@ impl Plugins {
     /// What is no network configuration.
     pub fn new(topology: &Topology, index: usize, path: Vec<PathBuf>) -> Result<Self> {
         Ok(Self {
-            node: Topology::node_name(index),
+            node: topology.node_name(index).to_owned(),
             network: Network::parse(topology.network(index).as_bytes())?,
             runtime: Runtime { path, cache: None, timeout: Some(LIMIT) },
             lab: topology.name.clone(),
@@ -141,7 +143,8 @@ impl Plugins {
     fn remember(&self, pod: &str, calls: &[Transcript]) -> Result<()> {
         let mut lines = Vec::new();
         for call in calls {
-            serde_json::to_writer(&mut lines, &json!({ "node": self.node, "pod": pod, "call": call }))?;
+            let line = json!({ "schema": CALL_SCHEMA, "node": self.node, "pod": pod, "call": call });
+            serde_json::to_writer(&mut lines, &line)?;
             lines.push(b'\n');
         }
         let path = Path::new(TRANSCRIPTS).join(&self.node).with_extension("ndjson");

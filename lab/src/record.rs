@@ -33,12 +33,12 @@ impl Heading {
             addresses.iter().map(|address| (address, name.to_owned())).collect()
         };
         let nodes = cluster.nodes.iter().flat_map(|node| named(node.address, &node.space.name));
-        let outside = &cluster.outside;
+        let outside = cluster.outside.iter().flat_map(|host| named(host.address, &host.space.name));
         let pods = cluster
             .pods
             .iter()
             .flat_map(|pod| pod.addresses.iter().map(|address| (*address, pod.space.name.clone())));
-        let names = nodes.chain(named(outside.address, &outside.space.name)).chain(pods);
+        let names = nodes.chain(outside).chain(pods);
         Heading { about: format!("lab {}, mode {}", cluster.name, cluster.mode), names: names.collect() }
     }
 }

@@ -123,7 +123,8 @@ fn populate(lab: &Lab, progress: &mut dyn FnMut(&str, Duration)) -> Result<(), F
     for workload in &lab.topology.workloads {
         let (name, labels) = (workload.name.clone(), workload.labels.clone());
         let (port, replicas) = (Some(workload.port.0), Some(workload.replicas));
-        order(Ask::Run { name, image: "kubia".to_owned(), port, labels, replicas })?;
+        let containers = workload.containers.clone();
+        order(Ask::Run { name, image: "kubia".to_owned(), port, labels, replicas, containers })?;
     }
     for service in &lab.topology.services {
         let name = service.name.clone();
@@ -308,10 +309,12 @@ pub fn unknown(cluster: &Cluster, name: &str) -> Failure {
         0 => String::new(),
         count => format!(", rack1 to rack{count}"),
     };
+    let outside: Vec<&str> = cluster.outside.iter().map(|host| host.space.name.as_str()).collect();
     Failure::usage(format!(
-        "lab {:?} has no node or pod {name:?} · there are: fabric, outside{racks}, node1 to node{}{pods}",
+        "lab {:?} has no node or pod {name:?} · there are: fabric, {}{racks}, {}{pods}",
         cluster.name,
-        cluster.nodes.len()
+        outside.join(", "),
+        cluster.node_names()
     ))
 }
 

@@ -2,6 +2,9 @@
 //! from it alone, so the same topology gives the same lab every time. How it is written, in a file or on the command
 //! line, is in `written`.
 
+mod forms;
+mod hosts;
+mod ranges;
 mod written;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -13,7 +16,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::modes::Selected;
 use crate::stack::{Each, IpFamily, Versioned};
-pub use written::{Affinity, App, Cni, OneOrMany, Port, ServiceEntry, Workload, Written};
+pub use hosts::{Host, HostEntry, Nodes};
+pub use written::{Affinity, App, CheckEntry, Cni, OneOrMany, Port, ServiceEntry, Workload, Written};
 
 /// The name that a topology file's `schema` must have.
 pub const SCHEMA: &str = "podlab.topology/1";
@@ -132,8 +136,10 @@ fn bits(family: Family) -> u8 {
 pub struct Topology {
     /// The lab's name.
     pub name: String,
-    /// How many nodes, 1 to 200.
-    pub nodes: u32,
+    /// The nodes, 1 to 200.
+    pub nodes: Vec<Host>,
+    /// The hosts outside, 1 to 50; the first one is meant where one has to do.
+    pub outside: Vec<Host>,
     /// How many pods on each node, 0 to 1023.
     pub pods: u32,
     /// How many racks the nodes stand in, 1 to as many as nodes, at most 60.
@@ -152,14 +158,14 @@ pub struct Topology {
     pub workloads: Vec<Workload>,
     /// Services from the beginning.
     pub services: Vec<ServiceEntry>,
-    /// The checks of a `podlab verify` that names none; empty means all.
+    /// The checks of a `podlab verify` that names none, as on its command line; empty means all.
     pub verify: Vec<String>,
 }
 
 impl Topology {
     /// The name of node `index` (from 0).
-    pub fn node_name(index: usize) -> String {
-        format!("node{}", index + 1)
+    pub fn node_name(&self, index: usize) -> &str {
+        &self.nodes[index].name
     }
 
     /// The name of rack `rack` (from 0).
@@ -169,26 +175,12 @@ impl Topology {
 
     /// The rack that node `index` stands in: neighbours share one, and no rack has two nodes more than another.
     pub fn rack(&self, index: usize) -> usize {
-        index * self.racks as usize / self.nodes as usize
-    }
-
-    /// The networks of these two of which the lab has the IP version.
-    fn nets(&self, v4: Ipv4Network, v6: Ipv6Network) -> Each<IpNetwork> {
-        self.ranges.pods.map(|pods| match pods {
-            IpNetwork::V4(_) => v4.into(),
-            IpNetwork::V6(_) => v6.into(),
-        })
+        rack(index, self.nodes.len(), self.racks)
     }
 
     /// The addresses of a rack's link: .1 is the router, node n is .(10 + n).
     pub fn rack_net(&self, rack: usize) -> Each<IpNetwork> {
-        match self.racks {
-            1 => self.nets(FABRIC, FABRIC_V6),
-            _ => self.nets(
-                prefix(Ipv4Addr::new(198, 18, rack as u8 + 1, 0), 24),
-                prefix_v6([0xfd00, 0x198, 0x18, rack as u16 + 1], 64),
-            ),
-        }
+        rack_net(&self.ranges, self.racks, rack)
     }
 
     /// The two addresses of the wire between the fabric and a rack: the fabric's, the rack's.
@@ -207,12 +199,12 @@ impl Topology {
 
     /// The addresses of the link to the world outside.
     pub fn outside_net(&self) -> Each<IpNetwork> {
-        self.nets(OUTSIDE, OUTSIDE_V6)
+        outside_net(&self.ranges)
     }
 
     /// The addresses of node `index` on its rack's link.
     pub fn node_address(&self, index: usize) -> Each<IpAddr> {
-        self.rack_net(self.rack(index)).map(|net| host(net, 11 + index as u8))
+        self.nodes[index].address
     }
 
     /// The PodCIDR of node `index`: a /64; of IPv4 a /24, or a /21 where a node has more pods than that has room for.
@@ -242,7 +234,7 @@ impl Topology {
         let own = self.pod_cidr(index);
         let v6 = own.of(Family::V6).zip(self.ranges.pods.of(Family::V6));
         let sets = [Some(("", (own.first, self.ranges.pods.first))), v6.map(|nets| ("_V6", nets))];
-        let mut text = self.cni_conf.replace("${NODE}", &Self::node_name(index));
+        let mut text = self.cni_conf.replace("${NODE}", self.node_name(index));
         for (suffix, (own, all)) in sets.into_iter().flatten() {
             let last = (1_u128 << (bits(own.family()) - own.prefix())) - 2;
             for (name, value) in [
@@ -257,6 +249,36 @@ impl Topology {
         }
         text
     }
+}
+
+/// The rack of node `index` of so many in so many racks.
+fn rack(index: usize, nodes: usize, racks: u32) -> usize {
+    index * racks as usize / nodes
+}
+
+/// The networks of these two of which a lab has the IP version.
+fn nets(ranges: &Ranges, v4: Ipv4Network, v6: Ipv6Network) -> Each<IpNetwork> {
+    ranges.pods.map(|pods| match pods {
+        IpNetwork::V4(_) => v4.into(),
+        IpNetwork::V6(_) => v6.into(),
+    })
+}
+
+/// The addresses of the link of one of so many racks.
+fn rack_net(ranges: &Ranges, racks: u32, rack: usize) -> Each<IpNetwork> {
+    match racks {
+        1 => nets(ranges, FABRIC, FABRIC_V6),
+        _ => nets(
+            ranges,
+            prefix(Ipv4Addr::new(198, 18, rack as u8 + 1, 0), 24),
+            prefix_v6([0xfd00, 0x198, 0x18, rack as u16 + 1], 64),
+        ),
+    }
+}
+
+/// The addresses of the link to the world outside.
+fn outside_net(ranges: &Ranges) -> Each<IpNetwork> {
+    nets(ranges, OUTSIDE, OUTSIDE_V6)
 }
 
 /// The address of a network with that last number, which of IPv6 reads the same: 192.0.2.11, fd00:192:0:2::11.

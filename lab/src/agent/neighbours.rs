@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::construct::{IFNAME, netns_path};
 
 /// From so many pods on a machine the neighbours are permanent.
-pub(super) const MANY: u32 = 256;
+pub(super) const MANY: usize = 256;
 
 /// Who is at the other end of a pod's wire, by the result of its ADD.
 struct Ends<'r> {

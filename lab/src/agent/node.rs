@@ -160,7 +160,7 @@ impl Agent {
         }
         await_all(&mut waiting)?;
         self.proc.end()?;
-        if topology.nodes * topology.pods >= neighbours::MANY {
+        if topology.nodes.len() * topology.pods as usize >= neighbours::MANY {
             neighbours::settle(&pods)?;
         }
         self.node = Some((plugins, pods));

@@ -13,12 +13,12 @@ use crate::exit::Failure;
 use crate::faults::{Act, Fault};
 use crate::supervisor;
 
-/// What a fault is aimed at; nodes by their index, all else by name.
+/// What a fault is aimed at, by name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Target {
     Lab,
-    Node(usize),
-    Nodes(usize, usize),
+    Node(String),
+    Nodes(String, String),
     Pod(String),
     Pods(String, String),
     Service(String),
@@ -31,7 +31,7 @@ type Find = fn(&Cluster, &[String]) -> Result<Target, Failure>;
 pub(super) fn resolve(fault: &Fault, cluster: &Cluster, words: &[String]) -> Result<Target, Failure> {
     let (most, target): (usize, Find) = match fault.act {
         Act::Lab(_) => (0, |_, _| Ok(Target::Lab)),
-        Act::Node(_) => (1, |cluster, words| Ok(Target::Node(node(cluster, words.first(), 0)?))),
+        Act::Node(_) => (1, |cluster, words| Ok(Target::Node(node(cluster, words.first(), 0)?.to_owned()))),
         Act::Nodes(_) => (2, nodes),
         Act::Pod(_) => (1, |cluster, words| Ok(Target::Pod(name(pod(cluster, words.first())?)))),
         Act::Pods(_) => (2, pods),
@@ -48,21 +48,22 @@ fn name(pod: &Pod) -> String {
     pod.space.name.clone()
 }
 
-fn node(cluster: &Cluster, name: Option<&String>, default: usize) -> Result<usize, Failure> {
-    let Some(name) = name else {
-        let few = || Failure::usage(format!("it takes {} nodes, and the lab has fewer", default + 1));
-        return cluster.nodes.get(default).map(|_| default).ok_or_else(few);
+fn node<'c>(cluster: &'c Cluster, name: Option<&String>, default: usize) -> Result<&'c str, Failure> {
+    let few = || Failure::usage(format!("it takes {} nodes, and the lab has fewer", default + 1));
+    let found = match name {
+        None => cluster.nodes.get(default).ok_or_else(few),
+        Some(name) => cluster.node(name).ok_or_else(|| supervisor::unknown(cluster, name)),
     };
-    let found = cluster.nodes.iter().position(|node| node.space.name == *name);
-    found.ok_or_else(|| supervisor::unknown(cluster, name))
+    found.map(|node| node.space.name.as_str())
 }
 
 fn nodes(cluster: &Cluster, words: &[String]) -> Result<Target, Failure> {
     let near = node(cluster, words.first(), 0)?;
-    let far = node(cluster, words.get(1), usize::from(near == 0))?;
+    let is_first = cluster.nodes.first().is_some_and(|first| first.space.name == near);
+    let far = node(cluster, words.get(1), usize::from(is_first))?;
     match near == far {
         true => Err(Failure::usage("a node and another one, not the same twice")),
-        false => Ok(Target::Nodes(near, far)),
+        false => Ok(Target::Nodes(near.to_owned(), far.to_owned())),
     }
 }
 
@@ -105,13 +106,12 @@ impl Target {
             return act(work, name);
         }
         let cluster = lab.cluster();
+        let node = |name: &str| cluster.node(name).with_context(|| format!("there is no node {name}"));
         let pod = |name: &str| cluster.pod(name).with_context(|| format!("pod {name} has gone"));
         match (fault.act, self) {
             (Act::Lab(act), Target::Lab) => act(work, &cluster),
-            (Act::Node(act), Target::Node(node)) => act(work, &cluster, &cluster.nodes[*node]),
-            (Act::Nodes(act), Target::Nodes(near, far)) => {
-                act(work, &cluster, &cluster.nodes[*near], &cluster.nodes[*far])
-            }
+            (Act::Node(act), Target::Node(name)) => act(work, &cluster, node(name)?),
+            (Act::Nodes(act), Target::Nodes(near, far)) => act(work, &cluster, node(near)?, node(far)?),
             (Act::Pod(act), Target::Pod(name)) => act(work, &cluster, pod(name)?),
             (Act::Pods(act), Target::Pods(name, other)) => act(work, &cluster, pod(name)?, pod(other)?),
             (act, target) => anyhow::bail!("{target} is no target for {act:?}"),
@@ -121,14 +121,10 @@ impl Target {
 
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let node = |index: &usize| crate::topology::Topology::node_name(*index);
         match self {
             Target::Lab => f.write_str("the lab"),
-            Target::Node(index) => f.write_str(&node(index)),
-            Target::Nodes(near, far) => write!(f, "{} {}", node(near), node(far)),
-            Target::Pod(name) => f.write_str(name),
-            Target::Pods(name, other) => write!(f, "{name} {other}"),
-            Target::Service(name) => f.write_str(name),
+            Target::Node(name) | Target::Pod(name) | Target::Service(name) => f.write_str(name),
+            Target::Nodes(name, other) | Target::Pods(name, other) => write!(f, "{name} {other}"),
         }
     }
 }

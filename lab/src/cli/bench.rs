@@ -19,7 +19,7 @@ use crate::control::{self, Client, Event, Request};
 use crate::exit::{self, Failure};
 use crate::modes::{self, Selected};
 use crate::output::{self, Format, Steps};
-use crate::topology::{Topology, Written};
+use crate::topology::{Nodes, Topology, Written};
 
 /// What `--modes` takes for every mode.
 const ALL: &str = "all";
@@ -101,9 +101,14 @@ fn ask(lab: &str, seconds: f64, style: Style) -> Result<LabBench, Failure> {
 /// Measures a mode in a lab of its own, which ends with this process at the latest.
 fn in_own_lab(mode: Selected, seconds: f64, style: Style) -> Result<LabBench, Failure> {
     let name = format!("bench-{}-{}", std::process::id(), mode.to_string().replace(':', "-"));
-    let (nodes, pods) = (Some(2), Some(2));
-    let topology = Written { name: Some(name.clone()), nodes, pods, mode: Some(mode), ..Written::default() }
-        .resolve()?;
+    let topology = Written {
+        name: Some(name.clone()),
+        nodes: Some(Nodes::Count(2)),
+        pods: Some(2),
+        mode: Some(mode),
+        ..Written::default()
+    };
+    let topology = topology.resolve()?;
     let (holder, events) = start(&topology)?;
     let up = await_up(events);
     let measured = up.and_then(|_| ask(&name, seconds, style));

@@ -96,16 +96,17 @@ impl Map {
         let list = |key: &str| document[key].as_array().cloned().unwrap_or_default();
         let text = |value: &Value| value.as_str().map(str::to_owned);
         let (nodes, pods) = (list("nodes"), list("pods"));
-        let mut spaces = vec![("fabric".to_owned(), Role::Fabric), ("outside".to_owned(), Role::Outside)];
+        let hosts = list("hosts");
+        let mut spaces = vec![("fabric".to_owned(), Role::Fabric)];
+        spaces.extend(hosts.iter().filter_map(|host| Some((text(&host["name"])?, Role::Outside))));
         let racks: BTreeSet<String> = nodes.iter().filter_map(|node| text(&node["rack"])).collect();
         spaces.extend(racks.into_iter().map(|name| (name, Role::Fabric)));
         spaces.extend(nodes.iter().filter_map(|node| Some((text(&node["name"])?, Role::Node))));
         spaces.extend(pods.iter().filter_map(|pod| Some((text(&pod["name"])?, Role::Pod))));
         let address = |value: &Value| value.as_str()?.parse::<IpAddr>().ok();
         let mut names: Vec<(IpAddr, String)> = Vec::new();
-        names
-            .extend(nodes.iter().filter_map(|node| Some((address(&node["address"])?, text(&node["name"])?))));
-        names.extend(address(&document["outside"]).map(|ip| (ip, "outside".to_owned())));
+        let known = |one: &Value| Some((address(&one["address"])?, text(&one["name"])?));
+        names.extend(nodes.iter().chain(&hosts).filter_map(known));
         for pod in &pods {
             let addresses = pod["addresses"].as_array().into_iter().flatten().filter_map(address);
             names.extend(addresses.filter_map(|ip| Some((ip, text(&pod["name"])?))));
@@ -307,7 +308,8 @@ mod tests {
     #[test]
     fn every_namespace_of_a_lab_is_known_by_role_and_every_address_by_name() {
         let document = json!({
-            "name": "demo", "mode": "routed", "outside": "203.0.113.9",
+            "name": "demo", "mode": "routed",
+            "hosts": [{ "name": "outside", "address": "203.0.113.9", "addresses": ["203.0.113.9"] }],
             "nodes": [
                 { "name": "node1", "rack": "rack1", "address": "192.0.2.11" },
                 { "name": "node2", "rack": "rack1", "address": "192.0.2.12" },

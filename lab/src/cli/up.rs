@@ -10,7 +10,7 @@ use super::{Style, UpArgs};
 use crate::capsule;
 use crate::exit::{self, Failure};
 use crate::output::{self, Format, Steps};
-use crate::topology::{Cni, OneOrMany, Topology, Written};
+use crate::topology::{Cni, Host, Nodes, OneOrMany, Topology, Written};
 
 /// The schema of the document that describes a lab that is up.
 const SCHEMA: &str = "podlab.lab/1";
@@ -23,7 +23,7 @@ pub(super) fn up(args: UpArgs, style: Style) -> Result<u8, Failure> {
     let file = args.file.as_deref().map(read).transpose()?.unwrap_or_default();
     let line = Written {
         name: args.name,
-        nodes: args.nodes,
+        nodes: args.nodes.map(Nodes::Count),
         pods: args.pods,
         racks: args.racks,
         mode: args.mode,
@@ -85,13 +85,13 @@ fn read(path: &Path) -> Result<Written, Failure> {
 }
 
 fn describe(topology: &Topology, style: Style) -> Result<u8, Failure> {
-    let nodes = 0..topology.nodes as usize;
+    let nodes = 0..topology.nodes.len();
     match style.format {
         Format::Json => {
             let nodes: Vec<_> = nodes
                 .map(|node| {
                     json!({
-                        "name": Topology::node_name(node),
+                        "name": topology.node_name(node),
                         "address": topology.node_address(node).first,
                         "addresses": topology.node_address(node).iter().collect::<Vec<_>>(),
                         "podCIDR": topology.pod_cidr(node).first.to_string(),
@@ -100,8 +100,13 @@ fn describe(topology: &Topology, style: Style) -> Result<u8, Failure> {
                     })
                 })
                 .collect();
+            let host = |host: &Host| {
+                let addresses: Vec<_> = host.address.iter().collect();
+                json!({ "name": host.name, "address": host.address.first, "addresses": addresses })
+            };
+            let outside: Vec<_> = topology.outside.iter().map(host).collect();
             let document = json!({
-                "schema": PLAN_SCHEMA, "name": topology.name, "mode": topology.mode, "racks": topology.racks, "pods": topology.pods, "nodes": nodes,
+                "schema": PLAN_SCHEMA, "name": topology.name, "mode": topology.mode, "racks": topology.racks, "pods": topology.pods, "nodes": nodes, "outside": outside,
                 "podCIDR": topology.ranges.pods.to_string(), "serviceCIDR": topology.ranges.of_services(),
                 "workloads": topology.workloads, "services": topology.services, "verify": topology.verify,
             });
@@ -111,7 +116,7 @@ fn describe(topology: &Topology, style: Style) -> Result<u8, Failure> {
             let rows: Vec<Vec<String>> = nodes
                 .map(|node| {
                     vec![
-                        Topology::node_name(node),
+                        topology.node_name(node).to_owned(),
                         topology.node_address(node).to_string(),
                         topology.pod_cidr(node).to_string(),
                         topology.pods.to_string(),
@@ -119,7 +124,8 @@ fn describe(topology: &Topology, style: Style) -> Result<u8, Failure> {
                 })
                 .collect();
             output::print(&output::table(&["NODE", "ADDRESS", "PODCIDR", "PODS"], &rows))?;
-            output::print(&format!("\nnetwork configuration of node1:\n{}", topology.network(0)))?;
+            let first = topology.node_name(0);
+            output::print(&format!("\nnetwork configuration of {first}:\n{}", topology.network(0)))?;
         }
     }
     Ok(exit::OK)

@@ -20,6 +20,8 @@ pub struct Template {
     pub image: String,
     /// The port that was declared.
     pub port: Option<u16>,
+    /// The names of a pod's containers: the app's, the sidecar's.
+    pub containers: [String; 2],
 }
 
 /// A ReplicationController: so many pods are to run.
@@ -123,7 +125,12 @@ mod tests {
             labels: labels.clone(),
             selector: labels.clone(),
             replicas,
-            template: Template { labels, image: "luksa/kubia".into(), port: Some(8080) },
+            template: Template {
+                labels,
+                image: "luksa/kubia".into(),
+                port: Some(8080),
+                containers: ["kubia", "sidecar"].map(str::to_owned),
+            },
             created: SystemTime::UNIX_EPOCH,
         }
     }

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::cluster::{Cluster, Pod, PodMeta};
-use crate::controller::{Action, Seen, reconcile};
+use crate::controller::{Action, Seen, Template, reconcile};
 use crate::objects::Incident;
 use crate::services::Dataplane;
 use crate::services::dns::SharedZone;
@@ -157,8 +157,8 @@ fn add_of(lab: &Lab, controller: &str) -> Result<(), String> {
             name = cluster.objects.names.next(controller);
         }
         let owner = Some(controller.to_owned());
-        let (labels, image, port) = (template.labels, template.image, template.port);
-        (name, PodMeta { labels, owner, image, port, created: SystemTime::now() })
+        let Template { labels, image, port, containers } = template;
+        (name, PodMeta { labels, owner, image, port, containers, created: SystemTime::now() })
     };
     let made = add(lab, &name, meta);
     if made.is_ok() {
@@ -178,7 +178,7 @@ fn add(lab: &Lab, name: &str, meta: PodMeta) -> Result<(), String> {
         (0..cluster.nodes.len()).min_by_key(pods_on).filter(|node| pods_on(node) < lab.topology.most_pods());
     let Some(index) = chosen else {
         drop(cluster);
-        let message = format!("0/{} nodes are available: Too many pods.", lab.topology.nodes);
+        let message = format!("0/{} nodes are available: Too many pods.", lab.topology.nodes.len());
         warn(lab, object, "FailedScheduling", &message);
         return Err(format!("pod {name:?}: {message}"));
     };
@@ -189,7 +189,7 @@ fn add(lab: &Lab, name: &str, meta: PodMeta) -> Result<(), String> {
     match made {
         Ok(pod) => {
             let pod = Pod { meta, ..pod };
-            let image = pod.meta.image.clone();
+            let (image, containers) = (pod.meta.image.clone(), pod.meta.containers.join(" and "));
             let address = pod.addresses.first().map(ToString::to_string).unwrap_or_default();
             lab.cluster_mut().pods.push(pod);
             let told = [
@@ -199,7 +199,7 @@ fn add(lab: &Lab, name: &str, meta: PodMeta) -> Result<(), String> {
                     format!("Add eth0 [{address}] by CNI ADD in {} ms", begun.elapsed().as_millis()),
                 ),
                 ("Pulled", format!("Container image {image:?} already present on machine")),
-                ("Started", "Started containers kubia and sidecar".to_owned()),
+                ("Started", format!("Started containers {containers}")),
             ];
             for (reason, message) in told {
                 note(lab, object.clone(), reason, message);

@@ -37,14 +37,29 @@ fn write(out: &mut String, branch: &Branch, indent: &str) {
 }
 
 fn tree(picture: &Picture) -> Branch {
-    let of_role = |role: Role| picture.places.iter().position(|place| place.role == role);
-    let fabric = of_role(Role::Fabric).map(|fabric| switch(picture, fabric, None));
-    match of_role(Role::Outside) {
-        Some(outside) => {
-            let text = format!("outside  {}", own(picture, outside, &|_| true));
-            Branch { text, twigs: fabric.into_iter().collect() }
+    let of_role = |role: Role| -> Vec<usize> {
+        let all = picture.places.iter().enumerate();
+        all.filter(|(_, place)| place.role == role).map(|(number, _)| number).collect()
+    };
+    let (fabrics, hosts) = (of_role(Role::Fabric), of_role(Role::Outside));
+    let Some(&number) = fabrics.first() else { return Branch::default() };
+    let mut fabric = switch(picture, number, None);
+    let text = |host: usize| format!("{}  {}", picture.places[host].name, own(picture, host, &|_| true));
+    match hosts.as_slice() {
+        [] => fabric,
+        [host] => Branch { text: text(*host), twigs: vec![fabric] },
+        // There is no one way in: the fabric comes first, and hosts hang at it as nodes do.
+        hosts => {
+            let pair = |host: usize| {
+                picture.wires.iter().find(move |wire| wire.tie == Tie::Pair && wire.from.0 == host)
+            };
+            let twig = |host: &usize| {
+                let port = pair(*host).map(|wire| wire.to);
+                Branch { text: format!("{}{}", by(picture, port), text(*host)), twigs: Vec::new() }
+            };
+            fabric.twigs.splice(0..0, hosts.iter().map(twig));
+            fabric
         }
-        None => fabric.unwrap_or_default(),
     }
 }
 

@@ -11,9 +11,27 @@ use super::{MOST_PODS, Place, Role};
 pub(super) struct Document {
     pub(super) name: String,
     pub(super) mode: String,
+    /// Documents of labs that could have one only do not say it.
+    #[serde(default)]
+    hosts: Vec<HostOf>,
     pub(super) nodes: Vec<NodeOf>,
     pub(super) pods: Vec<PodOf>,
     pub(super) links: Vec<LinkOf>,
+}
+
+#[derive(Deserialize)]
+struct HostOf {
+    name: String,
+}
+
+impl Document {
+    /// The names of the hosts outside.
+    pub(super) fn hosts(&self) -> Vec<&str> {
+        match self.hosts.as_slice() {
+            [] => vec!["outside"],
+            hosts => hosts.iter().map(|host| host.name.as_str()).collect(),
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -54,7 +72,9 @@ pub(super) fn places(document: &Document, shown: &[String]) -> Vec<Place> {
         count: 1,
         links: Vec::new(),
     };
-    let mut all = vec![place("outside", Role::Outside, None, ""), place("fabric", Role::Fabric, None, "")];
+    let hosts = document.hosts();
+    let mut all: Vec<Place> = hosts.iter().map(|name| place(name, Role::Outside, None, "")).collect();
+    all.push(place("fabric", Role::Fabric, None, ""));
     for rack in document.nodes.iter().filter_map(|node| node.rack.as_deref()) {
         if !all.iter().any(|place| place.name == rack) {
             all.push(place(rack, Role::Router, None, ""));

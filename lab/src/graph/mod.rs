@@ -20,6 +20,7 @@ use std::collections::HashMap;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::fabric::is_wan;
 use document::{Document, LinkOf, places};
 pub use svg::STYLE;
 
@@ -190,7 +191,8 @@ impl Picture {
             shown.iter().map(|name| name.strip_suffix("/lo").unwrap_or(name).to_owned()).collect();
         let unknown = shown.iter().find(|name| {
             let of_a_node = document.nodes.iter().any(|node| node.name == **name);
-            let is_other = of_a_node || ["fabric", "outside"].contains(&name.as_str());
+            let is_other =
+                of_a_node || name.as_str() == "fabric" || document.hosts().contains(&name.as_str());
             !is_other && !document.pods.iter().any(|pod| pod.name == **name)
         });
         if let Some(name) = unknown {
@@ -249,6 +251,7 @@ impl Picture {
             .map(|pod| pod.name.as_str())
             .filter(|name| !numbers.contains_key(*name))
             .collect();
+        let hosts = document.hosts();
         let leads_to_hidden = |link: &LinkOf| {
             let far = link.peer.as_deref().and_then(|at| at.split_once('/'));
             far.is_some_and(|(place, _)| hidden.contains(place))
@@ -260,9 +263,7 @@ impl Picture {
             ends.insert(format!("{}/{}", link.place, link.name), (number, place.links.len()));
             let to_above =
                 link.peer.as_deref().and_then(|at| at.split_once('/')).is_some_and(|(far, own)| {
-                    (own == link.place || own == crate::fabric::WAN)
-                        && place.role != Role::Pod
-                        && far != "outside"
+                    (own == link.place || is_wan(own)) && place.role != Role::Pod && !hosts.contains(&far)
                 });
             place.links.push(Link {
                 name: link.name.clone(),
@@ -302,12 +303,9 @@ impl Picture {
         let is_plain = |link: &Link| matches!(link.kind.as_str(), "veth" | "bridge");
         let numbered = || place.links.iter().enumerate();
         let away: Vec<usize> = match place.role {
-            Role::Fabric => {
-                numbered().filter(|(_, link)| link.name == crate::fabric::WAN).map(|it| it.0).collect()
-            }
+            Role::Fabric => numbered().filter(|(_, link)| is_wan(&link.name)).map(|it| it.0).collect(),
             _ => numbered().filter(|(_, link)| link.is_uplink).map(|it| it.0).collect(),
         };
-        let Some(&uplink) = away.first() else { return };
         let devices: Vec<usize> = numbered()
             .filter(|(_, link)| !is_plain(link) && !link.kind.is_empty() && link.kind != "macvlan")
             .map(|it| it.0)
@@ -320,11 +318,16 @@ impl Picture {
         for &link in &inner {
             let from = (number, link);
             wires.extend(devices.iter().map(|&device| Wire { from, to: (number, device), tie: Tie::Routed }));
-            wires.push(Wire { from, to: (number, uplink), tie: Tie::Routed });
+            wires.extend(away.iter().map(|&link| Wire { from, to: (number, link), tie: Tie::Routed }));
         }
-        let wrapped =
-            |&device: &usize| Wire { from: (number, device), to: (number, uplink), tie: Tie::Tunnel };
-        wires.extend(devices.iter().map(wrapped));
+        let wrapped = |&device: &usize| {
+            away.iter().map(move |&link| Wire {
+                from: (number, device),
+                to: (number, link),
+                tie: Tie::Tunnel,
+            })
+        };
+        wires.extend(devices.iter().flat_map(wrapped));
         self.wires.extend(wires);
     }
 }

@@ -82,6 +82,37 @@ fn pictures_of_every_mode_in_every_form() {
     }
 }
 
+/// Several hosts outside, each at a wire of its own.
+fn with_hosts(mut document: Value, hosts: usize) -> Value {
+    let own = |link: &Value| link["place"] == "outside" || link["name"] == "wan0";
+    let all = document["links"].as_array_mut().unwrap();
+    let recorded: Vec<Value> = all.iter().filter(|link| own(link)).cloned().collect();
+    for number in 1..hosts {
+        all.extend(recorded.iter().map(|link| {
+            let text = link.to_string().replace("\"outside", &format!("\"host{number}"));
+            serde_json::from_str(&text.replace("wan0\"", &format!("wan{number}\""))).unwrap()
+        }));
+    }
+    let host = |number: usize| serde_json::json!({ "name": format!("host{number}") });
+    let first = serde_json::json!({ "name": "outside" });
+    document["hosts"] = [first].into_iter().chain((1..hosts).map(host)).collect();
+    document
+}
+
+#[test]
+fn several_hosts_outside_are_drawn_side_by_side() {
+    for hosts in 1..=6 {
+        let racks = Picture::of(&with_hosts(recorded("racks"), hosts), &[]).unwrap();
+        check(&racks, &layout::lay_out(&racks), &format!("{hosts} hosts and racks"));
+        let picture = Picture::of(&with_hosts(made_up("routed", 3, 2), hosts), &[]).unwrap();
+        check(&picture, &layout::lay_out(&picture), &format!("{hosts} hosts"));
+        let drawn = picture.places.iter().filter(|place| place.role == Role::Outside).count();
+        assert_eq!(drawn, hosts);
+        let text = picture.render(Form::Ascii);
+        assert_eq!(text.contains("[wan1] -- host1  eth0 203.0.113.9/24"), hosts > 1, "{text}");
+    }
+}
+
 /// No box lies over another, and what is inside is inside.
 fn check(picture: &Picture, laid: &Layout, what: &str) {
     let all = Rect { x: 0, y: 0, w: laid.size.0, h: laid.size.1 };

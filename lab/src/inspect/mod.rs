@@ -6,11 +6,13 @@ mod wiring;
 
 use std::hash::{Hash, Hasher};
 
+use anyhow::Context;
 use kernel::route::Family;
 use kernel::{Netns, Nfnl, Rtnl, addr, link, neigh, nft, route, rule, sysctl, tc};
 use serde_json::{Map, Value, json};
 
 use crate::breaking;
+use crate::cluster::Outside;
 use crate::construct::netns_path;
 use crate::exit::Failure;
 use crate::supervisor::{Lab, unknown};
@@ -34,9 +36,14 @@ pub fn inspect(lab: &Lab, what: Option<&str>) -> Result<Value, Failure> {
         let node = &cluster.nodes[pod.node].space.name;
         document.insert("node".into(), node.as_str().into());
         document.insert("containerID".into(), pod.container_id.as_str().into());
+        document.insert("containers".into(), json!(pod.meta.containers));
         document.insert("result".into(), pod.result.clone());
     }
-    if let Some(node) = cluster.nodes.iter().find(|node| node.space.name == name) {
+    if let Some(host) = cluster.host(name) {
+        document.insert("address".into(), json!(host.address.first));
+        document.insert("addresses".into(), json!(host.address.iter().collect::<Vec<_>>()));
+    }
+    if let Some(node) = cluster.node(name) {
         document.insert("address".into(), json!(node.address.first));
         document.insert("addresses".into(), json!(node.address.iter().collect::<Vec<_>>()));
         document.insert("podCIDR".into(), node.pod_cidr.first.to_string().into());
@@ -74,17 +81,28 @@ fn whole(lab: &Lab) -> anyhow::Result<Value> {
                 "name": pod.space.name,
                 "node": cluster.nodes[pod.node].space.name,
                 "addresses": pod.addresses,
+                "containers": pod.meta.containers,
                 "netns": netns_path(&pod.space.name),
             })
         })
         .collect();
+    let host = |host: &Outside| {
+        json!({
+            "name": host.space.name,
+            "address": host.address.first,
+            "addresses": host.address.iter().collect::<Vec<_>>(),
+        })
+    };
+    let hosts: Vec<Value> = cluster.outside.iter().map(host).collect();
+    let first = cluster.outside.first().context("the lab has no host outside")?;
     Ok(json!({
         "schema": SCHEMA,
         "name": cluster.name,
         "role": "lab",
         "mode": lab.topology.mode,
-        "outside": cluster.outside.address.first,
-        "outsideAddresses": cluster.outside.address.iter().collect::<Vec<_>>(),
+        "outside": first.address.first,
+        "outsideAddresses": first.address.iter().collect::<Vec<_>>(),
+        "hosts": hosts,
         "nodes": nodes,
         "pods": pods,
         "links": wiring::links(&cluster)?,

@@ -11,7 +11,7 @@ use kernel::{Rtnl, addr};
 use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, Space};
-use crate::fabric::{UPLINK, WAN};
+use crate::fabric::UPLINK;
 
 /// The driver has signalled that it can send (linux/if.h).
 const IFF_LOWER_UP: u32 = 1 << 16;
@@ -97,7 +97,7 @@ fn pairs(
         let is_pod = cluster.pod(name).is_some();
         for link in it.links.iter().filter(is_veth) {
             let is_end = |far: &&Link| {
-                let named = if name == cluster.outside.space.name { WAN } else { name };
+                let named = cluster.host(name).map_or(name, |host| &host.wan);
                 answers(link, far) && (is_pod && far.name != UPLINK || !is_pod && far.name == named)
             };
             if let Some(far) = found[above].links.iter().find(is_end) {

@@ -153,7 +153,8 @@ fn run(lab: &Lab, args: RunArgs) -> Result<u8, Failure> {
         return Err(Failure::usage("--replicas goes with --generator=run/v1"));
     }
     let name = args.name.clone();
-    lab.order(Ask::Run { name: args.name, image: args.image, port: args.port, labels, replicas })?;
+    let (image, port) = (args.image, args.port);
+    lab.order(Ask::Run { name: args.name, image, port, labels, replicas, containers: None })?;
     output::print(&format!("{kind}/{name} created\n"))?;
     Ok(exit::OK)
 }

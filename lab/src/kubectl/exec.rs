@@ -4,7 +4,6 @@ use std::io::IsTerminal;
 
 use super::Kind;
 use super::client::Lab;
-use super::objects::CONTAINERS;
 use super::parse::ExecArgs;
 use crate::cli::{Surroundings, spawn_in};
 use crate::control::Request;
@@ -14,14 +13,14 @@ use crate::topology::Ranges;
 
 pub(super) fn exec(lab: &Lab, args: &ExecArgs, with_dashes: bool) -> Result<u8, Failure> {
     let pod = args.pod.strip_prefix("pod/").unwrap_or(&args.pod);
-    lab.get(Kind::Pod, &[pod.to_owned()], None)?;
-    if let Some(container) = args.container.as_deref().filter(|name| !CONTAINERS.contains(name)) {
+    let found = lab.get(Kind::Pod, &[pod.to_owned()], None)?;
+    let all = found.iter().flat_map(|pod| pod["spec"]["containers"].as_array().into_iter().flatten());
+    let names: Vec<&str> = all.filter_map(|container| container["name"].as_str()).collect();
+    if let Some(container) = args.container.as_deref().filter(|name| !names.contains(name)) {
+        let there = names.join(", ");
         return Err(Failure::new(
             exit::FAILED,
-            format!(
-                "container {container} not found in pod {pod}_default · there are: {}",
-                CONTAINERS.join(", ")
-            ),
+            format!("container {container} not found in pod {pod}_default · there are: {there}"),
         ));
     }
     if !with_dashes {

@@ -45,6 +45,8 @@ pub enum Ask {
         labels: Labels,
         /// How many, when a controller is to keep them; none means a pod alone.
         replicas: Option<u32>,
+        /// The names of a pod's containers; none means the usual ones.
+        containers: Option<[String; 2]>,
     },
     /// Objects of a kind: all, those named, or those that a selector chooses.
     Get {

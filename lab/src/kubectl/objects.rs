@@ -13,7 +13,7 @@ use crate::services::model::{Backed, Endpoint};
 
 /// The Kubernetes namespace of everything.
 pub const NAMESPACE: &str = "default";
-/// The containers of every pod.
+/// The containers of a pod where nobody has named them.
 pub const CONTAINERS: [&str; 2] = ["kubia", "sidecar"];
 
 fn metadata(name: &str, labels: &Labels, created: SystemTime) -> Value {
@@ -52,18 +52,19 @@ pub fn pod(cluster: &Cluster, pod: &Pod) -> Value {
     if let Some(owner) = &meta.owner {
         metadata["ownerReferences"] = json!([{ "apiVersion": "v1", "kind": "ReplicationController", "name": owner, "controller": true }]);
     }
-    let containers = CONTAINERS.map(|container| {
+    let [app, sidecar] = &meta.containers;
+    let containers = [(app, &meta.image[..]), (sidecar, "podlab")].map(|(container, image)| {
         let ports: Vec<Value> = meta
             .port
-            .filter(|_| container == CONTAINERS[0])
+            .filter(|_| container == app)
             .map(|port| json!({ "containerPort": port, "protocol": "TCP" }))
             .into_iter()
             .collect();
-        let image = if container == CONTAINERS[0] { &meta.image } else { "podlab" };
         json!({ "name": container, "image": image, "ports": ports })
     });
     let pids = [pod.containers.kubia_pid, pod.containers.sidecar_pid];
-    let states: Vec<Value> = CONTAINERS
+    let states: Vec<Value> = meta
+        .containers
         .iter()
         .zip(pids)
         .map(|(container, pid)| {
@@ -104,7 +105,7 @@ pub fn controller(cluster: &Cluster, controller: &ReplicationController) -> Valu
             "selector": controller.selector,
             "template": {
                 "metadata": { "labels": template.labels },
-                "spec": { "containers": [{ "name": CONTAINERS[0], "image": template.image, "ports": ports }] },
+                "spec": { "containers": [{ "name": template.containers[0], "image": template.image, "ports": ports }] },
             },
         },
         "status": { "replicas": current, "readyReplicas": current },

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use serde_json::{Value, json};
 
+use super::objects::CONTAINERS;
 use super::{Ask, Kind, objects, serve, server_error};
 use crate::cluster::{Cluster, PodMeta};
 use crate::controller::work::Order;
@@ -20,9 +21,10 @@ use crate::supervisor::Lab;
 /// In the API server's words.
 pub fn answer(lab: &Lab, ask: Ask) -> Result<Value, Failure> {
     match ask {
-        Ask::Run { name, image, port, labels, replicas } => {
+        Ask::Run { name, image, port, labels, replicas, containers } => {
             let labels = if labels.is_empty() { [("run".to_owned(), name.clone())].into() } else { labels };
-            let template = Template { labels, image, port };
+            let containers = containers.unwrap_or(CONTAINERS.map(str::to_owned));
+            let template = Template { labels, image, port, containers };
             match replicas {
                 Some(replicas) => run_controlled(lab, name, replicas, template),
                 None => run_alone(lab, name, template),
@@ -87,8 +89,8 @@ fn run_alone(lab: &Lab, name: String, template: Template) -> Result<Value, Failu
     if lab.cluster().space(&name).is_some() {
         return Err(Kind::Pod.exists(&name));
     }
-    let Template { labels, image, port } = template;
-    let meta = PodMeta { labels, owner: None, image, port, created: SystemTime::now() };
+    let Template { labels, image, port, containers } = template;
+    let meta = PodMeta { labels, owner: None, image, port, containers, created: SystemTime::now() };
     Ok(json!({ "warnings": lab.orders.carry_out(Order::AddPod(name, meta)) }))
 }
 

@@ -289,7 +289,8 @@ fn pods(lab: &str) -> Result<Vec<String>, Failure> {
 /// The chains with rules in them, everywhere, but for those that the lab keeps by itself: `node1: ip nat postrouting`.
 fn rules(lab: &str) -> Result<Vec<String>, Failure> {
     let all = inspect(lab, None)?;
-    let places = ["fabric".to_owned(), "outside".to_owned()].into_iter().chain(names(&all["nodes"]));
+    let hosts = names(&all["hosts"]).into_iter().chain(names(&all["nodes"]));
+    let places = ["fabric".to_owned()].into_iter().chain(hosts);
     let mut found = Vec::new();
     for place in places.chain(names(&all["pods"])) {
         let state = inspect(lab, Some(&place))?;

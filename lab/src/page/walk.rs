@@ -1,6 +1,7 @@
 //! The document `podlab.walk/1`: a trace with its lab, its picture and its packets, so that it can be looked at anywhere.
 
 use std::io::Read;
+use std::net::{IpAddr, SocketAddr};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -35,21 +36,26 @@ pub struct Wanted {
 }
 
 impl Wanted {
-    /// From the words of a command line: `kubia-3` or `kubia-3:80`.
+    /// From the words of a command line: `kubia-3` or `kubia-3:80`, an address, `[fd00::1]:80`.
     ///
     /// # Errors
     /// What is behind the colon is no port.
     pub fn parse(source: &str, target: &str, protocol: &str, hooks: bool) -> Result<Wanted, Failure> {
-        let (target, port) = match target.rsplit_once(':') {
-            Some((target, port)) => {
-                let port = port.parse().map_err(|_| Failure::usage(format!("{port:?} is not a port")))?;
-                (target, port)
-            }
-            None => (target, kubia::PORT),
+        let bare = target.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(target);
+        let (target, port) = match (bare.parse::<IpAddr>(), target.parse::<SocketAddr>()) {
+            (Ok(_), _) => (bare.to_owned(), kubia::PORT),
+            (_, Ok(both)) => (both.ip().to_string(), both.port()),
+            _ => match target.rsplit_once(':') {
+                Some((target, port)) => {
+                    let wrong = |_| Failure::usage(format!("{port:?} is not a port"));
+                    (target.to_owned(), port.parse().map_err(wrong)?)
+                }
+                None => (target.to_owned(), kubia::PORT),
+            },
         };
         Ok(Wanted {
             source: source.into(),
-            target: target.into(),
+            target,
             port,
             protocol: protocol.into(),
             family: None,
@@ -79,11 +85,15 @@ impl Wanted {
             Some(OneFamily::Ipv4) => " --ip-family ipv4",
             Some(OneFamily::Ipv6) => " --ip-family ipv6",
         };
-        let port = if self.port == kubia::PORT { String::new() } else { format!(":{}", self.port) };
+        let target = match self.target.parse::<IpAddr>() {
+            _ if self.port == kubia::PORT => self.target.clone(),
+            Ok(address) => SocketAddr::new(address, self.port).to_string(),
+            Err(_) => format!("{}:{}", self.target, self.port),
+        };
         let protocol =
             if self.protocol == "tcp" { String::new() } else { format!(" --proto {}", self.protocol) };
         let hooks = if self.hooks { " --hooks" } else { "" };
-        format!("podlab trace {} {}{port}{protocol}{family}{hooks}", self.source, self.target)
+        format!("podlab trace {} {target}{protocol}{family}{hooks}", self.source)
     }
 }
 
@@ -173,6 +183,10 @@ mod tests {
             |target, protocol, hooks| Wanted::parse("kubia-1", target, protocol, hooks).unwrap().again();
         assert_eq!(again("kubia-3", "tcp", false), "podlab trace kubia-1 kubia-3");
         assert_eq!(again("kubia-3:80", "udp", true), "podlab trace kubia-1 kubia-3:80 --proto udp --hooks");
+        assert_eq!(again("10.0.0.1:80", "tcp", false), "podlab trace kubia-1 10.0.0.1:80");
+        assert_eq!(again("fd00::1", "tcp", false), "podlab trace kubia-1 fd00::1");
+        assert_eq!(again("[fd00::1]", "tcp", false), "podlab trace kubia-1 fd00::1");
+        assert_eq!(again("[fd00::1]:80", "tcp", false), "podlab trace kubia-1 [fd00::1]:80");
         let refused = Wanted::parse("kubia-1", "kubia-3:http", "tcp", false).unwrap_err();
         assert_eq!(refused.text, "\"http\" is not a port");
     }

@@ -17,8 +17,10 @@ use crate::cluster::Cluster;
 pub const PORT: u16 = 53;
 /// What a name of a service ends with.
 const DOMAIN: &str = "default.svc.cluster.local";
-/// The name of the host outside (RFC 2606 keeps `.example` for such).
+/// The name of the first host outside, whatever it is called.
 pub const OUTSIDE: &str = "outside.example";
+/// What a name of a host outside ends with (RFC 2606 keeps `.example` for such).
+const WORLD: &str = "example";
 /// What a pod's resolver is to be told, for resolv.conf(5): the search list, whom to ask, how.
 const SEARCH: &str = "search default.svc.cluster.local svc.cluster.local cluster.local";
 const OPTIONS: &str = "options ndots:5";
@@ -57,14 +59,16 @@ pub fn resolver(address: Ipv4Addr) -> String {
     format!("{SEARCH}\nnameserver {address}\n{OPTIONS}\n")
 }
 
-/// The names of services, and of the host outside.
-pub fn zone(services: &[Service], outside: Ipv4Addr) -> Zone {
+/// The names of services, and of the hosts outside.
+pub fn zone(services: &[Service], outside: &[(&str, Ipv4Addr)]) -> Zone {
     let of_service = |service: &Service| {
         let alias = service.external_name.as_ref().map(|name| Record::Alias(name.to_ascii_lowercase()));
         let record = service.cluster_ip.map(Record::Address).or(alias)?;
         Some((format!("{}.{DOMAIN}", service.name), record))
     };
-    services.iter().filter_map(of_service).chain([(OUTSIDE.to_owned(), Record::Address(outside))]).collect()
+    let first = outside.first().map(|(_, address)| (OUTSIDE.to_owned(), Record::Address(*address)));
+    let own = |(name, address): &(&str, Ipv4Addr)| (format!("{name}.{WORLD}"), Record::Address(*address));
+    services.iter().filter_map(of_service).chain(first).chain(outside.iter().map(own)).collect()
 }
 
 /// A question: the name in lower case, its type and class, and where it ends in the query.

@@ -136,11 +136,21 @@ impl Dataplane {
 
     /// Makes nodes and fabric do what the services ask for; what went wrong is returned.
     pub fn sync(&mut self, cluster: &Cluster) -> Vec<String> {
-        let IpAddr::V4(outside) = cluster.outside.address.first else { return Vec::new() };
+        let hosts: Vec<(&str, Ipv4Addr)> = cluster
+            .outside
+            .iter()
+            .filter_map(|host| match host.address.first {
+                IpAddr::V4(address) => Some((host.space.name.as_str(), address)),
+                IpAddr::V6(_) => None,
+            })
+            .collect();
+        if hosts.is_empty() {
+            return Vec::new();
+        }
         let services = backed(cluster);
         self.rulesets.resize(cluster.nodes.len(), Ruleset::default());
         *self.zone.lock().unwrap_or_else(PoisonError::into_inner) =
-            dns::zone(&cluster.objects.services, outside);
+            dns::zone(&cluster.objects.services, &hosts);
         let mut troubles = Vec::new();
         for (index, node) in cluster.nodes.iter().enumerate() {
             let done = sync_node(cluster, index, &services, &mut self.rulesets[index]);

@@ -9,7 +9,9 @@ fn resolved(text: &str) -> Topology {
 #[test]
 fn an_empty_topology_is_the_demo() {
     let topology = resolved("{}");
-    assert_eq!((topology.name.as_str(), topology.nodes, topology.pods), ("demo", 3, 10));
+    assert_eq!((topology.name.as_str(), topology.nodes.len(), topology.pods), ("demo", 3, 10));
+    assert_eq!((topology.node_name(2), topology.outside[0].name.as_str()), ("node3", "outside"));
+    assert_eq!(topology.outside[0].address.to_string(), "203.0.113.9");
     assert_eq!(topology.pod_name(1, 0), "kubia-11");
     assert_eq!(topology.node_address(2).to_string(), "192.0.2.13");
     assert_eq!(topology.pod_cidr(2).to_string(), "10.244.3.0/24");
@@ -50,7 +52,7 @@ verify: [same-node, cross-node]
 #[test]
 fn everything_that_can_be_said_is_taken_over() {
     let topology = resolved(FULL);
-    assert_eq!((topology.name.as_str(), topology.seed, topology.nodes), ("lesson", Some(7), 4));
+    assert_eq!((topology.name.as_str(), topology.seed, topology.nodes.len()), ("lesson", Some(7), 4));
     assert_eq!((topology.mode.to_string().as_str(), topology.racks), ("vxlan:direct", 2));
     assert_eq!(topology.pods, 0, "with workloads there are no pods besides");
     assert_eq!(topology.pod_cidr(3).to_string(), "10.128.4.0/24");
@@ -133,7 +135,48 @@ fn what_cannot_be_is_refused_with_the_key_and_the_limit() {
         ),
         ("services: [{name: a, selector: {a: b}}, {name: a, selector: {a: b}}]", "services[1] \"a\": "),
         ("services: [{name: a, type: ExternalName}]", "externalName"),
-        ("verify: [c2c]", "no check \"c2c\" · there are: "),
+        ("verify: [c3c]", "no check \"c3c\" · there are: "),
+        ("verify: [{ingress: web}]", "verify: ingress:web: there is no service \"web\" in the file"),
+        ("verify: ['ingress:web']", "verify: ingress:web: there is no service \"web\" in the file"),
+        (
+            "verify: [{egress: web}]",
+            "check \"egress:web\": no service goes with it · those of one: container-",
+        ),
+        ("nodes: []", "nodes: 0 is not from 1 to 200"),
+        ("outside: []", "hosts outside: 0 is not from 1 to 50"),
+        ("nodes: [a, b, a]", "nodes[2] \"a\": nodes[0] \"a\" has this name"),
+        ("{nodes: [a, b], outside: [b]}", "outside[0] \"b\": nodes[1] \"b\" has this name"),
+        ("nodes: [Alpha]", "nodes[0] \"Alpha\": a name has 1 to 15 lower-case letters"),
+        ("nodes: [a234567890123456]", "a name has 1 to 15 lower-case letters"),
+        ("nodes: ['1a']", "and begins with a letter"),
+        ("outside: [a-]", "outside[0] \"a-\": a name has 1 to 15"),
+        ("nodes: [fabric]", "nodes[0] \"fabric\": that is the name of something else in a lab"),
+        ("nodes: [kubia-7]", "that is the name of something else"),
+        ("outside: [wan1]", "that is the name of something else"),
+        ("nodes: [rack2]", "that is the name of something else"),
+        (
+            "nodes: [{name: a, address: 192.0.3.11}]",
+            "nodes[0] \"a\": 192.0.3.11 is not in 192.0.2.0/24, its link",
+        ),
+        ("nodes: [{name: a, address: 192.0.2.21/16}]", "192.0.2.21/16: the prefix length of its link is 24"),
+        ("nodes: [{name: a, address: 192.0.2.1}]", "192.0.2.1 is the network's, its router's or for all"),
+        ("nodes: [{name: a, address: 192.0.2.255}]", "192.0.2.255 is the network's"),
+        (
+            "nodes: [a, {name: b, address: 192.0.2.11}]",
+            "nodes[1] \"b\": 192.0.2.11 is that of nodes[0] \"a\" too",
+        ),
+        (
+            "outside: [{name: a, address: 203.0.113.9}, {name: b, address: 203.0.113.9/24}]",
+            "outside[1] \"b\": 203.0.113.9 is that of outside[0] \"a\" too",
+        ),
+        ("outside: [{name: a, address: 198.51.100.9/24}]", "198.51.100.9 is not in 203.0.113.0/24, its link"),
+        ("outside: [{name: a, address: '2001:db8:203:113::7'}]", "is IPv6, which the lab does not have"),
+        ("{racks: 2, nodes: [a, {name: b, address: 198.18.1.7}]}", "198.18.1.7 is not in 198.18.2.0/24"),
+        (
+            "workloads: [{name: a, containers: [web, sidecar]}]",
+            "workloads[0] \"a\": containers: a pod has an app, called app or kubia, and then a sidecar",
+        ),
+        ("workloads: [{name: a, containers: [app, app]}]", "containers: a pod has an app"),
     ] {
         let failure = Written::parse(text, "-").unwrap().resolve().unwrap_err();
         assert!(failure.text.contains(words), "{text}: {}", failure.text);
@@ -160,6 +203,22 @@ fn what_is_no_topology_is_refused_with_its_place() {
         ("workloads: [{name: a, app: nginx}]", "nginx"),
         ("nodes: many", "at line 1, column 8"),
         ("nodes: -1", "at line 1, column 8"),
+        (
+            "nodes:\n  - {name: a, addres: 192.0.2.7}\n",
+            "unknown field `addres`, expected one of name, address at line 2",
+        ),
+        ("nodes:\n  - {name: a, addres: 192.0.2.7}\n", "at line 2, column 15"),
+        ("nodes:\n  - {address: 192.0.2.7}\n", "missing field `name` at line 2"),
+        ("nodes: [{name: a, address: 192.0.2.7/33}]", "at line 1, column 28"),
+        ("nodes: {a: b}", "expected how many nodes, or a list of them at line 1, column 8"),
+        ("outside: 2", "at line 1, column 10"),
+        ("cni: built-in", "expected builtin, or dir, conf and ipMasq at line 1, column 6"),
+        (
+            "verify: [{ingress: a, egress: b}]",
+            "one check an entry, and not \"egress\" too at line 1, column 1",
+        ),
+        ("verify: [{}]", "expected the name of a check, or {CHECK: SERVICE}"),
+        ("workloads: [{name: a, containers: [app]}]", "at line 1, column 23"),
         ("seed: 1\nnodes: 3\nnodes: 4\n", "duplicate mapping key: nodes at line 3, column 1"),
         ("nodes: [", "line 1"),
         ("a: &a [*a]", "unknown field `a`"),
@@ -191,17 +250,48 @@ fn a_node_full_of_pods_has_a_larger_prefix() {
 }
 
 #[test]
+fn nodes_and_hosts_outside_are_called_and_numbered_as_the_file_says() {
+    let topology = resolved(
+        "
+nodes: [{name: alpha, address: 192.0.2.21/24}, {name: beta, address: 192.0.2.22}, gamma]
+outside: [{name: client, address: 203.0.113.9/24}, {name: other, address: 203.0.113.77}]
+cni: builtin
+ipFamily: ipv4
+workloads: [{name: web, containers: [app, sidecar]}]
+services: [{name: web, selector: {run: web}}]
+verify: [c2c, samenode, xnode-nonat, egress, {ingress: web}]
+",
+    );
+    let told = |hosts: &[Host]| -> Vec<String> {
+        hosts.iter().map(|host| format!("{} {}", host.name, host.address)).collect()
+    };
+    assert_eq!(told(&topology.nodes), ["alpha 192.0.2.21", "beta 192.0.2.22", "gamma 192.0.2.13"]);
+    assert_eq!(told(&topology.outside), ["client 203.0.113.9", "other 203.0.113.77"]);
+    assert!(topology.network(1).contains("/run/podlab/ipam/beta"));
+    assert_eq!(topology.workloads[0].containers, Some(["app", "sidecar"].map(str::to_owned)));
+    assert_eq!(topology.verify, ["container-localhost", "same-node", "cross-node", "egress", "ingress:web"]);
+    // Of each version what is written, else what is counted.
+    let dual = resolved(
+        "{ipFamily: dual, nodes: [{name: a, address: ['fd00:192:0:2::77', 192.0.2.70]}, {name: b, address: 192.0.2.71}]}",
+    );
+    assert_eq!(told(&dual.nodes), ["a 192.0.2.70,fd00:192:0:2::77", "b 192.0.2.71,fd00:192:0:2::12"]);
+}
+
+#[test]
 fn the_command_line_wins_over_the_file() {
-    let file = Written { nodes: Some(2), pods: Some(1), seed: Some(1), ..Written::default() };
+    let count = Nodes::Count;
+    let file = Written { nodes: Some(count(2)), pods: Some(1), seed: Some(1), ..Written::default() };
     let line = Written { pods: Some(5), ..Written::default() };
     let both = file.overridden_by(line);
-    assert_eq!((both.nodes, both.pods, both.seed), (Some(2), Some(5), Some(1)));
+    assert_eq!((both.nodes, both.pods, both.seed), (Some(count(2)), Some(5), Some(1)));
 }
 
 #[test]
 fn the_example_of_the_documentation_is_a_topology() {
     let page = include_str!("../../../docs/topology.md");
     let example = page.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    let named = page.split("```yaml\n").nth(2).and_then(|rest| rest.split("```").next()).unwrap();
+    assert_eq!(resolved(named).node_name(0), "alpha");
     let topology = resolved(example);
     assert_eq!((topology.name.as_str(), topology.workloads.len(), topology.services.len()), ("lesson", 1, 1));
     // Its table has every key that there is.

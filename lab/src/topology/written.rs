@@ -8,19 +8,26 @@ use std::path::{Path, PathBuf};
 
 use ipnetwork::{IpNetwork, Ipv4Network};
 use kernel::Family;
+use serde::de::value::MapAccessDeserializer;
 use serde::{Deserialize, Deserializer, Serialize, de};
 
+use super::forms::{self, Forms};
 use super::{
-    FABRIC, FABRIC_V6, MOST_RACKS, OUTSIDE, OUTSIDE_V6, PORTS, RACKS, RACKS_V6, Ranges, SCHEMA, SMALL,
-    Topology, bits, default_pods, pod_prefix, prefix,
+    HostEntry, MOST_RACKS, Nodes, PORTS, SCHEMA, SMALL, Topology, hosts, outside_net, rack, rack_net, ranges,
 };
 use crate::exit::Failure;
+use crate::kubectl::objects::CONTAINERS;
 use crate::kubectl::{Kind, Wanted, serve, server};
 use crate::labels::Labels;
 use crate::modes::Selected;
-use crate::services::model::{BALANCERS, ServiceType, TrafficPolicy, Transport};
-use crate::stack::{Each, IpFamily, Versioned};
+use crate::services::model::{ServiceType, TrafficPolicy, Transport};
+use crate::stack::{Each, IpFamily};
 use crate::verify;
+
+/// Most hosts outside: their addresses count up from .9.
+const MOST_OUTSIDE: u32 = 50;
+/// What the app's container may be called besides its own name.
+const APP: &str = "app";
 
 /// A topology as written. Keys that are not known are an error.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -30,8 +37,11 @@ pub struct Written {
     pub schema: Option<String>,
     /// The lab's name.
     pub name: Option<String>,
-    /// How many nodes.
-    pub nodes: Option<u32>,
+    /// How many nodes, or which.
+    #[serde(deserialize_with = "some")]
+    pub nodes: Option<Nodes>,
+    /// The hosts outside.
+    pub outside: Option<Vec<HostEntry>>,
     /// How many pods on each node.
     pub pods: Option<u32>,
     /// How many racks the nodes stand in, each a link with a router of its own.
@@ -47,6 +57,7 @@ pub struct Written {
     #[serde(rename = "serviceCIDR")]
     pub service_cidr: Option<Ipv4Network>,
     /// Plugins and network configuration.
+    #[serde(deserialize_with = "cni")]
     pub cni: Cni,
     /// What the names of pods made by controllers follow from.
     pub seed: Option<u64>,
@@ -55,11 +66,65 @@ pub struct Written {
     /// Services from the beginning.
     pub services: Vec<ServiceEntry>,
     /// The checks of a `podlab verify` that names none.
-    pub verify: Vec<String>,
+    pub verify: Vec<CheckEntry>,
+}
+
+/// A check as written: its name, or `{NAME: SERVICE}`, of which it is `NAME:SERVICE` on the command line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CheckEntry(pub String);
+
+impl Forms for CheckEntry {
+    const FORMS: &'static str = "the name of a check, or {CHECK: SERVICE}";
+
+    fn of_text<E: de::Error>(name: &str) -> Result<CheckEntry, E> {
+        Ok(CheckEntry(name.to_owned()))
+    }
+
+    fn of_map<'de, A: de::MapAccess<'de>>(mut map: A) -> Result<CheckEntry, A::Error> {
+        let none = || de::Error::custom(format!("expected {}", Self::FORMS));
+        let (name, service) = map.next_entry::<String, String>()?.ok_or_else(none)?;
+        match map.next_key::<String>()? {
+            None => Ok(CheckEntry(format!("{name}:{service}"))),
+            Some(other) => Err(de::Error::custom(format!("one check an entry, and not {other:?} too"))),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for CheckEntry {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<CheckEntry, D::Error> {
+        forms::read(d)
+    }
+}
+
+/// `builtin`, which is what there is where nothing is said, or plugins and network configuration.
+struct CniEntry(Cni);
+
+impl Forms for CniEntry {
+    const FORMS: &'static str = "builtin, or dir, conf and ipMasq";
+
+    fn of_text<E: de::Error>(word: &str) -> Result<CniEntry, E> {
+        match word {
+            "builtin" => Ok(CniEntry(Cni::default())),
+            other => Err(E::custom(format!("{other:?}: expected {}", Self::FORMS))),
+        }
+    }
+
+    fn of_map<'de, A: de::MapAccess<'de>>(map: A) -> Result<CniEntry, A::Error> {
+        Cni::deserialize(MapAccessDeserializer::new(map)).map(CniEntry)
+    }
+}
+
+fn cni<'de, D: Deserializer<'de>>(d: D) -> Result<Cni, D::Error> {
+    forms::read(d).map(|CniEntry(cni)| cni)
+}
+
+/// What is there, without the detour by which an error would lose its column.
+fn some<'de, T: Deserialize<'de>, D: Deserializer<'de>>(d: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(d).map(Some)
 }
 
 /// One network, two with a comma between, or a list of them.
-fn networks<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Each<IpNetwork>>, D::Error> {
+pub(super) fn networks<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Each<IpNetwork>>, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
     enum Form {
@@ -122,6 +187,9 @@ pub struct Workload {
     /// The pods' labels; empty means `run=NAME`.
     #[serde(default)]
     pub labels: Labels,
+    /// The names of the two containers of each pod, the app's first; none are [`CONTAINERS`].
+    #[serde(default)]
+    pub containers: Option<[String; 2]>,
 }
 
 fn one() -> u32 {
@@ -257,6 +325,7 @@ impl Written {
             schema: self.schema,
             name: other.name.or(self.name),
             nodes: other.nodes.or(self.nodes),
+            outside: other.outside.or(self.outside),
             pods: other.pods.or(self.pods),
             racks: other.racks.or(self.racks),
             mode: other.mode.or(self.mode),
@@ -289,13 +358,24 @@ impl Written {
         }
         let pods = self.pods.unwrap_or(if self.workloads.is_empty() { 10 } else { 0 });
         let pods = within("pods on a node (a Linux bridge has 1023 ports)", pods, 0, PORTS)?;
-        let nodes = self.nodes.unwrap_or(3);
+        let listed = match self.nodes.unwrap_or(Nodes::Count(3)) {
+            Nodes::Count(count) => Err(count),
+            Nodes::Listed(nodes) => Ok(nodes),
+        };
+        let nodes = listed.as_ref().map_or_else(|count| *count, |nodes| nodes.len() as u32);
         let nodes = match pods {
             _ if pods <= SMALL => within("nodes", nodes, 1, 200)?,
             _ => within("nodes (with more than 250 pods on each, a PodCIDR is a /21)", nodes, 1, 31)?,
         };
+        let listed = listed.unwrap_or_else(hosts::counted);
+        let outside = self.outside.unwrap_or_else(hosts::only);
+        within("hosts outside", outside.len() as u32, 1, MOST_OUTSIDE)?;
         let racks = within("racks", self.racks.unwrap_or(1), 1, nodes.min(MOST_RACKS))?;
-        let ranges = ranges((self.ip_family, self.pod_cidr), self.service_cidr, (nodes, pods))?;
+        let ranges = ranges::resolve((self.ip_family, self.pod_cidr), self.service_cidr, (nodes, pods))?;
+        let link = |index| rack_net(&ranges, racks, rack(index, nodes as usize, racks));
+        let own = hosts::resolve("nodes", listed, link, 11)?;
+        let outside = hosts::resolve("outside", outside, |_| outside_net(&ranges), 9)?;
+        hosts::check(&own, &outside)?;
         let mode = self.mode.unwrap_or_default();
         let families: Vec<Family> = ranges.pods.families().collect();
         let cni_conf =
@@ -313,10 +393,11 @@ impl Written {
             serve::possible(&ranges, &mode)?;
         }
         check_services(&self.services, ranges.services)?;
-        verify::known(&self.verify)?;
+        let verify = checks(self.verify, &self.services)?;
         let topology = Topology {
             name,
-            nodes,
+            nodes: own,
+            outside,
             pods,
             racks,
             mode,
@@ -326,7 +407,7 @@ impl Written {
             seed: self.seed,
             workloads: self.workloads,
             services: self.services,
-            verify: self.verify,
+            verify,
         };
         let replicas: u64 = topology.workloads.iter().map(|workload| u64::from(workload.replicas)).sum();
         let room = u64::from(nodes) * (topology.most_pods() as u64 - u64::from(pods));
@@ -342,7 +423,7 @@ impl Written {
     }
 }
 
-fn within(what: &str, value: u32, least: u32, most: u32) -> Result<u32, Failure> {
+pub(super) fn within(what: &str, value: u32, least: u32, most: u32) -> Result<u32, Failure> {
     match value {
         _ if (least..=most).contains(&value) => Ok(value),
         _ => Err(Failure::usage(format!("{what}: {value} is not from {least} to {most}"))),
@@ -369,71 +450,6 @@ fn network(
     Ok(text)
 }
 
-/// The addresses of pods and services: networks that meet nothing else of a lab, with room for every node.
-fn ranges(
-    (family, pods): (Option<IpFamily>, Option<Each<IpNetwork>>),
-    services: Option<Ipv4Network>,
-    (nodes, on_node): (u32, u32),
-) -> Result<Ranges, Failure> {
-    let wanted = default_pods(family.unwrap_or_default());
-    let pods_given = pods.unwrap_or(wanted);
-    if family.is_some() && !pods_given.families().eq(wanted.families()) {
-        return Err(Failure::usage(format!("podCIDR: {pods_given} is not of the lab's ipFamily")));
-    }
-    let ranges = Ranges { pods: pods_given, services: services.unwrap_or(Ranges::default().services) };
-    if services.is_some() && !ranges.has_services() {
-        return Err(Failure::usage("serviceCIDR: services are IPv4's, which the lab does not have"));
-    }
-    let own = || ranges.pods.iter().map(|net| ("podCIDR", net));
-    let of_services = ranges.has_services().then_some(("serviceCIDR", IpNetwork::V4(ranges.services)));
-    for (key, net) in own().chain(of_services) {
-        if net.ip() != net.network() {
-            let network = IpNetwork::new(net.network(), net.prefix());
-            let hint = network.map_or_else(|_| String::new(), |network| format!(" · try: {network}"));
-            return Err(Failure::usage(format!("{key}: {net} has host bits{hint}")));
-        }
-        let (least, longest) = match (key, net.family()) {
-            ("podCIDR", Family::V4) => (8, 22),
-            (_, Family::V4) => (8, 26),
-            (_, Family::V6) => (16, 62),
-        };
-        within(&format!("{key}: prefix length"), net.prefix().into(), least, longest)?;
-    }
-    for (_, net) in own() {
-        let length = pod_prefix(net.family(), on_node);
-        let room = 1_u64 << length.saturating_sub(net.prefix()).min(bits(Family::V4));
-        if room <= u64::from(nodes) {
-            return Err(Failure::usage(format!(
-                "podCIDR: {net} has no room for {nodes} PodCIDRs of /{length} beside the first"
-            )));
-        }
-    }
-    let v6 = |first: u16, length| super::prefix_v6([first, 0, 0, 0], length).into();
-    let mut taken: Vec<(&str, IpNetwork)> = vec![
-        ("the nodes' link", FABRIC.into()),
-        ("the nodes' link", FABRIC_V6.into()),
-        ("the racks' links", RACKS.into()),
-        ("the racks' links", RACKS_V6.into()),
-        ("the world outside", OUTSIDE.into()),
-        ("the world outside", OUTSIDE_V6.into()),
-        ("load balancers", BALANCERS.into()),
-        ("loopback", prefix(Ipv4Addr::new(127, 0, 0, 0), 8).into()),
-        ("loopback and what is not IPv6", v6(0, 8)),
-        ("link-local addresses", v6(0xfe80, 10)),
-        ("multicast", prefix(Ipv4Addr::new(224, 0, 0, 0), 4).into()),
-        ("multicast", v6(0xff00, 8)),
-    ];
-    taken.extend(of_services);
-    let overlap = |a: IpNetwork, b: IpNetwork| a.contains(b.network()) || b.contains(a.network());
-    for (key, net) in own().chain(of_services) {
-        let meets = |(other, range): &&(&str, IpNetwork)| *other != key && overlap(*range, net);
-        if let Some((what, range)) = taken.iter().find(meets) {
-            return Err(Failure::usage(format!("{key}: {net} overlaps {range}, {what}")));
-        }
-    }
-    Ok(ranges)
-}
-
 fn check_workloads(workloads: &[Workload]) -> Result<(), Failure> {
     let mut seen = BTreeMap::new();
     for (index, workload) in workloads.iter().enumerate() {
@@ -445,8 +461,29 @@ fn check_workloads(workloads: &[Workload]) -> Result<(), Failure> {
         if workload.port.0 == 0 {
             return Err(wrong("a port is 1 to 65535"));
         }
+        if let Some([app, sidecar]) = &workload.containers {
+            let is_app = [APP, CONTAINERS[0]].contains(&app.as_str());
+            if !is_app || sidecar != CONTAINERS[1] {
+                return Err(wrong(
+                    "containers: a pod has an app, called app or kubia, and then a sidecar, called sidecar",
+                ));
+            }
+        }
     }
     Ok(())
+}
+
+/// The checks by their own names; a service that one is of must be among the services.
+fn checks(written: Vec<CheckEntry>, services: &[ServiceEntry]) -> Result<Vec<String>, Failure> {
+    let names: Vec<String> = written.into_iter().map(|check| verify::full_name(&check.0)).collect();
+    verify::known(&names)?;
+    for name in &names {
+        let of = name.split_once(':').map(|(_, service)| service);
+        if let Some(of) = of.filter(|of| !services.iter().any(|service| service.name == *of)) {
+            return Err(Failure::usage(format!("verify: {name}: there is no service {of:?} in the file")));
+        }
+    }
+    Ok(names)
 }
 
 fn check_services(services: &[ServiceEntry], range: Ipv4Network) -> Result<(), Failure> {

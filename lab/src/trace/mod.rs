@@ -307,7 +307,7 @@ fn servers(cluster: &Cluster, target: SocketAddr) -> Vec<(String, IpAddr)> {
 fn ends(cluster: &Cluster, source: &str, target: IpAddr, servers: &[(String, IpAddr)]) -> Vec<IpAddr> {
     let own = match cluster.pod(source) {
         Some(pod) => pod.addresses.clone(),
-        None => cluster.outside.address.iter().collect(),
+        None => cluster.host(source).map(|host| host.address.iter().collect()).unwrap_or_default(),
     };
     let mut all: Vec<IpAddr> = own.into_iter().chain([target]).collect();
     all.extend(servers.iter().map(|(_, address)| *address));
@@ -333,8 +333,8 @@ fn walks_of<'a>(flow: &Flow<'a>, protocol: Protocol) -> Vec<(&'static str, Way, 
 
 /// The containers of the place that the packet starts from.
 pub(crate) fn sender<'c>(cluster: &'c Cluster, name: &str) -> Result<&'c Containers, Failure> {
-    if name == cluster.outside.space.name {
-        return Ok(&cluster.outside.containers);
+    if let Some(host) = cluster.host(name) {
+        return Ok(&host.containers);
     }
     cluster.pod(name).map(|pod| &pod.containers).ok_or_else(|| {
         let what = if cluster.space(name).is_some() { "sends no probes" } else { "is not in the lab" };
@@ -353,11 +353,9 @@ pub(crate) fn address_of(
     if let Ok(address) = name.parse() {
         return Ok(address);
     }
-    if name == cluster.outside.space.name {
-        return cluster.outside.address.of(family).ok_or_else(none);
-    }
-    if let Some(node) = cluster.nodes.iter().find(|node| node.space.name == name) {
-        return node.address.of(family).ok_or_else(none);
+    let of_host = cluster.host(name).map(|host| host.address);
+    if let Some(address) = of_host.or_else(|| cluster.node(name).map(|node| node.address)) {
+        return address.of(family).ok_or_else(none);
     }
     let unknown = || {
         Failure::usage(format!(

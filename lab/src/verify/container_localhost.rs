@@ -25,8 +25,9 @@ fn of_family<'c>(scene: &Scene<'c>, family: Family) -> Vec<Task<'c>> {
     let tasks = scene.chosen().map(|pod| {
         let expected = Localhost { pod: pod.name().into(), strangers: pod.strangers.clone() };
         let aim = Aim::Localhost(expected, target);
+        let [app, sidecar] = &pod.pod.meta.containers;
         Task {
-            subject: format!("{} sidecar > kubia", pod.name()),
+            subject: format!("{} {sidecar} > {app}", pod.name()),
             client: pod.end(),
             servers: vec![pod.end()],
             aim,

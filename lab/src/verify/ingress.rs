@@ -1,9 +1,9 @@
-//! Need 4, inwards: the app in a pod is reached from the host outside, over a route to the PodCIDR, and sees the
+//! Need 4, inwards: the app in a pod is reached from each host outside, over a route to the PodCIDR, and sees the
 //! address of who came.
 
 use kernel::Family;
 
-use super::scene::{Scene, task};
+use super::scene::{Scene, outside, task};
 use super::{Check, How, Task, paths};
 
 pub(super) const CHECK: Check =
@@ -14,11 +14,11 @@ fn plan<'c>(scene: &Scene<'c>) -> Vec<Task<'c>> {
 }
 
 fn of_family<'c>(scene: &Scene<'c>, family: Family) -> Vec<Task<'c>> {
-    let tasks = scene.sampled().map(|pod| {
-        let there = paths::into(scene.cluster, (pod.pod, pod.node));
-        let back = paths::out(scene.cluster, (pod.pod, pod.node));
-        let client = (scene.outside(), scene.outside_address(family));
-        task(client, (pod.end(), pod.address(family)), (there, back), |journey| journey)
+    let pairs = scene.outside().flat_map(|host| scene.sampled().map(move |pod| (host, pod)));
+    let tasks = pairs.map(|(host, pod)| {
+        let there = paths::into(scene.cluster, host, (pod.pod, pod.node));
+        let back = paths::out(scene.cluster, (pod.pod, pod.node), host);
+        task(outside(host, family), (pod.end(), pod.address(family)), (there, back), |journey| journey)
     });
     tasks.collect()
 }

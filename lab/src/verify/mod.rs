@@ -47,7 +47,7 @@ pub use crate::fabric::UPLINK;
 /// What to verify.
 #[derive(Debug, Clone, Default)]
 pub struct VerifyOptions {
-    /// Names of checks; empty means all.
+    /// Names of checks, or `CHECK:SERVICE`; empty means all.
     pub checks: Vec<String>,
     /// Only what starts at a pod on these nodes (for ingress: what ends there); empty means all.
     pub nodes: Vec<String>,
@@ -90,6 +90,18 @@ pub const CHECKS: [Check; 9] = [
     services::REACH,
     services::SHARE,
 ];
+
+/// Shorter names of checks.
+pub const SHORT: [(&str, &str); 4] = [
+    ("c2c", container_localhost::CHECK.name),
+    ("samenode", same_node::CHECK.name),
+    ("xnode", cross_node::CHECK.name),
+    ("xnode-nonat", cross_node::CHECK.name),
+];
+
+/// The checks whose servers are pods, which can be asked for of a service's pods only.
+const OF_PODS: [&str; 4] =
+    [container_localhost::CHECK.name, same_node::CHECK.name, cross_node::CHECK.name, ingress::CHECK.name];
 
 /// One probe to send and what it has to show.
 struct Task<'c> {
@@ -150,7 +162,7 @@ pub fn prove(
     let checks = chosen(cluster, &options.checks)?;
     let nodes = nodes_named(cluster, &options.nodes)?;
     let began = Instant::now();
-    let probers = match checks.iter().any(Check::is_of_services) {
+    let probers = match checks.iter().any(|check| check.is_of_services()) {
         true => cluster.nodes.iter().map(|node| Prober::start(&node.space)).collect::<Result<_>>()?,
         false => Vec::new(),
     };
@@ -164,10 +176,13 @@ pub fn prove(
     let mut tasks = Vec::new();
     let planned = checks.iter().map(|check| PlannedCheck {
         name: check.name.into(),
-        title: check.title.into(),
+        title: match check.services.as_slice() {
+            [] => check.title.into(),
+            services => format!("{}, of svc/{}", check.title, services.join(", svc/")),
+        },
         from: match check.plan {
             How::State(claims) => Source::State(claims(&scene)),
-            How::Probes(plan) => Source::Each(append(&mut tasks, plan(&scene))),
+            How::Probes(plan) => Source::Each(append(&mut tasks, check.of_services(cluster, plan(&scene)))),
             How::Groups(plan) => {
                 let groups = plan(&scene).into_iter();
                 let numbered = groups.map(|it| (it.subject, it.sharing, append(&mut tasks, it.tasks)));
@@ -243,28 +258,84 @@ impl Check {
     }
 }
 
-/// Refuses a name that no check has.
+/// The name of a check by one that is shorter: [`SHORT`]; any other is its own. The service after a colon stays.
+pub fn full_name(name: &str) -> String {
+    let (check, rest) = name.split_at(name.find(':').unwrap_or(name.len()));
+    let full = SHORT.iter().find(|(short, _)| *short == check).map_or(check, |(_, full)| full);
+    format!("{full}{rest}")
+}
+
+/// Refuses a name that no check has, and a service after one that is not of pods as servers.
 ///
 /// # Errors
 /// The name, and those that there are.
 pub fn known(names: &[String]) -> Result<(), Failure> {
-    let is_known = |name: &&String| CHECKS.iter().any(|c| c.name == name.as_str());
-    if let Some(unknown) = names.iter().find(|name| !is_known(name)) {
-        let known: Vec<_> = CHECKS.iter().map(|c| c.name).collect();
-        return Err(Failure::usage(format!("no check {unknown:?} · there are: {}", known.join(", "))));
+    for name in names {
+        let full = full_name(name);
+        let (check, service) = full.split_once(':').map_or((full.as_str(), None), |(a, b)| (a, Some(b)));
+        if !CHECKS.iter().any(|known| known.name == check) {
+            let known: Vec<_> = CHECKS.iter().map(|c| c.name).collect();
+            return Err(Failure::usage(format!("no check {check:?} · there are: {}", known.join(", "))));
+        }
+        if service.is_some() && !OF_PODS.contains(&check) {
+            let text =
+                format!("check {name:?}: no service goes with it · those of one: {}", OF_PODS.join(", "));
+            return Err(Failure::usage(text));
+        }
     }
     Ok(())
 }
 
 /// The checks that are named; of all those that have something to look at.
-fn chosen(cluster: &Cluster, names: &[String]) -> Result<Vec<Check>> {
+fn chosen(cluster: &Cluster, names: &[String]) -> Result<Vec<Chosen>> {
     known(names)?;
+    let names: Vec<String> = names.iter().map(|name| full_name(name)).collect();
     let has_services = !cluster.objects.services.is_empty();
-    let is_chosen = |c: &Check| match names.is_empty() {
-        true => has_services || !c.is_of_services(),
-        false => names.iter().any(|name| name == c.name),
-    };
-    Ok(CHECKS.into_iter().filter(is_chosen).collect())
+    let of_all = |check: &Check| names.is_empty() && (has_services || !check.is_of_services());
+    let mut all = Vec::new();
+    for check in CHECKS {
+        let is_named = names.iter().any(|name| name == check.name);
+        let service = |name: &String| Some(name.strip_prefix(check.name)?.strip_prefix(':')?.to_owned());
+        let services: Vec<String> = names.iter().filter_map(service).collect();
+        if let Some(none) = services.iter().find(|name| cluster.objects.service(name).is_none()) {
+            return Err(Failure::usage(format!("no service {none:?} · podlab kubectl get svc")).into());
+        }
+        if is_named || of_all(&check) {
+            all.push(Chosen { check, services: Vec::new() });
+        } else if !services.is_empty() {
+            all.push(Chosen { check, services });
+        }
+    }
+    Ok(all)
+}
+
+/// A check that was asked for.
+struct Chosen {
+    check: Check,
+    /// Only what has the pods behind one of these as servers; empty means everything.
+    services: Vec<String>,
+}
+
+impl std::ops::Deref for Chosen {
+    type Target = Check;
+
+    fn deref(&self) -> &Check {
+        &self.check
+    }
+}
+
+impl Chosen {
+    /// The tasks whose server is behind one of the services.
+    fn of_services<'c>(&self, cluster: &Cluster, mut tasks: Vec<Task<'c>>) -> Vec<Task<'c>> {
+        if !self.services.is_empty() {
+            let all = crate::services::backed(cluster);
+            let named = all.iter().filter(|backed| self.services.contains(&backed.service.name));
+            let pods: HashSet<&str> =
+                named.flat_map(|backed| &backed.endpoints).map(|endpoint| endpoint.pod.as_str()).collect();
+            tasks.retain(|task| task.servers.iter().all(|server| pods.contains(server.name)));
+        }
+        tasks
+    }
 }
 
 /// The indices of the named nodes; of all when none is named.
@@ -274,7 +345,7 @@ fn nodes_named(cluster: &Cluster, names: &[String]) -> Result<Vec<usize>> {
     }
     let find = |name: &String| {
         let found = cluster.nodes.iter().position(|n| n.space.name == *name);
-        let text = || format!("no node {name:?} · there are: node1 to node{}", cluster.nodes.len());
+        let text = || format!("no node {name:?} · there are: {}", cluster.node_names());
         found.ok_or_else(|| Failure::usage(text()).into())
     };
     names.iter().map(find).collect()

@@ -12,8 +12,9 @@
 
 use kernel::Family;
 
-use crate::cluster::{Cluster, Node, Pod};
-use crate::fabric::{RACK_UPLINK, UPLINK, WAN};
+use crate::cluster::{Cluster, Node, Outside, Pod};
+use crate::fabric;
+use crate::fabric::{RACK_UPLINK, UPLINK};
 use crate::modes::{Siblings, Tunnel, Wire};
 use crate::sighting::Direction::{In, Out};
 use crate::stack;
@@ -66,11 +67,13 @@ fn node_step(cluster: &Cluster) -> u8 {
     u8::from(!cluster.mode.on_lan())
 }
 
-/// The rack's switch and router, from its nodes' side.
-fn switch(cluster: &Cluster, node: &Node, hops: u8) -> Stage {
+/// The rack's switch and router, from its nodes' side; where it is the fabric, for what comes from or goes to a host
+/// outside, the first one else.
+fn switch(cluster: &Cluster, node: &Node, hops: u8, host: Option<&Outside>) -> Stage {
+    let wan = || host.map_or_else(|| fabric::wan(0), |host| host.wan.clone());
     match cluster.racks.get(node.rack) {
         Some(rack) => Stage::at(&rack.name, is_not(RACK_UPLINK), hops).outer(),
-        None => Stage::at(&cluster.fabric.name, is_not(WAN), hops).outer(),
+        None => Stage::at(&cluster.fabric.name, is_not(&wan()), hops).outer(),
     }
 }
 
@@ -112,7 +115,7 @@ pub(super) fn across(
     stages.push(if is_bare { before.required(In) } else { before });
     stages.push(wire(uplink(near, start), Out).looks(look));
     let mut hops = start;
-    stages.push(switch(cluster, near, hops).looks(look));
+    stages.push(switch(cluster, near, hops, None).looks(look));
     if near.rack != far.rack {
         for (node, hops) in [(near, start + step), (far, start + 2 * step)] {
             let mut trunk = trunk(cluster, node, hops);
@@ -122,7 +125,7 @@ pub(super) fn across(
             stages.extend(trunk.into_iter().map(|stage| stage.looks(look)));
         }
         hops = start + 3 * step;
-        stages.push(switch(cluster, far, hops).looks(look));
+        stages.push(switch(cluster, far, hops, None).looks(look));
     }
     stages.push(match is_bare {
         true => uplink(far, hops).required(In),
@@ -135,32 +138,32 @@ pub(super) fn across(
     Path(stages)
 }
 
-/// From a pod to the host outside.
-pub(super) fn out(cluster: &Cluster, (from, node): (&Pod, &Node)) -> Path {
-    let (fabric, outside) = (&cluster.fabric, &cluster.outside);
+/// From a pod to a host outside.
+pub(super) fn out(cluster: &Cluster, (from, node): (&Pod, &Node), outside: &Outside) -> Path {
+    let fabric = &cluster.fabric;
     let mut hops = node_step(cluster);
     let mut stages = vec![pod(from, 0).required(Out), inside(node, 0), uplink(node, hops).required(Out)];
-    stages.push(switch(cluster, node, hops));
+    stages.push(switch(cluster, node, hops, Some(outside)));
     let trunk = trunk(cluster, node, hops + 1);
     hops += 1 + u8::from(!trunk.is_empty());
     stages.extend(trunk);
-    stages.push(Stage::at(&fabric.name, is(WAN), hops).required(Out).outer());
+    stages.push(Stage::at(&fabric.name, is(&outside.wan), hops).required(Out).outer());
     stages.push(Stage::at(&outside.space.name, is(UPLINK), hops).required(In).outer());
     Path(stages)
 }
 
-/// From the host outside to a pod.
-pub(super) fn into(cluster: &Cluster, (to, node): (&Pod, &Node)) -> Path {
-    let (fabric, outside) = (&cluster.fabric, &cluster.outside);
+/// From a host outside to a pod.
+pub(super) fn into(cluster: &Cluster, outside: &Outside, (to, node): (&Pod, &Node)) -> Path {
+    let fabric = &cluster.fabric;
     let mut stages = vec![
         Stage::at(&outside.space.name, is(UPLINK), 0).required(Out).outer(),
-        Stage::at(&fabric.name, is(WAN), 0).required(In).outer(),
+        Stage::at(&fabric.name, is(&outside.wan), 0).required(In).outer(),
     ];
     let mut hops = 1;
     let trunk = trunk(cluster, node, hops);
     hops += u8::from(!trunk.is_empty());
     stages.extend(trunk.into_iter().rev());
-    stages.push(switch(cluster, node, hops));
+    stages.push(switch(cluster, node, hops, Some(outside)));
     stages.push(uplink(node, hops).required(In));
     hops += node_step(cluster);
     stages.push(inside(node, hops));

@@ -14,7 +14,7 @@ use super::prober::Prober;
 use super::sample::{self, Field, Sample};
 use super::services::Services;
 use super::{End, Task, paths};
-use crate::cluster::{Cluster, Node, Pod};
+use crate::cluster::{Cluster, Node, Outside, Pod};
 use crate::kubia::PORT;
 use crate::stack;
 use crate::verdict::{Journey, Path};
@@ -131,15 +131,9 @@ impl<'c> Scene<'c> {
         self.cluster.families().flat_map(of_family).collect()
     }
 
-    /// The address of the host outside.
-    pub(super) fn outside_address(&self, family: Family) -> Result<IpAddr, String> {
-        let none = || format!("outside has no {} address", stack::word(family));
-        self.cluster.outside.address.of(family).ok_or_else(none)
-    }
-
-    pub(super) fn outside(&self) -> End<'c> {
-        let outside = &self.cluster.outside;
-        End::of(&outside.space.name, &outside.containers)
+    /// Every host outside.
+    pub(super) fn outside(&self) -> impl Iterator<Item = &'c Outside> + use<'c> {
+        self.cluster.outside.iter()
     }
 
     /// The nodes that are asked for.
@@ -172,8 +166,9 @@ impl<'c> PodFacts<'c> {
             let meta = fs::metadata(format!("/proc/{pid}/ns/net"));
             meta.is_ok_and(|m| (m.dev(), m.ino()) == own)
         };
-        let containers = [("kubia", pod.containers.kubia_pid), ("sidecar", pod.containers.sidecar_pid)];
-        let strangers = containers.iter().filter(|(_, pid)| !is_here(*pid)).map(|(name, _)| (*name).into());
+        let pids = [pod.containers.kubia_pid, pod.containers.sidecar_pid];
+        let containers = pod.meta.containers.iter().zip(pids);
+        let strangers = containers.filter(|(_, pid)| !is_here(*pid)).map(|(name, _)| name.clone());
         Ok(PodFacts { pod, node, addresses, mac, strangers: strangers.collect() })
     }
 
@@ -192,6 +187,13 @@ impl<'c> PodFacts<'c> {
         let found = told.or(self.addresses.iter().find(is_of)).copied();
         found.ok_or_else(|| format!("{} has no {} address", self.name(), stack::word(family)))
     }
+}
+
+/// A host outside as an end, and its address of an IP version.
+pub(super) fn outside(host: &Outside, family: Family) -> (End<'_>, Result<IpAddr, String>) {
+    let name = &host.space.name;
+    let none = || format!("{name} has no {} address", stack::word(family));
+    (End::of(name, &host.containers), host.address.of(family).ok_or_else(none))
 }
 
 /// A task between two ends, if both addresses are known and of one family.

@@ -16,6 +16,7 @@ use super::plan::{Aim, Claim};
 use super::scene::{PodFacts, Scene};
 use super::{Check, End, Group, How, Task, paths};
 use crate::capture;
+use crate::cluster::Outside;
 use crate::labels;
 use crate::services::model::{Backed, Endpoint, ServiceType, TrafficPolicy, Transport};
 use crate::services::{self, ruleset::NodeView};
@@ -183,13 +184,18 @@ fn reach<'c>(scene: &Scene<'c>) -> Vec<Task<'c>> {
             let serving = Serving { client: name.clone(), front, promise, translator: name.clone() };
             tasks.extend(scene.node(index).map(|end| task(scene, end, &subject(backed), serving)));
         }
-        tasks.extend(from_outside(scene, backed, front));
+        tasks.extend(scene.outside().flat_map(|host| from_outside(scene, host, backed, front)));
     }
     tasks
 }
 
-fn from_outside<'c>(scene: &Scene<'c>, backed: &Backed, front: SocketAddr) -> Vec<Task<'c>> {
-    let (outside, service) = (scene.outside(), &backed.service);
+fn from_outside<'c>(
+    scene: &Scene<'c>,
+    host: &'c Outside,
+    backed: &Backed,
+    front: SocketAddr,
+) -> Vec<Task<'c>> {
+    let (outside, service) = (End::of(&host.space.name, &host.containers), &backed.service);
     let way_in = |index: usize, front: SocketAddr, how: &str| {
         let policy = service.policy;
         let stands_in = |_: &Endpoint| {

@@ -26,10 +26,10 @@ fn claims(scene: &Scene<'_>) -> Vec<Claim> {
     scene.chosen().flat_map(of_pod).collect()
 }
 
-/// The addresses that nodes and outside were given.
+/// The addresses that nodes and hosts outside were given.
 pub(super) fn hosts(cluster: &Cluster) -> Vec<(IpAddr, String)> {
     let nodes = cluster.nodes.iter().map(|n| (n.address, &n.space.name));
-    let all = nodes.chain([(cluster.outside.address, &cluster.outside.space.name)]);
+    let all = nodes.chain(cluster.outside.iter().map(|host| (host.address, &host.space.name)));
     all.flat_map(|(addresses, name)| addresses.iter().map(move |address| (address, name.clone()))).collect()
 }
 

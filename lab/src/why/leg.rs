@@ -222,7 +222,7 @@ impl Leg<'_> {
         let neighbours = [self.states.get(i.wrapping_sub(1)), self.states.get(i + 1)];
         let is_router = neighbours.into_iter().flatten().any(|state| state.role != Role::Node);
         let iif = neighbours[0].map(|before| match before.role {
-            Role::Outside => crate::fabric::WAN.to_owned(),
+            Role::Outside => self.cluster.host(&before.name).map(|host| host.wan.clone()).unwrap_or_default(),
             _ => self.toward(state, self.source.ip()),
         });
         let iif = iif.unwrap_or_default();

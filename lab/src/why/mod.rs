@@ -104,7 +104,7 @@ pub fn run(cluster: &Cluster, options: &WhyOptions) -> Result<Why> {
     trace::sender(cluster, &options.source)?;
     let aim = aim(cluster, options)?;
     let seen = battery::run(cluster, options, &aim)?;
-    let symptom = symptom::read(options, &aim, &seen)?;
+    let symptom = symptom::read(cluster, options, &aim, &seen)?;
     let suspects = match symptom.is_fine() {
         true => Vec::new(),
         false => suspects::find(cluster, options, &aim, &symptom)?,
@@ -139,7 +139,7 @@ fn aim(cluster: &Cluster, options: &WhyOptions) -> Result<Aim, Failure> {
         return Ok(Aim { fronts: vec![SocketAddr::new(address, options.port)], service: None });
     };
     let service = &backed.service;
-    let fronts: Vec<SocketAddr> = match options.source == cluster.outside.space.name {
+    let fronts: Vec<SocketAddr> = match cluster.host(&options.source).is_some() {
         false => service.front().into_iter().collect(),
         true => {
             let port = service.port.and_then(|port| port.node_port);

@@ -62,7 +62,7 @@ fn suspect(found: Find, symptom: &Symptom) -> Suspect {
 fn app_of(cluster: &Cluster, name: &str) -> Option<i32> {
     match cluster.pod(name) {
         Some(pod) => Some(pod.containers.kubia_pid),
-        None => (name == cluster.outside.space.name).then_some(cluster.outside.containers.kubia_pid),
+        None => cluster.host(name).map(|host| host.containers.kubia_pid),
     }
 }
 
@@ -99,7 +99,7 @@ fn way<'c>(
             Some(&cluster.nodes[pod.node])
         }
         None => {
-            way.push(&cluster.outside.space);
+            way.extend(cluster.host(&options.source).map(|host| &host.space));
             None
         }
     };
@@ -117,9 +117,9 @@ fn way<'c>(
     }
     if let Some(pod) = end {
         way.push(&pod.space);
-    } else if cluster.outside.address.has(&target.ip()) {
+    } else if let Some(host) = cluster.host_at(target.ip()) {
         way.extend(between(cluster, at, None));
-        way.push(&cluster.outside.space);
+        way.push(&host.space);
     }
     way
 }
@@ -159,7 +159,7 @@ fn legs(
 fn first_address(cluster: &Cluster, name: &str, family: Family) -> Option<IpAddr> {
     match cluster.pod(name) {
         Some(pod) => pod.addresses.iter().find(|address| Family::of(**address) == family).copied(),
-        None => cluster.outside.address.of(family).filter(|_| name == cluster.outside.space.name),
+        None => cluster.host(name).and_then(|host| host.address.of(family)),
     }
 }
 
@@ -241,10 +241,10 @@ fn of_service(
             "chains",
         );
     }
-    let own = cluster.outside.address.first;
-    let is_kept = |(at, from): &&(String, SocketAddr)| cluster.pod(at).is_some() && from.ip() == own;
-    let is_masked = options.source == cluster.outside.space.name && service.policy == TrafficPolicy::Cluster;
-    if let Some((at, _)) = symptom.sources.iter().find(is_kept).filter(|_| is_masked) {
+    let own = cluster.host(&options.source).filter(|_| service.policy == TrafficPolicy::Cluster);
+    let own = own.map(|host| host.address.first);
+    let is_kept = |(at, from): &&(String, SocketAddr)| cluster.pod(at).is_some() && Some(from.ip()) == own;
+    if let Some(((at, _), own)) = symptom.sources.iter().find(is_kept).zip(own) {
         let entry =
             node_at(cluster, symptom.front.ip()).map_or(place.as_str(), |node| node.space.name.as_str());
         let what =

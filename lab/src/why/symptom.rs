@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 
 use super::battery::{Kind, PINGS, Seen};
 use super::{Aim, WhyOptions};
+use crate::cluster::Cluster;
 use crate::packet::{Asking, Ip};
 use crate::probe::{ProbeOutcome, Word};
 use crate::sighting::{Direction, Flow, Flows, Sighting, one_transmission};
@@ -67,7 +68,7 @@ impl Symptom {
 }
 
 /// Reads the symptom from what was seen.
-pub(super) fn read(options: &WhyOptions, aim: &Aim, seen: &Seen) -> Result<Symptom> {
+pub(super) fn read(cluster: &Cluster, options: &WhyOptions, aim: &Aim, seen: &Seen) -> Result<Symptom> {
     let flows = Flows::of(&seen.sightings);
     let flow = |front: SocketAddr, outcome: &ProbeOutcome| {
         flows.get(outcome.nonce, &options.source, outcome.local.map(|local| local.port()), front)
@@ -122,7 +123,7 @@ pub(super) fn read(options: &WhyOptions, aim: &Aim, seen: &Seen) -> Result<Sympt
         return Ok(build(Sign::WrongHost, words, first, last(&flow(first.0, first.1))));
     }
     let own = flow(first.0, first.1);
-    let is_inside = is_pod_to_pod && options.target != "outside";
+    let is_inside = is_pod_to_pod && cluster.host(&options.target).is_none();
     if let Some((s, from, to)) = rewritten(&own).filter(|_| is_inside) {
         let words = format!("{subject}: answered, but the source {from} became {to} at {s}");
         return Ok(build(Sign::Rewritten, words, first, Some((s.at.space.clone(), Way::Request))));

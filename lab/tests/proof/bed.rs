@@ -82,11 +82,12 @@ pub(crate) fn cluster(nodes: usize, pods_per_node: usize) -> Cluster {
         ranges: podlab::topology::Ranges::default(),
         fabric,
         racks: Vec::new(),
-        outside: Outside {
+        outside: vec![Outside {
+            wan: "wan0".into(),
             address: Each::one(Ipv4Addr::new(203, 0, 113, 9).into()),
             containers: containers(&outside),
             space: outside,
-        },
+        }],
         nodes: all_nodes,
         pods: all_pods,
         objects: Objects::of(None),

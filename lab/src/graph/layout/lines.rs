@@ -16,7 +16,22 @@ impl Work<'_> {
                 // Without a bridge the routes begin at the pods' pairs.
                 _ if routed(wire) && into_node && self.is_port(wire.from) => self.to_hub(wire.from, b, true),
                 _ if routed(wire) && into_node && !level_with(a, b) => bent(a, b),
+                // One way out of several: by the middle, where no port is, and along above the ways out.
+                _ if routed(wire) && !into_node && self.is_port(wire.from) && self.hosts().count() > 1 => {
+                    let mut line = down_beside(a, self.places[wire.to.0]);
+                    line.pop();
+                    let (x, y) = (line.last().map_or(a.x, |last| last.0), b.y - 9);
+                    line.extend([(x, y), (b.center().0, y), (b.center().0, b.y)]);
+                    line
+                }
                 _ if routed(wire) && !into_node && self.is_port(wire.from) => down_beside(a, b),
+                _ if routed(wire)
+                    && !into_node
+                    && (b.right() < a.x || b.x > a.right())
+                    && b.y > a.bottom() =>
+                {
+                    over_the_ways_out(a, b)
+                }
                 _ => straight(a, b),
             }
         })
@@ -72,6 +87,13 @@ impl Work<'_> {
 /// How many rows are between a link and its hub, by the distance.
 fn rows_between(all: Measures, distance: i32) -> i32 {
     (distance - DROP) / (all.row() + ROW_GAP).max(1)
+}
+
+/// From the fabric's switch down, along above the ways out and to one of them.
+fn over_the_ways_out(a: Rect, b: Rect) -> Vec<(i32, i32)> {
+    let ((from, _), (to, _)) = (a.center(), b.center());
+    let y = (a.bottom() + b.y) / 2;
+    vec![(from, a.bottom()), (from, y), (to, y), (to, b.y)]
 }
 
 /// From the side of a port of the fabric down to the way out.

@@ -6,6 +6,7 @@ use super::{
     DROP, Group, HEAD, LINE, Layout, MARGIN, Measures, PAD, RACK_GAP, ROW_GAP, Rect, SPAN, STRIP_GAP, Strip,
     TITLE, head, short, size, width,
 };
+use crate::fabric::is_wan;
 
 /// A layout under way.
 pub(super) struct Work<'p> {
@@ -91,7 +92,10 @@ impl<'p> Work<'p> {
             let port = self.widest(own((fabric, 0)).filter(|end| self.is_wire_down(*end)));
             let inner = if both_sides { one + port + SPAN / 2 } else { one };
             let links = self.widest(own((fabric, 0)));
-            inner.max(head(&picture.places[fabric])).max(links + 2 * PAD)
+            // Hosts outside stand side by side below it.
+            let hosts: i32 = self.hosts().map(|host| self.host_width(host) + SPAN).sum();
+            let below = if self.hosts().count() > 1 { hosts + 2 * PAD } else { 0 };
+            inner.max(head(&picture.places[fabric])).max(links + 2 * PAD).max(below)
         };
         let side = self.all.width + SPAN + if racked { rack_width + SPAN } else { 0 };
         let fabric_x = MARGIN + side;
@@ -122,13 +126,14 @@ impl<'p> Work<'p> {
             let tops = group.strips.iter().map(|strip| self.places[strip.node]);
             let top = tops.clone().map(|it| it.y).min().unwrap_or(MARGIN);
             let end = tops.map(|it| it.bottom()).max().unwrap_or(top);
-            self.switch(rack, Rect { x, y: top, w: rack_width, h: end - top }, None, left);
+            self.switch(rack, Rect { x, y: top, w: rack_width, h: end - top }, &[], left);
         }
         // The fabric is a little longer than the nodes: its way out is below.
-        let wan = picture.places[fabric].links.iter().position(|link| link.name == crate::fabric::WAN);
-        let room = if wan.is_some() { LINE * 2 + 6 + 18 } else { 0 };
+        let wans = picture.places[fabric].links.iter().enumerate().filter(|(_, link)| is_wan(&link.name));
+        let wans: Vec<usize> = wans.map(|(number, _)| number).collect();
+        let room = if wans.is_empty() { 0 } else { LINE * 2 + 6 + 18 };
         let rect = Rect { x: fabric_x, y: MARGIN, w: fabric_width, h: bottom - MARGIN + room };
-        self.switch(fabric, rect, wan, true);
+        self.switch(fabric, rect, &wans, true);
         let outside_bottom = self.outside(rect);
         let right = if both_sides { fabric_x + fabric_width + side } else { rect.right() };
         let legend = outside_bottom.max(rect.bottom()) + 10;
@@ -154,7 +159,7 @@ impl<'p> Work<'p> {
         let link = |end: &End| &picture.places[end.0].links[end.1];
         let ports = self.widest(ends.clone().filter(|end| self.is_wire_down(*end)));
         // The way out is below the bar.
-        let is_in_bar = |end: &End| link(end).kind == "bridge" || link(end).name == crate::fabric::WAN;
+        let is_in_bar = |end: &End| link(end).kind == "bridge" || is_wan(&link(end).name);
         let bar = self.widest(ends.clone().filter(is_in_bar));
         let away = self.widest(ends.filter(|end| link(end).is_uplink));
         let parts = [ports, bar, away];
@@ -163,14 +168,14 @@ impl<'p> Work<'p> {
     }
 
     /// A fabric or rack: its ports at the side of the nodes, the switch upright, the link away on the other side or below.
-    fn switch(&mut self, place: usize, rect: Rect, wan: Option<usize>, left: bool) {
+    fn switch(&mut self, place: usize, rect: Rect, wans: &[usize], left: bool) {
         self.places[place] = rect;
         let picture = self.picture;
         let links = &picture.places[place].links;
         let ports: Vec<(usize, End)> = picture
             .wires
             .iter()
-            .filter(|wire| wire.tie == Tie::Pair && wire.to.0 == place && Some(wire.to.1) != wan)
+            .filter(|wire| wire.tie == Tie::Pair && wire.to.0 == place && !wans.contains(&wire.to.1))
             .map(|wire| (wire.to.1, wire.from))
             .collect();
         let ports_width = self.widest(ports.iter().map(|(link, _)| (place, *link)));
@@ -184,13 +189,13 @@ impl<'p> Work<'p> {
         let bar = links.iter().position(|link| link.kind == "bridge");
         let both = ports.iter().any(|(link, _)| self.links[place][*link].x > rect.center().0);
         if let Some(bar) = bar {
-            let w = self.widest([bar].into_iter().chain(wan).map(|link| (place, link)));
-            let x = match (wan.is_some(), left) {
+            let w = self.widest([bar].into_iter().chain(wans.iter().copied()).map(|link| (place, link)));
+            let x = match (!wans.is_empty(), left) {
                 (true, _) if both => rect.center().0 - w / 2,
                 (_, true) => rect.x + PAD + ports_width + SPAN / 2,
                 (_, false) => rect.right() - PAD - ports_width - SPAN / 2 - w,
             };
-            let foot = if wan.is_some() { LINE * 2 + 6 + 18 } else { 0 };
+            let foot = if !wans.is_empty() { LINE * 2 + 6 + 18 } else { 0 };
             self.links[place][bar] = Rect { x, y: rect.y + HEAD, w, h: rect.h - HEAD - PAD - foot };
         }
         let middle = match bar {
@@ -199,9 +204,13 @@ impl<'p> Work<'p> {
             None => rect.right(),
         };
         for (link, it) in links.iter().enumerate() {
-            if Some(link) == wan {
+            if wans.contains(&link) {
                 let half = self.size((place, link)).0 / 2;
-                let x = middle.clamp(rect.x + PAD + half, rect.right() - PAD - half);
+                // Of several each has its host below it.
+                let x = match wans {
+                    [_] => middle.clamp(rect.x + PAD + half, rect.right() - PAD - half),
+                    _ => rect.x + PAD + self.host_middle((place, link)),
+                };
                 self.put((place, link), (x, rect.bottom() - PAD - (LINE * 2 + 6) / 2));
             } else if it.is_uplink {
                 let w = self.size((place, link)).0;
@@ -211,16 +220,38 @@ impl<'p> Work<'p> {
         }
     }
 
-    /// The host outside, below the fabric's way out. Returns its lower edge.
+    /// The hosts outside.
+    pub(super) fn hosts(&self) -> impl Iterator<Item = usize> + use<'p> {
+        let numbered = self.picture.places.iter().enumerate();
+        numbered.filter(|(_, place)| place.role == Role::Outside).map(|(number, _)| number)
+    }
+
+    /// Where in the row of hosts the one at the other end of that wire has its middle.
+    fn host_middle(&self, wan: End) -> i32 {
+        let own = self.picture.wires.iter().find(|wire| wire.tie == Tie::Pair && wire.to == wan);
+        let own = own.map(|wire| wire.from.0);
+        let before = self.hosts().take_while(|host| Some(*host) != own);
+        let x: i32 = before.map(|host| self.host_width(host) + SPAN).sum();
+        x + own.map_or(0, |host| self.host_width(host) + SPAN) / 2
+    }
+
+    fn host_width(&self, number: usize) -> i32 {
+        let place = &self.picture.places[number];
+        self.widest((0..place.links.len()).map(|link| (number, link))).max(head(place)) + 2 * PAD
+    }
+
+    /// The hosts outside, below the fabric's ways out. Returns their lower edge.
     fn outside(&mut self, fabric: Rect) -> i32 {
+        let numbers: Vec<usize> = self.hosts().collect();
+        numbers.into_iter().map(|number| self.host(number, fabric)).max().unwrap_or(fabric.bottom())
+    }
+
+    fn host(&mut self, number: usize, fabric: Rect) -> i32 {
         let picture = self.picture;
-        let Some(number) = picture.places.iter().position(|place| place.role == Role::Outside) else {
-            return fabric.bottom();
-        };
         let place = &picture.places[number];
         let above = picture.wires.iter().find(|wire| wire.tie == Tie::Pair && wire.from.0 == number);
         let middle = above.map_or(fabric.center().0, |wire| self.links[wire.to.0][wire.to.1].center().0);
-        let w = self.widest((0..place.links.len()).map(|link| (number, link))).max(head(place)) + 2 * PAD;
+        let w = self.host_width(number);
         let h = HEAD + place.links.len() as i32 * (LINE * 2 + 10) + 4;
         let rect = Rect { x: middle - w / 2, y: fabric.bottom() + 24, w, h };
         self.places[number] = rect;

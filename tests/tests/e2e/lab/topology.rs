@@ -90,6 +90,48 @@ fn the_same_topology_gives_the_same_lab_every_time() -> Result<()> {
     Ok(())
 }
 
+/// A trace without what no two packets have in common: times, and the numbers that are drawn for a probe.
+fn normalised(trace: &Value) -> Result<String> {
+    fn without(value: &Value) -> Value {
+        let drawn = ["stamp_ns", "after_ns", "micros", "nonce", "id", "lab"];
+        match value {
+            Value::Object(map) => {
+                let kept = map.iter().filter(|(key, _)| !drawn.contains(&key.as_str()));
+                kept.map(|(key, value)| (key.clone(), without(value))).collect()
+            }
+            Value::Array(list) => list.iter().map(without).collect(),
+            other => other.clone(),
+        }
+    }
+    let local = trace["outcome"]["local"].as_str().context("no local address")?;
+    let (_, port) = local.rsplit_once(':').context("no port")?;
+    Ok(without(trace).to_string().replace(&format!(":{port}"), ":PORT"))
+}
+
+#[test]
+fn twenty_labs_of_one_topology_have_the_same_trace() -> Result<()> {
+    let (_dir, path) =
+        file("lab.yaml", "{seed: 7, nodes: 2, pods: 0, workloads: [{name: kubia, replicas: 2}]}")?;
+    let mut first = None;
+    for run in 1..=20 {
+        let lab = Lab::up("twenty", &["-f", &path])?;
+        let pods = lab.pods("run=kubia")?;
+        let output = lab.podlab("trace", &[&pods[0].0, &pods[1].0, "-o", "json"])?;
+        let trace: Value = serde_json::from_slice(&output.stdout).with_context(|| text(&output))?;
+        ensure!(lab.podlab("down", &[])?.status.success());
+        let found = (pods, normalised(&trace)?);
+        // What is compared says something: both pods' MACs, and where the packet was.
+        for words in ["02:01:00:01:00:01", "02:01:00:02:00:01", "fabric", "HTTP answer", ":PORT"] {
+            ensure!(found.1.contains(words), "no {words} in {}", found.1);
+        }
+        match &first {
+            None => first = Some(found),
+            Some(first) => assert_eq!(first, &found, "run {run}"),
+        }
+    }
+    Ok(())
+}
+
 #[test]
 fn a_topology_file_brings_up_all_that_it_says() -> Result<()> {
     let (_dir, path) = file(
@@ -158,6 +200,152 @@ fn plugins_and_configuration_of_a_file_are_found_beside_it() -> Result<()> {
     Ok(())
 }
 
+/// The example that the design of the lab gives for a topology, word for word.
+const EXAMPLE: &str = "
+schema: podlab.topology/1
+name: demo
+seed: 7
+mode: routed            # routed | vxlan | macvlan | ptp
+nodes: 3                # or a list with names, uplink addresses
+podCIDR: 10.244.0.0/16  # /24 per node
+serviceCIDR: 10.96.0.0/16
+cni: {dir: /usr/lib/cni, conf: 10-bridge.conflist}   # or builtin
+workloads: [{name: kubia, replicas: 3, app: kubia, port: 8080, containers: [app, sidecar]}]
+services: [{name: kubia-http, selector: {run: kubia}, port: 8080, type: ClusterIP}]
+outside: [{name: client, address: 203.0.113.9/24}]
+verify: [c2c, samenode, xnode-nonat, egress, {ingress: kubia-http}]
+";
+
+/// The configuration beside it.
+const BRIDGE: &str = r#"{"cniVersion":"1.0.0","name":"pods","plugins":[{"type":"bridge","bridge":"cni0","isGateway":true,
+    "ipam":{"type":"host-local","dataDir":"/run/podlab/ipam/${NODE}","ranges":[[{"subnet":"${POD_CIDR}"}]],
+            "routes":[{"dst":"0.0.0.0/0"}]}}]}"#;
+
+#[test]
+fn the_example_of_the_design_works_word_for_word() -> Result<()> {
+    let (dir, path) = file("lab.yaml", EXAMPLE)?;
+    std::fs::write(dir.path().join("10-bridge.conflist"), BRIDGE)?;
+    let lab = Lab::up("example", &["-f", &path])?;
+    let pods = lab.pods("run=kubia")?;
+    assert_eq!(pods.len(), 3, "{pods:?}");
+    let (pod, node, address) = &pods[0];
+    let (code, report) = lab.verify(&[])?;
+    let checks = report["checks"].as_array().context("no checks")?;
+    let told: Vec<(&str, usize)> = checks
+        .iter()
+        .filter_map(|check| Some((check["name"].as_str()?, check["verdicts"].as_array()?.len())))
+        .collect();
+    // Three pods on three nodes: no two of them share one.
+    let expected =
+        [("container-localhost", 3), ("same-node", 0), ("cross-node", 6), ("ingress", 3), ("egress", 3)];
+    assert_eq!((code, &report["failed"], told.as_slice()), (0, &json!(0), expected.as_slice()), "{report:#}");
+    let title = checks[3]["title"].as_str().unwrap_or_default();
+    ensure!(title.ends_with(", of svc/kubia-http"), "{title}");
+    let subjects: Vec<&str> = checks
+        .iter()
+        .flat_map(|check| check["verdicts"].as_array().into_iter().flatten())
+        .filter_map(|verdict| verdict["subject"].as_str())
+        .collect();
+    for subject in [format!("{pod} sidecar > app"), format!("client > {pod}"), format!("{pod} > client")] {
+        ensure!(subjects.contains(&subject.as_str()), "no {subject} among {subjects:?}");
+    }
+
+    let whole = inspect(&lab, &[])?;
+    assert_eq!(
+        whole["hosts"],
+        json!([{ "name": "client", "address": "203.0.113.9", "addresses": ["203.0.113.9"] }])
+    );
+    let own = inspect(&lab, &[pod])?;
+    assert_eq!((&own["containers"], &own["node"]), (&json!(["app", "sidecar"]), &json!(node)));
+    assert_eq!(inspect(&lab, &["client"])?["address"], "203.0.113.9");
+    let hit = lab.k(&format!("exec {pod} -c app -- curl -s localhost:8080"))?;
+    assert_eq!(hit, format!("You've hit {pod}\n"));
+    let none = lab.kubectl(&format!("exec {pod} -c kubia -- true"))?;
+    ensure!(text(&none).contains("there are: app, sidecar"), "{}", text(&none));
+    let walked = walk(&lab, ["client", pod])?;
+    assert_eq!((&walked[0][0], &walked[0][1]), (&json!("client"), &json!("eth0")), "{walked:?}");
+    ensure!(lab.exec("client", &["curl", "-s", &format!("{address}:8080")])?.contains(pod), "{address}");
+    let named = lab.k(&format!("exec {pod} -- curl -s client.example:8080"))?;
+    assert_eq!(named, "You've hit client\n");
+    let nobody = lab.podlab("inspect", &["outside"])?;
+    ensure!(text(&nobody).contains("there are: fabric, client, node1 to node3, "), "{}", text(&nobody));
+    let listed = podlab(&["ls", "-q"])?;
+    ensure!(text(&listed).contains(&lab.name), "{}", text(&listed));
+    Ok(())
+}
+
+#[test]
+fn nodes_and_hosts_outside_have_the_names_and_addresses_of_the_file() -> Result<()> {
+    let (_dir, path) = file(
+        "lab.yaml",
+        "
+ipFamily: dual
+nodes: [{name: alpha, address: 198.18.1.21/24}, {name: beta}, {name: gamma, address: 'fd00:198:18:2::7'}]
+racks: 2
+pods: 1
+outside: [{name: client, address: 203.0.113.20/24}, {name: other, address: 203.0.113.77}]
+",
+    )?;
+    let lab = Lab::up("named", &["-f", &path])?;
+    let (code, report) = lab.verify(&[])?;
+    let checks = report["checks"].as_array().context("no checks")?.iter();
+    let count = |name: &str| -> Option<usize> {
+        let check = checks.clone().find(|check| check["name"] == name)?;
+        check["verdicts"].as_array().map(Vec::len)
+    };
+    assert_eq!((code, &report["failed"]), (0, &json!(0)), "{report:#}");
+    // Three pods, two hosts, two IP versions.
+    assert_eq!((count("egress"), count("ingress")), (Some(12), Some(12)));
+    let whole = inspect(&lab, &[])?;
+    let told: Vec<(&Value, &Value)> = ["nodes", "hosts"]
+        .iter()
+        .flat_map(|key| whole[*key].as_array().into_iter().flatten())
+        .map(|it| (&it["name"], &it["addresses"]))
+        .collect();
+    let expected = [
+        ("alpha", ["198.18.1.21", "fd00:198:18:1::11"]),
+        ("beta", ["198.18.1.12", "fd00:198:18:1::12"]),
+        ("gamma", ["198.18.2.13", "fd00:198:18:2::7"]),
+        ("client", ["203.0.113.20", "2001:db8:203:113::9"]),
+        ("other", ["203.0.113.77", "2001:db8:203:113::10"]),
+    ]
+    .map(|(name, addresses)| (json!(name), json!(addresses)));
+    assert_eq!(told, expected.iter().map(|(name, addresses)| (name, addresses)).collect::<Vec<_>>());
+    let walked = walk(&lab, ["other", "kubia-3"])?;
+    let way: Vec<String> = walked
+        .iter()
+        .map(|hop| format!("{}/{}", hop[0].as_str().unwrap_or(""), hop[1].as_str().unwrap_or("")))
+        .collect();
+    ensure!(
+        way[0] == "other/eth0" && way[1] == "fabric/wan1" && way.contains(&"gamma/eth0".to_owned()),
+        "{way:?}"
+    );
+    // They reach each other too, by the router: one less of the TTL.
+    for target in ["203.0.113.77", "[2001:db8:203:113::10]"] {
+        let walked = walk(&lab, ["client", target])?;
+        let ttls: Vec<u64> = walked.iter().take(4).filter_map(|hop| hop[3].as_u64()).collect();
+        assert_eq!((ttls, &walked[3][0]), (vec![64, 64, 63, 63], &json!("other")), "{walked:?}");
+    }
+    let output = lab.podlab("verify", &["--node", "delta"])?;
+    ensure!(text(&output).contains("there are: alpha, beta, gamma"), "{}", text(&output));
+    let output = lab.podlab("break", &["link-down", "gamma"])?;
+    ensure!(output.status.success() && text(&output).contains("gamma"), "{}", text(&output));
+    let why = lab.podlab("why", &["kubia-1", "kubia-3", "-o", "json"])?;
+    let why: Value = serde_json::from_slice(&why.stdout)?;
+    assert_eq!(why["suspects"][0]["part"], "gamma", "the port of that name: {why:#}");
+    ensure!(lab.podlab("heal", &["--all"])?.status.success());
+    let why = lab.podlab("why", &["client", "kubia-1", "-o", "json"])?;
+    ensure!(why.status.success() && text(&why).contains("nothing is broken"), "{}", text(&why));
+    for form in ["svg", "ascii"] {
+        let drawn = lab.podlab("graph", &["-f", form])?;
+        let drawn = text(&drawn);
+        for name in ["client", "other", "wan1", "alpha", "gamma"] {
+            ensure!(drawn.contains(name), "no {name} in {drawn}");
+        }
+    }
+    Ok(())
+}
+
 #[test]
 fn a_topology_that_is_none_is_refused_with_line_and_column() -> Result<()> {
     for (written, words) in [
@@ -169,7 +357,9 @@ fn a_topology_that_is_none_is_refused_with_line_and_column() -> Result<()> {
         ("{\"nodes\": 2,\n \"node\": 3}", "unknown field `node`"),
         ("nodes: 2\npods: many\n", "at line 2, column 7"),
         ("services: [{name: a}]", "services[0] \"a\": it needs a selector"),
-        ("verify: [c2c]", "no check \"c2c\""),
+        ("verify: [c3c]", "no check \"c3c\""),
+        ("nodes: [a, {name: a}]", "nodes[1] \"a\": nodes[0] \"a\" has this name"),
+        ("outside:\n  - {name: a, adress: 203.0.113.7}\n", "at line 2, column 15"),
     ] {
         let (_dir, path) = file("lab.yaml", written)?;
         let output = podlab(&["up", "-d", "-f", &path, "--name", "e2e-refused"])?;
