@@ -17,6 +17,11 @@ use crate::supervisor::Lab;
 use crate::verify::Proof;
 use crate::{inspect, plugins};
 
+/// The forms of the parts that are made here.
+const STATE_SCHEMA: &str = "podlab.state/1";
+const VERSIONS_SCHEMA: &str = "podlab.versions/1";
+const TOPOLOGY_SCHEMA: &str = "podlab.resolved/1";
+
 /// A file that is in memory only, written from its beginning.
 ///
 /// # Errors
@@ -42,7 +47,7 @@ pub fn state(lab: &Lab) -> Result<Value, Failure> {
         let state = inspect::inspect(lab, Some(&name))?;
         spaces.insert(name, state);
     }
-    Ok(json!({ "lab": inspect::inspect(lab, None)?, "spaces": spaces }))
+    Ok(json!({ "schema": STATE_SCHEMA, "lab": inspect::inspect(lab, None)?, "spaces": spaces }))
 }
 
 /// The bundle of a verification, as a file in memory.
@@ -56,14 +61,17 @@ pub fn gather(lab: &Lab, proof: &Proof, before: &Value) -> Result<File, Failure>
         let system = uname().context("read the kernel's version")?;
         let words = |word: &std::ffi::OsStr| word.to_string_lossy().into_owned();
         let versions = json!({
+            "schema": VERSIONS_SCHEMA,
             "podlab": env!("CARGO_PKG_VERSION"),
             "kernel": words(system.release()),
             "machine": words(system.machine()),
             "plugins": lab.topology.cni_bin,
         });
+        let mut topology = serde_json::to_value(&lab.topology)?;
+        topology["schema"] = TOPOLOGY_SCHEMA.into();
         Ok(Bundle {
             versions: document(&versions)?,
-            topology: document(&lab.topology)?,
+            topology: document(&topology)?,
             cni: plugins::transcripts()?,
             state_before: document(before)?,
             state_after: document(&after)?,

@@ -6,10 +6,12 @@
 use crate::exit::Failure;
 
 /// Name and text of each.
-pub const ALL: [(&str, &str); 29] = [
+pub const ALL: [(&str, &str); 35] = [
     ("again", include_str!("../schemas/again.json")),
     ("attempt", include_str!("../schemas/attempt.json")),
     ("bench", include_str!("../schemas/bench.json")),
+    ("bundle", include_str!("../schemas/bundle.json")),
+    ("call", include_str!("../schemas/call.json")),
     ("checks", include_str!("../schemas/checks.json")),
     ("doctor", include_str!("../schemas/doctor.json")),
     ("down", include_str!("../schemas/down.json")),
@@ -24,16 +26,20 @@ pub const ALL: [(&str, &str); 29] = [
     ("lint", include_str!("../schemas/lint.json")),
     ("namespaces", include_str!("../schemas/namespaces.json")),
     ("plan", include_str!("../schemas/plan.json")),
+    ("probes", include_str!("../schemas/probes.json")),
     ("rehearsal", include_str!("../schemas/rehearsal.json")),
+    ("resolved", include_str!("../schemas/resolved.json")),
     ("result", include_str!("../schemas/result.json")),
     ("results", include_str!("../schemas/results.json")),
     ("run", include_str!("../schemas/run.json")),
     ("schemas", include_str!("../schemas/schemas.json")),
     ("sighting", include_str!("../schemas/sighting.json")),
+    ("state", include_str!("../schemas/state.json")),
     ("step", include_str!("../schemas/step.json")),
     ("topology", include_str!("../schemas/topology.json")),
     ("trace", include_str!("../schemas/trace.json")),
     ("verdict", include_str!("../schemas/verdict.json")),
+    ("versions", include_str!("../schemas/versions.json")),
     ("walk", include_str!("../schemas/walk.json")),
     ("why", include_str!("../schemas/why.json")),
 ];

@@ -105,6 +105,7 @@ fn documents() -> Result<Vec<Value>> {
         &["inspect", "node1"],
         &["inspect", "kubia-1"],
         &["inspect", "fabric"],
+        &["inspect", "outside"],
         &["inspect", "node1", "routes"],
         &["inspect", "node1", "events"],
         &["verify"],
@@ -146,19 +147,7 @@ fn every_document_is_as_its_schema_says_and_a_changed_one_is_not() -> Result<()>
         documents.iter().filter_map(|it| it["schema"].as_str()).collect();
     assert_eq!(forms.len(), 12, "{forms:?}");
     for document in &documents {
-        assert_eq!(judge(document)?, "", "{}", document["schema"]);
-        let keys: Vec<String> = document.as_object().context("no object")?.keys().cloned().collect();
-        for key in &keys {
-            let mut without = document.clone();
-            without.as_object_mut().context("no object")?.remove(key);
-            ensure!(!judge(&without)?.is_empty(), "{} without {key} passes", document["schema"]);
-            let mut other = document.clone();
-            other[key] = json!({ "another": ["thing"] });
-            ensure!(!judge(&other)?.is_empty(), "{} with another {key} passes", document["schema"]);
-        }
-        let mut more = document.clone();
-        more["unheard"] = json!("of");
-        ensure!(!judge(&more)?.is_empty(), "{} with another key passes", document["schema"]);
+        held_strictly(document)?;
     }
     // Deep inside as well.
     let verdict = documents.iter().find(|it| it["schema"] == "podlab.verdict/1").context("no verdict")?;
@@ -177,6 +166,88 @@ fn every_document_is_as_its_schema_says_and_a_changed_one_is_not() -> Result<()>
         changed.pointer_mut(&point).context("no point")?[key] = value;
         ensure!(!judge(&changed)?.is_empty(), "{point} with another {key} passes");
     }
+    Ok(())
+}
+
+/// Refuses a document that is not as its schema says, or whose schema lets a key be missing, be something else or be added.
+fn held_strictly(document: &Value) -> Result<()> {
+    assert_eq!(judge(document)?, "", "{}", document["schema"]);
+    let keys: Vec<String> = document.as_object().context("no object")?.keys().cloned().collect();
+    for key in &keys {
+        let mut without = document.clone();
+        without.as_object_mut().context("no object")?.remove(key);
+        ensure!(!judge(&without)?.is_empty(), "{} without {key} passes", document["schema"]);
+        let mut other = document.clone();
+        other[key] = json!({ "another": ["thing"] });
+        ensure!(!judge(&other)?.is_empty(), "{} with another {key} passes", document["schema"]);
+    }
+    let mut more = document.clone();
+    more["unheard"] = json!("of");
+    ensure!(!judge(&more)?.is_empty(), "{} with another key passes", document["schema"]);
+    Ok(())
+}
+
+#[test]
+fn each_part_of_a_bundle_is_as_its_schema_says_and_a_changed_one_is_not() -> Result<()> {
+    // Services of each kind, both ways to look at a packet, groups, a pod that cannot be reached.
+    let lab = Lab::up("parts", &["--nodes", "2", "--pods", "2", "--mode", "vxlan", "--seed", "7"])?;
+    lab.k("run web --image=kubia --port=8080 --generator=run/v1 --replicas=2")?;
+    lab.k("expose rc web --type=NodePort")?;
+    lab.k("create service clusterip nobody --tcp=80:80")?;
+    lab.exec("kubia-2", &["ip", "addr", "flush", "dev", "eth0"])?;
+    let (evidence, _) = super::evidence::Evidence::of(&lab, &["-q"])?;
+    let part = |name: &str| -> Result<Value> { Ok(serde_json::from_slice(&evidence.part(name)?)?) };
+    let mut forms = std::collections::BTreeSet::new();
+    let mut hold = |document: &Value| -> Result<()> {
+        forms.insert(document["schema"].as_str().unwrap_or_default().to_owned());
+        held_strictly(document)
+    };
+    for name in ["manifest.json", "versions.json", "topology.json", "plan.json", "verdicts.json"] {
+        hold(&part(name)?).context(name)?;
+    }
+    let calls = String::from_utf8(evidence.part("cni.ndjson")?)?;
+    assert_eq!(calls.lines().count(), 6, "{calls}");
+    for line in calls.lines() {
+        hold(&serde_json::from_str(line)?)?;
+    }
+    for name in ["state-before.json", "state-after.json"] {
+        let state = part(name)?;
+        hold(&state)?;
+        let spaces = state["spaces"].as_object().context("no spaces")?;
+        assert_eq!(spaces.len(), 10, "{:?}", spaces.keys());
+        for document in spaces.values().chain([&state["lab"]]) {
+            assert_eq!(judge(document)?, "", "{}", document["name"]);
+        }
+    }
+    let expected = ["bundle", "call", "probes", "resolved", "state", "verdict", "versions"];
+    assert_eq!(forms.into_iter().collect::<Vec<_>>(), expected.map(|name| format!("podlab.{name}/1")));
+    // Deep inside as well: every aim that there is, and what is in it.
+    let plan = part("plan.json")?;
+    let probes = plan["probes"].as_array().context("no probes")?;
+    for (aim, key) in [
+        ("journey", "/journey/there/0/hops"),
+        ("journey", "/journey/there/0/interface"),
+        ("journey", "/journey/server"),
+        ("localhost", "/localhost/1"),
+        ("service", "/service/front"),
+        ("service", "/service/promise"),
+        ("impossible", "/impossible"),
+    ] {
+        let found = probes.iter().find(|probe| probe["aim"][aim] != Value::Null);
+        let mut probe = found.with_context(|| format!("no probe with the aim {aim}"))?.clone();
+        *probe["aim"].pointer_mut(key).with_context(|| key.to_owned())? = json!({ "another": ["thing"] });
+        let mut changed = plan.clone();
+        changed["probes"] = json!([probe]);
+        ensure!(!judge(&changed)?.is_empty(), "a plan with another {key} passes");
+    }
+    for chunk in probes.chunks(MOST) {
+        let mut part = plan.clone();
+        part["probes"] = json!(chunk);
+        assert_eq!(judge(&part)?, "");
+    }
+    let mut changed = part("manifest.json")?;
+    changed["parts"]["plan.json"]["sha256"] = json!("0");
+    ensure!(!judge(&changed)?.is_empty(), "a manifest with another checksum passes");
     Ok(())
 }
 
@@ -201,6 +272,25 @@ fn the_schema_of_topologies_takes_and_refuses_what_up_does() -> Result<()> {
                 "externalTrafficPolicy": "Local" }] }),
             true,
         ),
+        (json!({ "nodes": ["a", { "name": "b", "address": "192.0.2.77/24" }], "cni": "builtin" }), true),
+        (
+            json!({ "ipFamily": "dual", "outside": [{ "name": "c", "address": ["203.0.113.7", "2001:db8:203:113::7/64"] }] }),
+            true,
+        ),
+        (
+            json!({ "workloads": [{ "name": "a", "containers": ["app", "sidecar"] }], "services": [{ "name": "a", "selector": { "a": "b" } }],
+                "verify": ["c2c", { "ingress": "a" }] }),
+            true,
+        ),
+        (json!({ "nodes": [] }), false),
+        (json!({ "nodes": [{ "address": "192.0.2.77" }] }), false),
+        (json!({ "nodes": ["Alpha"] }), false),
+        (json!({ "outside": [{ "name": "a", "adress": "203.0.113.7" }] }), false),
+        (json!({ "outside": 2 }), false),
+        (json!({ "cni": "built-in" }), false),
+        (json!({ "workloads": [{ "name": "a", "containers": ["web", "sidecar"] }] }), false),
+        (json!({ "workloads": [{ "name": "a", "containers": ["app"] }] }), false),
+        (json!({ "verify": [{ "ingress": "a", "egress": "a" }] }), false),
         (json!({ "node": 2 }), false),
         (json!({ "nodes": "two" }), false),
         (json!({ "nodes": 0 }), false),

@@ -245,6 +245,13 @@ impl Evidence {
         Ok((output.status.code().unwrap_or(-1), said))
     }
 
+    /// The bytes of a part.
+    pub(super) fn part(&self, name: &str) -> Result<Vec<u8>> {
+        let output = Command::new("tar").args(["xzOf"]).arg(&self.bundle).arg(name).output()?;
+        ensure!(output.status.success(), "{name}: {}", text(&output));
+        Ok(output.stdout)
+    }
+
     /// Changes a part of it; with the checksums made again, where the forger is a careful one.
     fn forge(
         &self,
@@ -296,8 +303,7 @@ fn a_bundle_is_judged_again_by_anybody_and_says_what_the_lab_said() -> Result<()
     for key in ["passed", "failed", "pairs", "drops", "wire", "frames"] {
         assert_eq!(said["report"][key], claimed[key], "{key}");
     }
-    let cni = Command::new("tar").args(["xzOf"]).arg(&evidence.bundle).arg("cni.ndjson").output()?;
-    let calls = String::from_utf8_lossy(&cni.stdout).into_owned();
+    let calls = String::from_utf8(evidence.part("cni.ndjson")?)?;
     let first: Value = serde_json::from_str(calls.lines().next().context("no call")?)?;
     assert_eq!((&first["call"]["command"], &first["call"]["exit"]), (&json!("ADD"), &json!(0)), "{first}");
     assert_eq!(calls.lines().count(), 6, "{calls}");
