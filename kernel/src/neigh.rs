@@ -172,6 +172,22 @@ pub fn add_fdb(rtnl: &mut Rtnl, index: u32, mac: Mac, dst: IpAddr) -> Result<()>
         .map_err(|c| c.about(about_fdb("add", index, mac, dst)))
 }
 
+/// Has a bridge know for good that `mac` is behind port `index`, in the place of what it has learned (NUD_NOARP, NTF_MASTER).
+pub fn replace_fdb_of_port(rtnl: &mut Rtnl, index: u32, mac: Mac) -> Result<()> {
+    rtnl.change(libc::RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, &port_message(index, mac))
+        .map_err(|c| c.about(format!("forward frames for {mac} to bridge port {index}")))
+}
+
+fn port_message(index: u32, mac: Mac) -> NeighbourMessage {
+    let mut m = NeighbourMessage::default();
+    m.header.family = AddressFamily::Bridge;
+    m.header.ifindex = index;
+    m.header.state = NeighbourState::Noarp;
+    m.header.flags = NeighbourFlags::Controller;
+    m.attributes = vec![NeighbourAttribute::LinkLayerAddress(mac.0.to_vec())];
+    m
+}
+
 pub(crate) fn permanent_message(index: u32, addr: IpAddr, mac: Mac) -> NeighbourMessage {
     let mut m = NeighbourMessage::default();
     m.header.family = Family::of(addr).number();
@@ -246,5 +262,9 @@ mod tests {
         let mut expected = vec![7, 0, 0, 0, 5, 0, 0, 0, 0x80, 0, 2, 0, 8, 0, 1, 0, 192, 0, 2, 12];
         expected.extend([10, 0, 2, 0, 2, 0, 0, 0x1c, 0, 2, 0, 0]);
         assert_eq!(bytes(&fdb_message(5, MAC, [192, 0, 2, 12].into())), expected);
+        // AF_BRIDGE, NUD_NOARP, NTF_MASTER
+        let mut expected = vec![7, 0, 0, 0, 5, 0, 0, 0, 0x40, 0, 4, 0];
+        expected.extend([10, 0, 2, 0, 2, 0, 0, 0x1c, 0, 2, 0, 0]);
+        assert_eq!(bytes(&port_message(5, MAC)), expected);
     }
 }

@@ -93,6 +93,15 @@ pub(crate) fn port_message(index: u32, port: &Port) -> LinkMessage {
         InfoBridgePort::Isolated(port.isolated),
         InfoBridgePort::Learning(port.learning),
     ];
+    port_options(index, options)
+}
+
+/// The same, by which the bridge answers for what is behind the port.
+pub(super) fn answering_message(index: u32) -> LinkMessage {
+    port_options(index, vec![InfoBridgePort::ProxyARPWifi(true)])
+}
+
+fn port_options(index: u32, options: Vec<InfoBridgePort>) -> LinkMessage {
     let mut m = address_only(index);
     m.attributes.push(LinkAttribute::LinkInfo(vec![
         LinkInfo::PortKind(InfoPortKind::Bridge),
@@ -223,6 +232,12 @@ mod tests {
         expected.extend([5, 0, 33, 0, 0, 0, 0, 0]); // IFLA_BRPORT_ISOLATED
         expected.extend([5, 0, 8, 0, 1, 0, 0, 0]); // IFLA_BRPORT_LEARNING
         assert_eq!(bytes(&port_message(5, &port)), expected);
+        let mut expected = head(5, 0, 0);
+        expected.extend([28, 0, 18, 0]); // IFLA_LINKINFO
+        expected.extend([11, 0, 4, 0, b'b', b'r', b'i', b'd', b'g', b'e', 0, 0]); // IFLA_INFO_SLAVE_KIND
+        expected.extend([12, 0, 5, 0]); // IFLA_INFO_SLAVE_DATA
+        expected.extend([5, 0, 12, 0, 1, 0, 0, 0]); // IFLA_BRPORT_PROXYARP_WIFI
+        assert_eq!(bytes(&answering_message(5)), expected);
     }
 
     #[test]

@@ -236,6 +236,14 @@ pub fn set_port(rtnl: &mut Rtnl, index: u32, port: &Port) -> Result<()> {
     rtnl.change(libc::RTM_NEWLINK, 0, &port_message(index, port)).map_err(|c| c.about(about_port(index)))
 }
 
+/// Lets the bridge answer ARP requests for what is behind a port, by its own neighbours and forwarding entries
+/// (IFLA_BRPORT_PROXYARP_WIFI): a request that it has answered does not go out by such ports. `br_do_proxy_suppress_arp`,
+/// net/bridge/br_arp_nd_proxy.c.
+pub fn answer_for_port(rtnl: &mut Rtnl, index: u32) -> Result<()> {
+    let m = build::answering_message(index);
+    rtnl.change(libc::RTM_NEWLINK, 0, &m).map_err(|c| c.about(about_port(index)))
+}
+
 pub(crate) fn about_port(index: u32) -> String {
     format!("change bridge port {index}")
 }

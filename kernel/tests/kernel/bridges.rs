@@ -98,6 +98,23 @@ fn port_options_of_a_link_in_no_bridge_are_refused() {
     in_netns(|rtnl, _| {
         let (a, _) = pair(rtnl, "a", "b");
         assert!(link::set_port(rtnl, a.index, &Port::default()).is_err());
+        assert!(link::answer_for_port(rtnl, a.index).is_err());
+        assert!(neigh::replace_fdb_of_port(rtnl, a.index, MAC).is_err());
+    });
+}
+
+#[test]
+fn what_is_behind_a_port_is_known_for_good() {
+    in_netns(|rtnl, _| {
+        let (bridge, port) = bridged(rtnl);
+        // Twice: the second is in the place of the first.
+        for _ in 0..2 {
+            neigh::replace_fdb_of_port(rtnl, port, MAC).unwrap();
+        }
+        link::answer_for_port(rtnl, port).unwrap();
+        let known = neigh::fdb(rtnl).unwrap().into_iter().filter(|entry| entry.mac == MAC);
+        let known: Vec<_> = known.map(|entry| (entry.index, entry.master, entry.state)).collect();
+        assert!(known.contains(&(port, Some(bridge), libc::NUD_NOARP)), "{known:?}");
     });
 }
 

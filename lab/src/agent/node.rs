@@ -160,9 +160,7 @@ impl Agent {
         }
         await_all(&mut waiting)?;
         self.proc.end()?;
-        if topology.nodes.len() * topology.pods as usize >= neighbours::MANY {
-            neighbours::settle(&pods)?;
-        }
+        neighbours::settle(&pods, topology.nodes.len() * topology.pods as usize)?;
         self.node = Some((plugins, pods));
         Ok(control::send(news, &News::Ready)?)
     }
