@@ -113,7 +113,20 @@ impl PacketSocket {
 
     /// The next frame, its first bytes in `buffer`; None when there is none at the moment.
     pub fn recv(&self, buffer: &mut [u8]) -> Result<Option<Frame>> {
-        sys::packet_recv(&self.fd, buffer).map_err(|e| Cause::from(e).about("read packet socket"))
+        let (longest, mut frames) = (buffer.len(), Vec::new());
+        self.read(buffer, longest, &mut frames)?;
+        Ok(frames.pop())
+    }
+
+    /// As many of the next frames as are waiting and as there is room for, in the place of those that are in `batch`.
+    pub fn recv_batch(&self, batch: &mut Batch) -> Result<()> {
+        batch.frames.clear();
+        self.read(&mut batch.bytes, batch.longest, &mut batch.frames)
+    }
+
+    fn read(&self, buffer: &mut [u8], longest: usize, frames: &mut Vec<Frame>) -> Result<()> {
+        sys::packet_recv(&self.fd, buffer, longest, frames)
+            .map_err(|e| Cause::from(e).about("read packet socket"))
     }
 
     /// The counts since the socket was opened.
@@ -123,6 +136,32 @@ impl PacketSocket {
             sys::packet_stats(&self.fd).map_err(|e| Cause::from(e).about("read packet statistics"))?;
         let add = |total: &AtomicU64, n: u32| total.fetch_add(n.into(), Ordering::Relaxed) + u64::from(n);
         Ok(Stats { packets: add(&self.packets, packets), drops: add(&self.drops, drops) })
+    }
+}
+
+/// Room for frames that are read in one call, which costs as much as for one frame.
+#[derive(Debug)]
+pub struct Batch {
+    bytes: Vec<u8>,
+    longest: usize,
+    frames: Vec<Frame>,
+}
+
+impl Batch {
+    /// Room for frames of `longest` bytes, more than 0.
+    pub fn new(longest: usize) -> Batch {
+        Batch { bytes: vec![0; longest * sys::BATCH], longest, frames: Vec::with_capacity(sys::BATCH) }
+    }
+
+    /// There may be more where this one is full.
+    pub fn is_full(&self) -> bool {
+        self.frames.len() == sys::BATCH
+    }
+
+    /// The frames that were read, with their bytes.
+    pub fn frames(&self) -> impl Iterator<Item = (&Frame, &[u8])> {
+        let parts = self.bytes.chunks_exact(self.longest);
+        self.frames.iter().zip(parts).map(|(frame, part)| (frame, &part[..frame.len]))
     }
 }
 

@@ -155,32 +155,61 @@ pub(crate) fn duplicate(number: c_int) -> Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Reads one frame; None when none is waiting.
-pub(crate) fn packet_recv(fd: &OwnedFd, buffer: &mut [u8]) -> Result<Option<Frame>> {
-    // Room for a timestamp and the auxiliary data, aligned for the headers in it.
-    let mut control = [0u64; 16];
+/// Most frames that one call reads.
+pub(crate) const BATCH: usize = 32;
+
+/// Room for a timestamp and the auxiliary data, aligned for the headers in it.
+type Control = [u64; 16];
+
+/// Reads frames, the first [`BATCH`] at most of those that are waiting: each into a part of `buffer` that is `longest` bytes
+/// long, what is known of it at the end of `frames`.
+pub(crate) fn packet_recv(
+    fd: &OwnedFd,
+    buffer: &mut [u8],
+    longest: usize,
+    frames: &mut Vec<Frame>,
+) -> Result<()> {
+    let mut controls: [Control; BATCH] = [[0; 16]; BATCH];
     // SAFETY: sockaddr_ll is plain integers, for which all zeros is a value.
-    let mut from: libc::sockaddr_ll = unsafe { zeroed() };
-    let mut iov = libc::iovec { iov_base: buffer.as_mut_ptr().cast::<c_void>(), iov_len: buffer.len() };
-    // SAFETY: msghdr is integers and pointers, for which all zeros (no data) is a value.
-    let mut message: libc::msghdr = unsafe { zeroed() };
-    message.msg_name = (&raw mut from).cast::<c_void>();
-    message.msg_namelen = size_of::<libc::sockaddr_ll>() as socklen_t;
-    message.msg_iov = &raw mut iov;
-    message.msg_iovlen = 1;
-    message.msg_control = control.as_mut_ptr().cast::<c_void>();
-    message.msg_controllen = size_of_val(&control) as _;
-    // SAFETY: every pointer in the message is to a live value of the length given beside it.
-    let n = unsafe { libc::recvmsg(fd.as_raw_fd(), &raw mut message, libc::MSG_TRUNC) };
-    let Ok(original_len) = usize::try_from(n) else {
+    let mut from: [libc::sockaddr_ll; BATCH] = unsafe { zeroed() };
+    // SAFETY: iovec is a pointer and a length, for which null and 0 (no data) is a value.
+    let mut parts: [libc::iovec; BATCH] = unsafe { zeroed() };
+    // SAFETY: mmsghdr is integers and pointers, for which all zeros (no data) is a value.
+    let mut messages: [libc::mmsghdr; BATCH] = unsafe { zeroed() };
+    let mut count = 0;
+    for (i, part) in buffer.chunks_exact_mut(longest).take(BATCH).enumerate() {
+        parts[i] = libc::iovec { iov_base: part.as_mut_ptr().cast::<c_void>(), iov_len: part.len() };
+        let message = &mut messages[i].msg_hdr;
+        message.msg_name = (&raw mut from[i]).cast::<c_void>();
+        message.msg_namelen = size_of::<libc::sockaddr_ll>() as socklen_t;
+        message.msg_iov = &raw mut parts[i];
+        message.msg_iovlen = 1;
+        message.msg_control = controls[i].as_mut_ptr().cast::<c_void>();
+        message.msg_controllen = size_of::<Control>() as _;
+        count = i + 1;
+    }
+    let (none, flags) = (std::ptr::null_mut(), libc::MSG_TRUNC);
+    // SAFETY: every pointer in the first `count` messages is to a live value of the length given beside it, and so are the
+    // messages themselves; there is no time limit.
+    let read =
+        unsafe { libc::recvmmsg(fd.as_raw_fd(), messages.as_mut_ptr(), count as u32, flags as _, none) };
+    let Ok(read) = usize::try_from(read) else {
         let e = Error::last_os_error();
         return match e.raw_os_error() {
-            Some(libc::EAGAIN | libc::EINTR) => Ok(None),
+            Some(libc::EAGAIN | libc::EINTR) => Ok(()),
             _ => Err(e),
         };
     };
+    let read = messages.iter().zip(&from).take(read);
+    frames
+        .extend(read.map(|(message, from)| frame(&message.msg_hdr, message.msg_len as usize, longest, from)));
+    Ok(())
+}
+
+/// What a message that was received says of its frame.
+fn frame(message: &libc::msghdr, original_len: usize, longest: usize, from: &libc::sockaddr_ll) -> Frame {
     let mut frame = Frame {
-        len: original_len.min(buffer.len()),
+        len: original_len.min(longest),
         original_len,
         ifindex: from.sll_ifindex as u32,
         outgoing: from.sll_pkttype == OUTGOING,
@@ -189,8 +218,8 @@ pub(crate) fn packet_recv(fd: &OwnedFd, buffer: &mut [u8]) -> Result<Option<Fram
         csum_not_ready: false,
         vlan_tci: None,
     };
-    // SAFETY: recvmsg filled in the message, and its control buffer is still alive.
-    let mut header = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
+    // SAFETY: the kernel has filled in the message, and its control buffer is still alive.
+    let mut header = unsafe { libc::CMSG_FIRSTHDR(message) };
     while !header.is_null() {
         // SAFETY: a header that the CMSG macros give lies whole within the control buffer, and so does its data.
         let (level, kind, data) =
@@ -209,10 +238,10 @@ pub(crate) fn packet_recv(fd: &OwnedFd, buffer: &mut [u8]) -> Result<Option<Fram
             }
             _ => {}
         }
-        // SAFETY: message and header are those of this loop, unchanged since recvmsg.
-        header = unsafe { libc::CMSG_NXTHDR(&raw const message, header) };
+        // SAFETY: message and header are those of this loop, unchanged since they were received.
+        header = unsafe { libc::CMSG_NXTHDR(message, header) };
     }
-    Ok(Some(frame))
+    frame
 }
 
 /// Frames and drops since the last call.

@@ -18,7 +18,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, anyhow};
 use kernel::Netns;
-use kernel::packet::{Instruction, PacketSocket};
+use kernel::packet::{Batch, Instruction, PacketSocket};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -185,7 +185,7 @@ struct Listener<F> {
 impl<F: Fn(&Packet) -> bool> Listener<F> {
     fn listen(mut self) -> Result<Recording> {
         let mut recording = Recording::default();
-        let mut buffer = vec![0; LONGEST];
+        let mut batch = Batch::new(LONGEST);
         let mut events = vec![EpollEvent::empty(); self.ears.len() + 1];
         let mut oldest: Option<u64> = None;
         loop {
@@ -199,7 +199,7 @@ impl<F: Fn(&Packet) -> bool> Listener<F> {
             oldest = None;
             for event in ready.iter().filter(|e| e.data() != STOP) {
                 let ear = &mut self.ears[event.data() as usize];
-                let last = ear.read(&mut buffer, &self.wanted, TURN, &mut |s| recording.sightings.push(s))?;
+                let last = ear.read(&mut batch, &self.wanted, TURN, &mut |s| recording.sightings.push(s))?;
                 oldest = last.into_iter().chain(oldest).min();
             }
             // Whoever is behind has gathered enough.
@@ -213,7 +213,7 @@ impl<F: Fn(&Packet) -> bool> Listener<F> {
             }
         }
         for ear in &mut self.ears {
-            ear.read(&mut buffer, &self.wanted, usize::MAX, &mut |s| recording.sightings.push(s))?;
+            ear.read(&mut batch, &self.wanted, usize::MAX, &mut |s| recording.sightings.push(s))?;
             let stats = ear.stats()?;
             recording.frames += stats.packets;
             if stats.drops > 0 {

@@ -7,6 +7,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::str::FromStr;
+use std::sync::Arc;
 
 use etherparse::{
     ArpOperation, ArpPacketSlice, EtherType, LaxIpPayloadSlice, LaxNetSlice, LaxSlicedPacket, LinkSlice,
@@ -143,8 +144,8 @@ pub struct Ip {
     pub is_fragment: bool,
     /// What the packet carries.
     pub transport: Transport,
-    /// The transport's payload: what comes after the TCP, UDP or ICMP header.
-    pub payload: Vec<u8>,
+    /// The transport's payload: what comes after the TCP, UDP or ICMP header. Shared, as sightings of many are kept.
+    pub payload: Arc<[u8]>,
 }
 
 /// The transport header of a packet.
@@ -316,7 +317,7 @@ impl Packet {
 fn content(sliced: &LaxSlicedPacket<'_>, ether_type: u16) -> Content {
     let ip = |(source, target): (IpAddr, IpAddr), ttl, (id, label), carried: &LaxIpPayloadSlice<'_>| {
         let (transport, payload) = transport(sliced, carried);
-        let (is_fragment, payload) = (carried.fragmented, payload.to_vec());
+        let (is_fragment, payload) = (carried.fragmented, Arc::from(payload));
         Content::Ip(Ip { source, target, ttl, id, label, is_fragment, transport, payload })
     };
     match &sliced.net {
@@ -539,7 +540,7 @@ mod tests {
             label: None,
             is_fragment: false,
             transport,
-            payload: payload.to_vec(),
+            payload: payload.into(),
         };
         let udp = Transport::Udp { source: 8080, target: 8080 };
         assert!(!ip(udp, b"podlab/00").is_answer() && ip(udp, b"You've hit a podlab/00").is_answer());

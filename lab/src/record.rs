@@ -4,6 +4,7 @@
 //! that all sightings of one packet share, and a comment that says what was found. A file that the lab has written holds
 //! all that sightings are made of; the interface's description tells what the interface is.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::io::{self, Write};
 use std::net::IpAddr;
@@ -96,7 +97,7 @@ impl<W: Write> Recorder<W> {
             interface: *interface,
             stamp_ns: s.stamp_ns,
             original_len: frame.original_len,
-            bytes: frame.bytes.clone(),
+            bytes: Cow::Borrowed(&frame.bytes),
             outgoing: Some(s.direction == Direction::Out),
             reception: frame.reception,
             id: Some(seen.id),
@@ -254,7 +255,7 @@ fn facts(interface: &Interface) -> Result<Facts, String> {
     Ok(Facts { spot: Arc::new(spot), kind, mac, addresses, received: 0 })
 }
 
-fn sighting_of(packet: &pcapng::Packet, interfaces: &[Facts]) -> Option<Sighting> {
+fn sighting_of(packet: &pcapng::Packet<'_>, interfaces: &[Facts]) -> Option<Sighting> {
     let facts = interfaces.get(packet.interface as usize)?;
     let decode = if facts.mac.is_none() { Packet::decode_bare } else { Packet::decode };
     if packet.bytes.len() < packet.original_len as usize {
@@ -267,7 +268,7 @@ fn sighting_of(packet: &pcapng::Packet, interfaces: &[Facts]) -> Option<Sighting
         is_overheard: packet.reception == Reception::Overheard,
         packet: decode(&packet.bytes)?,
         frame: Some(Arc::new(Frame {
-            bytes: packet.bytes.clone(),
+            bytes: packet.bytes.to_vec(),
             original_len: packet.original_len,
             reception: packet.reception,
             is_unfinished: false,

@@ -276,7 +276,7 @@ pub(crate) mod tests {
                         is_reset: false,
                         stamp: None,
                     }),
-                    payload: payload.into(),
+                    payload: payload.as_bytes().into(),
                 }),
                 outer: None,
             },

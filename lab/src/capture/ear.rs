@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use ipnetwork::IpNetwork;
-use kernel::packet::{Frame as Received, Instruction, PacketSocket, Stats};
+use kernel::packet::{Batch, Frame as Received, Instruction, PacketSocket, Stats};
 use kernel::{Mac, Rtnl, addr, link};
 
 use crate::cluster::{Role, Space};
@@ -135,34 +135,38 @@ impl Ear {
         self.links.entry(index).or_insert_with(made_later)
     }
 
-    /// Reads up to `most` frames, fewer when there are no more, and hands on those that are wanted. Returns the time of the
-    /// last one where there may be more.
+    /// Reads `most` frames or a batch more, fewer when there are no more, and hands on those that are wanted. Returns the
+    /// time of the last one where there may be more.
     pub(super) fn read(
         &mut self,
-        buffer: &mut [u8],
+        batch: &mut Batch,
         wanted: &impl Fn(&Packet) -> bool,
         most: usize,
         take: &mut dyn FnMut(Sighting),
     ) -> Result<Option<u64>> {
-        let mut last = None;
-        for _ in 0..most {
-            let received = self.socket.recv(buffer).with_context(|| format!("capture in {}", self.space))?;
-            let Some(received) = received else { return Ok(None) };
-            last = Some(received.stamp_ns);
-            let keep_frames = self.keep_frames;
-            let link = self.link(received.ifindex);
-            link.received += 1;
-            let decode = if link.mac.is_none() { Packet::decode_bare } else { Packet::decode };
-            let bytes = &buffer[..received.len];
-            let Some(packet) = decode(bytes).filter(|packet| wanted(packet)) else { continue };
-            take(Sighting {
-                at: link.spot.clone(),
-                direction: if received.outgoing { Direction::Out } else { Direction::In },
-                stamp_ns: received.stamp_ns,
-                is_overheard: received.packet_type == OTHERHOST,
-                packet,
-                frame: keep_frames.then(|| Arc::new(frame(&received, bytes))),
-            });
+        let (mut last, mut count) = (None, 0);
+        while count < most {
+            self.socket.recv_batch(batch).with_context(|| format!("capture in {}", self.space))?;
+            for (received, bytes) in batch.frames() {
+                last = Some(received.stamp_ns);
+                count += 1;
+                let keep_frames = self.keep_frames;
+                let link = self.link(received.ifindex);
+                link.received += 1;
+                let decode = if link.mac.is_none() { Packet::decode_bare } else { Packet::decode };
+                let Some(packet) = decode(bytes).filter(|packet| wanted(packet)) else { continue };
+                take(Sighting {
+                    at: link.spot.clone(),
+                    direction: if received.outgoing { Direction::Out } else { Direction::In },
+                    stamp_ns: received.stamp_ns,
+                    is_overheard: received.packet_type == OTHERHOST,
+                    packet,
+                    frame: keep_frames.then(|| Arc::new(frame(received, bytes))),
+                });
+            }
+            if !batch.is_full() {
+                return Ok(None);
+            }
         }
         Ok(last)
     }

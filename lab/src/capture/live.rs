@@ -7,6 +7,7 @@ use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use kernel::packet::Batch;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::signal::{SigSet, Signal};
@@ -130,7 +131,7 @@ impl Live {
     ) -> Result<()> {
         let deadline = limits.time.map(|time| Instant::now() + time);
         let mut waiting: Vec<Sighting> = Vec::new();
-        let mut buffer = vec![0; LONGEST];
+        let mut batch = Batch::new(LONGEST);
         let mut events = vec![EpollEvent::empty(); self.ears.len() + 3];
         loop {
             let soon = (!waiting.is_empty()).then(|| Duration::from_millis(SOON_MS.into()));
@@ -150,14 +151,14 @@ impl Live {
                 match event.data() {
                     SIGNAL => is_over |= self.signals.read_signal().is_ok_and(|signal| signal.is_some()),
                     GONE => is_over = true,
-                    i => drop(self.read(i as usize, &mut buffer, wanted, &mut waiting)?),
+                    i => drop(self.read(i as usize, &mut batch, wanted, &mut waiting)?),
                 }
             }
             if is_over {
                 // All that has come until now; what comes meanwhile need not be waited for.
                 let over = now_ns();
                 for i in 0..self.ears.len() {
-                    while self.read(i, &mut buffer, wanted, &mut waiting)?.is_some_and(|last| last < over) {}
+                    while self.read(i, &mut batch, wanted, &mut waiting)?.is_some_and(|last| last < over) {}
                 }
             }
             sighting::sort(&mut waiting);
@@ -183,11 +184,11 @@ impl Live {
     fn read(
         &mut self,
         i: usize,
-        buffer: &mut [u8],
+        batch: &mut Batch,
         wanted: &impl Fn(&Sighting) -> bool,
         waiting: &mut Vec<Sighting>,
     ) -> Result<Option<u64>> {
-        self.ears[i].read(buffer, &|_| true, super::TURN, &mut |s| {
+        self.ears[i].read(batch, &|_| true, super::TURN, &mut |s| {
             if wanted(&s) {
                 waiting.push(s);
             }

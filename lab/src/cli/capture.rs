@@ -28,6 +28,8 @@ use crate::record::{self, Heading, Recorder};
 use crate::sighting::{Sighting, Spot};
 use crate::verdict::Point;
 
+/// So many bytes of a file are written at once.
+const WRITTEN: usize = 1 << 18;
 /// The user and the network namespace among those that a lab hands over.
 const USER: usize = 0;
 const NETWORK: usize = 3;
@@ -182,7 +184,8 @@ fn to_file(
     let began = live.began;
     let is_gone = |err: &io::Error| err.kind() == io::ErrorKind::BrokenPipe;
     let begin = || {
-        let mut recorder = Recorder::new(BufWriter::new(out), heading, live.facts(), began)?;
+        let mut recorder =
+            Recorder::new(BufWriter::with_capacity(WRITTEN, out), heading, live.facts(), began)?;
         // Whoever reads along is to know the interfaces before the first packet comes.
         recorder.flush().map(|()| recorder)
     };

@@ -9,6 +9,7 @@ mod read;
 mod tests;
 mod write;
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
@@ -107,7 +108,7 @@ pub enum Reception {
 
 /// One packet (enhanced packet block).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Packet {
+pub struct Packet<'b> {
     /// The number of its interface.
     pub interface: u32,
     /// Nanoseconds since 1970.
@@ -115,7 +116,7 @@ pub struct Packet {
     /// Its length on the wire.
     pub original_len: u32,
     /// Its bytes, or the first of them.
-    pub bytes: Vec<u8>,
+    pub bytes: Cow<'b, [u8]>,
     /// It was leaving by the interface; None when the file does not say.
     pub outgoing: Option<bool>,
     /// How it was received.

@@ -24,7 +24,7 @@ pub struct File {
     /// What addresses are called.
     pub names: Vec<Name>,
     /// The packets, as they stand in the file.
-    pub packets: Vec<Packet>,
+    pub packets: Vec<Packet<'static>>,
     /// What was counted.
     pub statistics: Vec<Statistics>,
 }
@@ -232,7 +232,7 @@ impl Reader {
             interface,
             stamp_ns,
             original_len,
-            bytes,
+            bytes: bytes.into(),
             outgoing: None,
             reception: Reception::Unknown,
             id: None,

@@ -21,12 +21,12 @@ fn interface() -> Interface {
     }
 }
 
-fn packet() -> Packet {
+fn packet() -> Packet<'static> {
     Packet {
         interface: 0,
         stamp_ns: 1_700_000_000_123_456_789,
         original_len: 60,
-        bytes: (0..42).collect(),
+        bytes: (0..42).collect::<Vec<u8>>().into(),
         outgoing: Some(true),
         reception: Reception::Unicast,
         id: Some(7),
@@ -76,7 +76,7 @@ fn packet_block_is_laid_out_as_in_the_draft() {
     let mut writer = Writer::new(Vec::new(), &Section::default()).unwrap();
     let start = 28;
     writer.interface(&Interface { addresses: Vec::new(), ..interface() }).unwrap();
-    let small = Packet { bytes: vec![0xaa; 5], comment: Some("hi".into()), ..packet() };
+    let small = Packet { bytes: vec![0xaa; 5].into(), comment: Some("hi".into()), ..packet() };
     writer.packet(&small).unwrap();
     let bytes = writer.finish().unwrap();
     let before = bytes.len() - 72;

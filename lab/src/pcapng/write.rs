@@ -81,12 +81,13 @@ impl<W: Write> Writer<W> {
     }
 
     /// Writes a packet, whose interface must have been described.
-    pub fn packet(&mut self, packet: &Packet) -> io::Result<()> {
-        let mut body = packet.interface.to_le_bytes().to_vec();
+    pub fn packet(&mut self, packet: &Packet<'_>) -> io::Result<()> {
+        let mut body = Vec::with_capacity(24 + packet.bytes.len());
+        body.extend(packet.interface.to_le_bytes());
         body.extend(halves(packet.stamp_ns));
         body.extend((packet.bytes.len() as u32).to_le_bytes());
         body.extend(packet.original_len.to_le_bytes());
-        body.extend(&packet.bytes);
+        body.extend(&packet.bytes[..]);
         body.resize(body.len().next_multiple_of(4), 0);
         let mut options = Options::default();
         let direction = match packet.outgoing {

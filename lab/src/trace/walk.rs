@@ -157,28 +157,26 @@ pub(super) struct Reasons<'r> {
 pub(crate) fn changes(before: &Sighting, after: &Sighting) -> Vec<Change> {
     let (Some(a), Some(b)) = (before.ip(), after.ip()) else { return Vec::new() };
     let mut all = Vec::new();
-    let mut note = |field: &str, from: String, to: String| {
-        if from != to {
-            all.push(Change { field: field.into(), from, to });
+    // Words are made of what differs only: captures ask for every frame that goes by.
+    fn note<T: PartialEq>(all: &mut Vec<Change>, field: &str, (a, b): (T, T), words: impl Fn(T) -> String) {
+        if a != b {
+            all.push(Change { field: field.into(), from: words(a), to: words(b) });
         }
-    };
-    let outer = |s: &Sighting| s.packet.outer.map_or_else(|| "nothing".to_owned(), |outer| outer.to_string());
-    note("OUTER", outer(before), outer(after));
-    note("TTL", a.ttl.to_string(), b.ttl.to_string());
-    let macs = |s: &Sighting| format!("{} > {}", s.packet.source_mac, s.packet.target_mac);
-    note("MAC", macs(before), macs(after));
-    note("SRC", a.source.to_string(), b.source.to_string());
-    note("DST", a.target.to_string(), b.target.to_string());
-    note("SPORT", a.from().port().to_string(), b.from().port().to_string());
-    note("DPORT", a.to().port().to_string(), b.to().port().to_string());
-    let id = |id: Option<u16>| id.map(|id| format!("{id:#06x}")).unwrap_or_default();
-    note("ID", id(a.id), id(b.id));
-    let label = |label: Option<u32>| label.map(|label| format!("{label:#07x}")).unwrap_or_default();
-    note("LABEL", label(a.label), label(b.label));
-    if a.payload != b.payload {
-        let bytes = |payload: &[u8]| format!("{} bytes", payload.len());
-        all.push(Change { field: "PAYLOAD".into(), from: bytes(&a.payload), to: bytes(&b.payload) });
     }
+    let outer = |outer: Option<Outer>| outer.map_or_else(|| "nothing".to_owned(), |outer| outer.to_string());
+    note(&mut all, "OUTER", (before.packet.outer, after.packet.outer), outer);
+    note(&mut all, "TTL", (a.ttl, b.ttl), |ttl| ttl.to_string());
+    let macs = |s: &Sighting| (s.packet.source_mac, s.packet.target_mac);
+    note(&mut all, "MAC", (macs(before), macs(after)), |(from, to)| format!("{from} > {to}"));
+    note(&mut all, "SRC", (a.source, b.source), |ip| ip.to_string());
+    note(&mut all, "DST", (a.target, b.target), |ip| ip.to_string());
+    note(&mut all, "SPORT", (a.from().port(), b.from().port()), |port| port.to_string());
+    note(&mut all, "DPORT", (a.to().port(), b.to().port()), |port| port.to_string());
+    note(&mut all, "ID", (a.id, b.id), |id| id.map(|id| format!("{id:#06x}")).unwrap_or_default());
+    let label = |label: Option<u32>| label.map(|label| format!("{label:#07x}")).unwrap_or_default();
+    note(&mut all, "LABEL", (a.label, b.label), label);
+    let bytes = |payload: &[u8]| format!("{} bytes", payload.len());
+    note(&mut all, "PAYLOAD", (&a.payload[..], &b.payload[..]), bytes);
     all
 }
 

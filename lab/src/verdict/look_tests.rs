@@ -104,7 +104,7 @@ fn encrypted(mut s: Sighting) -> Sighting {
     let node =
         |pod: IpAddr| if pod == IpAddr::from([10, 244, 1, 2]) { [192, 0, 2, 11] } else { [192, 0, 2, 12] };
     (ip.source, ip.target) = (node(ip.source).into(), node(ip.target).into());
-    (ip.transport, ip.payload) = (Transport::Other(50), vec![0, 0, 0, 7, 0, 0, 0, 1, 9, 9]);
+    (ip.transport, ip.payload) = (Transport::Other(50), [0, 0, 0, 7, 0, 0, 0, 1, 9, 9].into());
     s
 }
 

@@ -185,7 +185,7 @@ fn another_host_another_payload_and_another_log_fail() {
     case.outcome.host = Some("kubia-9".into());
     fails(&case, "\"kubia-9\" answered instead of \"kubia-3\"");
     let mut case = good();
-    ip_mut(&mut case.request[3]).payload = b"GOT".to_vec();
+    ip_mut(&mut case.request[3]).payload = (*b"GOT").into();
     fails(&case, "the payload of the request differs at kubia-3/eth0 in");
     let mut case = good();
     case.logged = "10.244.1.1";

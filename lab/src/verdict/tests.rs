@@ -220,7 +220,8 @@ fn ttl_off_by_one_fails_either_way() {
 #[test]
 fn differing_payload_fails() {
     let mut case = good();
-    ip_mut(&mut case.request[9]).payload.push(b'!');
+    let ip = ip_mut(&mut case.request[9]);
+    ip.payload = [&ip.payload[..], b"!"].concat().into();
     assert_eq!(case.finding(Ruling::Fail), "the payload of the request differs at kubia-3/eth0 in");
 }
 
