@@ -116,16 +116,16 @@ pub(super) fn lesson(args: LessonArgs, style: Style) -> Result<u8, Failure> {
     match args.verb {
         LessonVerb::List => list(&room, style),
         LessonVerb::Show { lesson, all } => {
-            let shown = room.show(lesson.as_deref(), all)?;
+            let shown = room.show(&room.find(lesson.as_deref())?, all)?;
             told(&shown, style, |shown| shown.text())
         }
-        LessonVerb::Start { lesson, look } => step(&room.start(lesson.as_deref(), look)?, style),
-        LessonVerb::Check { lesson } => check(&room.check(lesson.as_deref())?, lang, style),
-        LessonVerb::Hint { lesson } => step(&room.hint(lesson.as_deref())?, style),
-        LessonVerb::Reset { lesson } => step(&room.reset(lesson.as_deref())?, style),
-        LessonVerb::Solve { lesson } => step(&room.solve(lesson.as_deref())?, style),
+        LessonVerb::Start { lesson, look } => step(&room.start(&room.find(lesson.as_deref())?, look)?, style),
+        LessonVerb::Check { lesson } => check(&room.check(&room.find(lesson.as_deref())?)?, lang, style),
+        LessonVerb::Hint { lesson } => step(&room.hint(&room.find(lesson.as_deref())?)?, style),
+        LessonVerb::Reset { lesson } => step(&room.reset(&room.find(lesson.as_deref())?)?, style),
+        LessonVerb::Solve { lesson } => step(&room.solve(&room.find(lesson.as_deref())?)?, style),
         LessonVerb::Next { look } => step(&room.next(look)?, style),
-        LessonVerb::Rehearse { lesson } => rehearse(&room.rehearse(lesson.as_deref())?, style),
+        LessonVerb::Rehearse { lesson } => rehearse(&room.rehearse(&room.find(lesson.as_deref())?)?, style),
         LessonVerb::Lint { files } => lint(args.dir, files, style),
         LessonVerb::Exam(exam) => super::exam::exam(&room, exam, style),
     }

@@ -15,7 +15,7 @@ use super::model::Lang;
 use super::questions::faults;
 use super::{Classroom, checking, play, seal};
 use crate::control::{Client, Request};
-use crate::exit::Failure;
+use crate::exit::{self, Failure};
 use crate::output::document;
 use crate::topology::Written;
 
@@ -236,10 +236,9 @@ impl ExamResult {
         if let Some(all) = value.as_object_mut() {
             all.remove("signature");
         }
-        Ok(seal::hmac_sha256(
-            format!("podlab.result/1 seed {}", self.seed).as_bytes(),
-            value.to_string().as_bytes(),
-        ))
+        let key = format!("podlab.result/1 seed {}", self.seed);
+        let code = seal::hmac_sha256(key.as_bytes(), value.to_string().as_bytes());
+        code.map_err(|err| Failure::new(exit::BUG, format!("sign a result: {err}")))
     }
 
     fn signed(mut self) -> Result<ExamResult, Failure> {

@@ -106,9 +106,9 @@ impl Classroom {
             Listed {
                 state: self.standing(&record),
                 passed: record.passed,
-                id: lesson.id,
+                id: lesson.id.clone(),
                 number: lesson.number,
-                title: lesson.title,
+                title: lesson.title.clone(),
                 minutes: lesson.minutes,
             }
         });
@@ -123,10 +123,9 @@ impl Classroom {
     /// A lesson to read; hints and solution only with `everything`.
     ///
     /// # Errors
-    /// There is no such lesson.
-    pub fn show(&self, wanted: Option<&str>, everything: bool) -> Result<Shown, Failure> {
-        let lesson = self.find(wanted)?;
-        let record = self.record(&lesson)?;
+    /// Progress cannot be read.
+    pub fn show(&self, lesson: &Lesson, everything: bool) -> Result<Shown, Failure> {
+        let record = self.record(lesson)?;
         let is_shown = |kind: &Kind| everything || !matches!(kind, Kind::Hints | Kind::Solution);
         let kinds = Kind::ALL.into_iter().map(|(kind, ..)| kind).filter(is_shown);
         Ok(Shown {
@@ -136,10 +135,10 @@ impl Classroom {
             state: self.standing(&record),
             hints: lesson.hints().len(),
             checks: lesson.checks().map(|check| check.title.clone()).collect(),
-            blocks: kinds.filter_map(|kind| ShownBlock::of(&lesson, kind)).collect(),
-            id: lesson.id,
+            blocks: kinds.filter_map(|kind| ShownBlock::of(lesson, kind)).collect(),
+            id: lesson.id.clone(),
             number: lesson.number,
-            title: lesson.title,
+            title: lesson.title.clone(),
             minutes: lesson.minutes,
         })
     }
@@ -148,27 +147,25 @@ impl Classroom {
     /// commands. A lab that was only looked at is replaced.
     ///
     /// # Errors
-    /// There is no such lesson, its lab is up already, or what kept it from coming up: then nothing of it is left.
-    pub fn start(&self, wanted: Option<&str>, look: bool) -> Result<Step, Failure> {
-        let lesson = self.find(wanted)?;
-        let record = self.record(&lesson)?;
+    /// Its lab is up already, or what kept it from coming up: then nothing of it is left.
+    pub fn start(&self, lesson: &Lesson, look: bool) -> Result<Step, Failure> {
+        let record = self.record(lesson)?;
         if is_up(&record.lab) && !matches!(self.standing(&record), State::Look | State::Passed) {
             return Err(Failure::usage(format!(
                 "lab {} of lesson {} is up already · try: podlab lesson check {1}, or podlab lesson reset {1}",
                 record.lab, lesson.number
             )));
         }
-        self.begin("start", &lesson, record, look)
+        self.begin("start", lesson, record, look)
     }
 
     /// As the lesson was right after `start`: a new lab, broken in the same way.
     ///
     /// # Errors
     /// As [`Classroom::start`].
-    pub fn reset(&self, wanted: Option<&str>) -> Result<Step, Failure> {
-        let lesson = self.find(wanted)?;
-        let record = self.record(&lesson)?;
-        self.begin("reset", &lesson, record, false)
+    pub fn reset(&self, lesson: &Lesson) -> Result<Step, Failure> {
+        let record = self.record(lesson)?;
+        self.begin("reset", lesson, record, false)
     }
 
     /// Ends the current lesson's lab and starts the lesson after it; the first one when none was started.
@@ -231,9 +228,8 @@ impl Classroom {
     ///
     /// # Errors
     /// Its lab is not up, or nothing is broken in it: then no check is carried out.
-    pub fn check(&self, wanted: Option<&str>) -> Result<Attempt, Failure> {
-        let lesson = self.find(wanted)?;
-        let record = self.started(&lesson)?;
+    pub fn check(&self, lesson: &Lesson) -> Result<Attempt, Failure> {
+        let record = self.started(lesson)?;
         if record.state == State::Look {
             return Err(Failure::new(
                 exit::NOTHING,
@@ -255,9 +251,9 @@ impl Classroom {
         })?;
         Ok(Attempt {
             schema: "podlab.attempt/1".to_owned(),
-            id: lesson.id,
+            id: lesson.id.clone(),
             number: lesson.number,
-            title: lesson.title,
+            title: lesson.title.clone(),
             lab: record.lab,
             passed,
             attempts,
@@ -269,9 +265,8 @@ impl Classroom {
     ///
     /// # Errors
     /// The lesson was not started.
-    pub fn hint(&self, wanted: Option<&str>) -> Result<Step, Failure> {
-        let lesson = self.find(wanted)?;
-        let record = self.started(&lesson)?;
+    pub fn hint(&self, lesson: &Lesson) -> Result<Step, Failure> {
+        let record = self.started(lesson)?;
         let hints = lesson.hints();
         let number = (record.hints + 1).min(hints.len());
         self.progress()?.change(|all| {
@@ -285,16 +280,15 @@ impl Classroom {
             (false, Lang::Ko) => "마지막 힌트입니다 · 대신 고치기: podlab lesson solve".to_owned(),
         };
         let hint = Some(Hint { number, of: hints.len(), text });
-        Ok(Step { hint, ..step("hint", &lesson, &record, then) })
+        Ok(Step { hint, ..step("hint", lesson, &record, then) })
     }
 
     /// Runs the lesson's solution.
     ///
     /// # Errors
     /// The lesson was not started, or a command of the solution does not do as the lesson says.
-    pub fn solve(&self, wanted: Option<&str>) -> Result<Step, Failure> {
-        let lesson = self.find(wanted)?;
-        let record = self.started(&lesson)?;
+    pub fn solve(&self, lesson: &Lesson) -> Result<Step, Failure> {
+        let record = self.started(lesson)?;
         let mut ran = Vec::new();
         for commands in lesson.commands(Kind::Solution) {
             if let (_, Some(differs)) = commands.run_in(&record.lab)? {
@@ -308,7 +302,7 @@ impl Classroom {
             Lang::En => format!("podlab lesson check {number} · podlab lesson next goes on"),
             Lang::Ko => format!("podlab lesson check {number} · 다음 과: podlab lesson next"),
         };
-        Ok(Step { ran, ..step("solve", &lesson, &record, then) })
+        Ok(Step { ran, ..step("solve", lesson, &record, then) })
     }
 
     fn record(&self, lesson: &Lesson) -> Result<Record, Failure> {

@@ -13,41 +13,39 @@ impl Classroom {
     /// Plays a lesson; its lab is gone afterwards, and progress is as if it had been reset.
     ///
     /// # Errors
-    /// There is no such lesson, or its lab cannot be brought up or broken.
-    pub fn rehearse(&self, wanted: Option<&str>) -> Result<Rehearsal, Failure> {
-        let lesson = self.find(wanted)?;
+    /// Its lab cannot be brought up or broken.
+    pub fn rehearse(&self, lesson: &Lesson) -> Result<Rehearsal, Failure> {
         let mut steps = Vec::new();
-        let played = self.play(&lesson, &mut steps);
-        play::down(&self.lab_of(&lesson)?)?;
+        let played = self.play(lesson, &mut steps);
+        play::down(&self.lab_of(lesson)?)?;
         played?;
         Ok(Rehearsal {
             schema: "podlab.rehearsal/1".to_owned(),
             passed: steps.iter().all(|step| step.passed),
-            id: lesson.id,
+            id: lesson.id.clone(),
             number: lesson.number,
-            title: lesson.title,
+            title: lesson.title.clone(),
             steps,
         })
     }
 
     fn play(&self, lesson: &Lesson, steps: &mut Vec<Rehearsed>) -> Result<(), Failure> {
-        let id = Some(lesson.id.as_str());
         play::down(&self.lab_of(lesson)?)?;
-        self.start(id, true)?;
+        self.start(lesson, true)?;
         for kind in WHOLE {
             self.commands(lesson, kind, steps)?;
         }
-        self.start(id, false)?;
+        self.start(lesson, false)?;
         self.commands(lesson, Kind::Break, steps)?;
-        let first = self.check(id)?;
+        let first = self.check(lesson)?;
         steps.push(red("red after start", &first));
         // Twice: it must not mind what a student has repaired before asking for it.
         for step in ["the solution runs", "the solution runs where it has run before"] {
-            let failed = self.solve(id).err().map(|failure| failure.text);
+            let failed = self.solve(lesson).err().map(|failure| failure.text);
             let (step, passed) = (step.to_owned(), failed.is_none());
             steps.push(Rehearsed { step, passed, observed: failed.unwrap_or_default() });
         }
-        let attempt = self.check(id)?;
+        let attempt = self.check(lesson)?;
         let left: Vec<String> = attempt
             .checks
             .iter()
@@ -56,8 +54,8 @@ impl Classroom {
             .collect();
         let step = "green after the solution".to_owned();
         steps.push(Rehearsed { step, passed: attempt.passed, observed: left.join(" · ") });
-        self.reset(id)?;
-        let again = self.check(id)?;
+        self.reset(lesson)?;
+        let again = self.check(lesson)?;
         let same = |a: &Attempt, b: &Attempt| {
             a.checks.iter().map(|check| check.passed).eq(b.checks.iter().map(|check| check.passed))
         };

@@ -9,7 +9,7 @@ use super::Server;
 use super::api::{Answer, LESSONS, Refusal, bad, missing};
 use super::gate::query;
 use crate::exit::Failure;
-use crate::lessons::{Classroom, Lang, Step};
+use crate::lessons::{Classroom, Lang, Lesson, Step};
 use crate::output::document;
 
 /// What may be asked of a lesson, with POST.
@@ -22,15 +22,15 @@ pub(super) fn answer(server: &Server, uri: &Uri) -> Result<Answer, Refusal> {
     let rest: Vec<&str> = path.strip_prefix(LESSONS).unwrap_or_default().split('/').skip(1).collect();
     match rest.as_slice() {
         [] => told(room.list()),
-        [id] if !id.is_empty() => told(room.show(Some(known(&room, id)?), false)),
+        [id] if !id.is_empty() => told(room.show(&known(&room, id)?, false)),
         [id, verb] => {
-            let id = Some(known(&room, id)?);
+            let lesson = known(&room, id)?;
             match *verb {
-                "start" => begun(server, room.start(id, false)),
-                "reset" => begun(server, room.reset(id)),
-                "check" => told(room.check(id)),
-                "hint" => told(room.hint(id)),
-                "solve" => told(room.solve(id)),
+                "start" => begun(server, room.start(&lesson, false)),
+                "reset" => begun(server, room.reset(&lesson)),
+                "check" => told(room.check(&lesson)),
+                "hint" => told(room.hint(&lesson)),
+                "solve" => told(room.solve(&lesson)),
                 _ => Err(missing(format!("there is nothing at {path}"))),
             }
         }
@@ -39,8 +39,8 @@ pub(super) fn answer(server: &Server, uri: &Uri) -> Result<Answer, Refusal> {
 }
 
 /// That lesson, if there is one.
-fn known<'i>(room: &Classroom, id: &'i str) -> Result<&'i str, Refusal> {
-    room.find(Some(id)).map(|_| id).map_err(|_| missing(format!("there is no lesson {id:?}")))
+fn known(room: &Classroom, id: &str) -> Result<Lesson, Refusal> {
+    room.find(Some(id)).map_err(|_| missing(format!("there is no lesson {id:?}")))
 }
 
 /// The lab of a lesson that was started is what the page shows from then on.
