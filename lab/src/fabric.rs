@@ -146,8 +146,8 @@ fn add_host(
     Ok(port)
 }
 
-/// IPv6 begins to use a link only when the kernel has worked off the news that it carries frames, which it leaves for
-/// later where nobody asks (linkwatch, net/core/link_watch.c).
+/// IPv6 begins to use a link only when the kernel has worked off the news that it carries frames ([`carries`]), which it
+/// leaves for later where nobody asks.
 fn settle(space: &Space, name: &str) -> Result<()> {
     let mut rtnl = Rtnl::open_in(&space.netns)?;
     let index = link::by_name(&mut rtnl, name)?.index;
@@ -163,12 +163,19 @@ pub fn forwarding(family: Family) -> &'static str {
 }
 
 fn wait_for(rtnl: &mut Rtnl, ports: &[u32]) -> Result<()> {
-    for port in ports {
-        if !link::wait_oper_up(rtnl, *port, WIRE_LIMIT)? {
-            bail!("wire {port} carries no frames after {} s", WIRE_LIMIT.as_secs());
-        }
+    ports.iter().try_for_each(|port| carries(rtnl, *port).with_context(|| format!("wire {port}")))
+}
+
+/// Waits until the kernel sends by a link: it tells a link's state some time after the link has changed, and until then it
+/// sends nothing (linkwatch, net/core/link_watch.c).
+///
+/// # Errors
+/// It does not in five seconds, or the kernel's words.
+pub fn carries(rtnl: &mut Rtnl, link: u32) -> Result<()> {
+    match link::wait_oper_up(rtnl, link, WIRE_LIMIT)? {
+        true => Ok(()),
+        false => bail!("it is up and carries no frames after {} s", WIRE_LIMIT.as_secs()),
     }
-    Ok(())
 }
 
 /// A rack: its wire to the fabric, its switch with its nodes, and the ways to them. Returns the fabric's port.

@@ -130,7 +130,7 @@ pub fn kernel_state(netns: &Netns) -> anyhow::Result<Map<String, Value>> {
                 "kind": link.kind,
                 "mac": link.mac.map(|mac| mac.to_string()),
                 "mtu": link.mtu,
-                "state": link.oper_state,
+                "state": wiring::state(link),
                 "master": link.master.and_then(name),
                 "alias": link.alias,
                 "addresses": own.map(|address| address.net.to_string()).collect::<Vec<_>>(),

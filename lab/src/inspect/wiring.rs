@@ -136,7 +136,7 @@ fn below(
 
 /// Whether frames go through, in the kernel's words for operational states; from the link's flags, which are right at once. The
 /// operational state itself follows them a moment later (net/core/link_watch.c), so a link that works is told as down for a while.
-fn state(link: &Link) -> &'static str {
+pub(super) fn state(link: &Link) -> &'static str {
     match (link.up, link.flags & IFF_LOWER_UP != 0) {
         (false, _) => "down",
         (true, false) => "lowerlayerdown",
