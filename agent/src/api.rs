@@ -8,7 +8,7 @@ use std::fmt::Debug;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use futures_util::StreamExt;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::networking::v1 as networking;
@@ -19,7 +19,7 @@ use kube::{Api, Client, Config, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
-use crate::model::{Change, Key};
+use crate::model::{Change, Cluster, Key};
 use crate::wire;
 
 /// The kubelet's own way to the API, which is there before any pod network and without kube-proxy.
@@ -123,6 +123,28 @@ pub fn watch_all(client: &Client, to: &mpsc::Sender<News>) {
     tokio::spawn(watch(Api::<core::Pod>::all(client.clone()), pods, to.clone()));
     tokio::spawn(watch(Api::<core::Namespace>::all(client.clone()), namespaces, to.clone()));
     tokio::spawn(watch(Api::<networking::NetworkPolicy>::all(client.clone()), policies, to.clone()));
+}
+
+/// The cluster as it is now, for a command that looks once.
+///
+/// # Errors
+/// A kind of object cannot be listed.
+pub async fn snapshot(client: &Client) -> Result<Cluster> {
+    let (to, mut news) = mpsc::channel(64);
+    watch_all(client, &to);
+    let mut cluster = Cluster::default();
+    let mut left = 4;
+    while left > 0 {
+        match news.recv().await {
+            Some(News::Change(change)) => {
+                left -= u8::from(change.is_all());
+                cluster.take(change);
+            }
+            Some(News::Lost { kind, error }) => bail!("list objects of kind {kind}: {error}"),
+            None => bail!("list the cluster's objects: the watches ended"),
+        }
+    }
+    Ok(cluster)
 }
 
 /// How the events of one kind become changes.

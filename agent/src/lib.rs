@@ -5,6 +5,7 @@
 //! store, election or gossip of its own: the Kubernetes API is the distributed engine.
 
 pub mod api;
+pub mod cli;
 #[cfg(test)]
 mod deploy;
 pub mod doctor;
@@ -17,7 +18,9 @@ pub mod model;
 pub mod peers;
 pub mod places;
 pub mod policy;
+pub mod prober;
 pub mod routing;
+pub mod run;
 pub mod serve;
 pub mod status;
 pub mod tell;

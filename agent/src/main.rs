@@ -1,3 +1,7 @@
-//! `podnetd`.
+//! `podnetd`: the node agent's command line. Nothing is decided here.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    agent::cli::main(std::env::args_os().collect())
+}

@@ -269,6 +269,13 @@ pub enum Change {
     Policies(Vec<Policy>),
 }
 
+impl Change {
+    /// Whether it tells all objects of a kind.
+    pub fn is_all(&self) -> bool {
+        matches!(self, Change::Nodes(_) | Change::Pods(_) | Change::Namespaces(_) | Change::Policies(_))
+    }
+}
+
 /// What of the cluster a change has touched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Part {

@@ -35,6 +35,16 @@ impl Places {
         Places { root: root.to_owned() }
     }
 
+    /// The prefix.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Where plugins ask the agent.
+    pub fn socket(&self) -> PathBuf {
+        self.run().join("agent.sock")
+    }
+
     /// The runtime's directory of plugins.
     pub fn plugins(&self) -> PathBuf {
         self.root.join("opt/cni/bin")

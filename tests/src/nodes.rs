@@ -14,7 +14,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -33,6 +33,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// The runtime's directories of plugins and of configurations, below a node's root.
 const BIN: &str = "opt/cni/bin";
 const NET_D: &str = "etc/cni/net.d";
+/// Where an agent tells of itself.
+const AGENT: u16 = 10180;
 /// The port of [`Echo`].
 pub const ECHO: u16 = 8080;
 
@@ -202,6 +204,22 @@ impl Node {
     /// One fails.
     pub fn ip(&self, commands: &[&str]) -> Result<()> {
         ip_batch(&self.netns, commands)
+    }
+
+    /// GET of a page of the node's agent: code and body.
+    ///
+    /// # Errors
+    /// No agent listens.
+    pub fn ask_agent(&self, page: &str) -> Result<(u16, String)> {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, AGENT));
+        let mut stream = self.run(|| TcpStream::connect_timeout(&address, PATIENCE))??;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        write!(stream, "GET {page} HTTP/1.1\r\nHost: podnetd\r\nConnection: close\r\n\r\n")?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text)?;
+        let (head, body) = text.split_once("\r\n\r\n").context("no HTTP answer")?;
+        let code = head.split(' ').nth(1).and_then(|it| it.parse().ok()).context("no status code")?;
+        Ok((code, body.to_owned()))
     }
 
     /// What a command prints in the node; its words are separated by spaces.

@@ -14,7 +14,7 @@ use kernel::Rtnl;
 use nix::sys::signal::{SigSet, Signal};
 
 use super::{binaries, conflist, files, reservations};
-use crate::places::Places;
+use crate::places::{NETWORK, Places};
 
 /// Takes something of the kernel's back: routes, masquerade, policy. Says what it removed, or nothing where there was
 /// nothing.
@@ -121,6 +121,17 @@ fn release(places: &Places, rtnl: &mut Rtnl) -> Result<Option<String>> {
         return Err(anyhow!(swept.problems.join("; ")));
     }
     let unmarked = reservations::unmark(places).context("remove the note of the last start")?;
+    if swept.in_use == 0 {
+        // What is left of the network is the plugin's memory of where it was, and its index.
+        let networks = places.reservations();
+        let indexes = networks.join(".podnet");
+        for dir in [networks.join(NETWORK), indexes.join(NETWORK)] {
+            files::unless_absent(fs::remove_dir_all(&dir))
+                .with_context(|| format!("remove {}", dir.display()))?;
+        }
+        // Other networks' indexes may be beside it.
+        let _ = fs::remove_dir(&indexes);
+    }
     Ok(match (swept.released.len(), swept.in_use) {
         (0, 0) => unmarked.then(|| "none left".to_owned()),
         (released, 0) => Some(format!("released {released}")),

@@ -7,6 +7,7 @@ mod alone;
 mod bad_input;
 mod budget;
 mod chained;
+mod cluster;
 mod devices;
 mod dhcp;
 mod docs;

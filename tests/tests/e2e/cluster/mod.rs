@@ -1,0 +1,261 @@
+//! podnetd in a cluster with a real kube-apiserver: an agent on each node, pods made by the configuration that the agent
+//! has written, and what each end of a connection sees of the other.
+//!
+//! ```text
+//!   172.18.0.2 kube-apiserver      172.18.0.1 · router · 172.19.0.1
+//!        |                             |               |
+//!   n0 ──┴── n1 (one switch) ──────────┘               └── n2 (VXLAN to it)
+//! ```
+
+mod bed;
+mod restarts;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use kernel::netns::Netns;
+use podnet_tests::nodes::{Echo, Nodes, seen_as, wait_until};
+use serde_json::json;
+
+use bed::{Cluster, Served};
+
+/// How long a connection may take that has to come about, and one that must not.
+const SOON: Duration = Duration::from_secs(20);
+const NEVER: Duration = Duration::from_millis(700);
+
+/// One end of connections.
+struct End<'a> {
+    name: String,
+    netns: &'a Netns,
+    address: IpAddr,
+}
+
+fn ends<'a>(cluster: &'a Cluster, pods: &'a [Served], ipv6: bool) -> Result<(Vec<End<'a>>, Vec<End<'a>>)> {
+    let of_pods = pods.iter().map(|it| {
+        Ok(End { name: format!("{}@n{}", it.pod.name, it.node), netns: &it.pod.netns, address: it.ip(ipv6)? })
+    });
+    let of_nodes = cluster.nodes.nodes.iter().map(|it| End {
+        name: it.name.clone(),
+        netns: &it.netns,
+        address: it.addresses()[usize::from(ipv6)],
+    });
+    Ok((of_pods.collect::<Result<_>>()?, of_nodes.collect()))
+}
+
+/// M1 to M8 of the Kubernetes network model as what was seen: every pod, every node as a hostNetwork pod, and the
+/// outside, each to each, in both families; direct and through VXLAN.
+#[test]
+fn every_pod_and_node_is_seen_with_its_own_address_and_the_outside_sees_the_node() -> Result<()> {
+    let cluster = Cluster::start(&[0, 0, 1], (true, true))?;
+    let mut pods = Vec::new();
+    for number in 0..3 {
+        for name in ["a", "b"] {
+            pods.push(cluster.pod(number, "default", &format!("{name}{number}"), &[])?);
+        }
+    }
+    let _on_nodes: Vec<Echo> =
+        cluster.nodes.nodes.iter().map(|it| Echo::start(&it.netns)).collect::<Result<_>>()?;
+    let _outside = Echo::start(&cluster.nodes.outside)?;
+    let mut wrong = Vec::new();
+    let mut probes = 0;
+    for ipv6 in [false, true] {
+        let (of_pods, of_nodes) = ends(&cluster, &pods, ipv6)?;
+        // M1: no address twice, and each is what the pod's interface has.
+        let mut owners: BTreeMap<IpAddr, &str> = BTreeMap::new();
+        for end in of_pods.iter().chain(&of_nodes) {
+            if let Some(other) = owners.insert(end.address, &end.name) {
+                bail!("{} and {other} are both {}", end.name, end.address);
+            }
+            // M2: containers of a pod, and of a node, over localhost.
+            let local: IpAddr = if ipv6 { "::1".parse()? } else { "127.0.0.1".parse()? };
+            ensure!(seen_as(end.netns, local, SOON)? == local, "{}: localhost", end.name);
+        }
+        // M3 to M6: pod to pod, pod to node, node to pod. Which of its addresses a node takes towards its own pods is
+        // its own business.
+        for from in of_pods.iter().chain(&of_nodes) {
+            for to in of_pods.iter().chain(&of_nodes).filter(|to| to.address != from.address) {
+                probes += 1;
+                let own_node =
+                    from.name.strip_prefix('n').is_some() && to.name.ends_with(&format!("@{}", from.name));
+                match seen_as(from.netns, to.address, SOON) {
+                    Ok(seen) if seen == from.address || own_node => {}
+                    Ok(seen) => wrong.push(format!("{} > {}: seen as {seen}", from.name, to.name)),
+                    Err(error) => wrong.push(format!("{} > {}: {error:#}", from.name, to.name)),
+                }
+            }
+        }
+        // M8: outside the cluster it is the node that is seen.
+        for pod in &pods {
+            let node = &cluster.nodes.nodes[pod.node];
+            let seen = seen_as(&pod.pod.netns, Nodes::outside_address(node.rack, ipv6), SOON)?;
+            ensure!(seen == node.addresses()[usize::from(ipv6)], "{} outside: {seen}", pod.pod.name);
+        }
+    }
+    ensure!(probes == 2 * 9 * 8, "{probes} probes");
+    ensure!(wrong.is_empty(), "{} of {probes}:\n{}", wrong.len(), wrong.join("\n"));
+    // The way to each peer and why is told; the one behind the router is reached through VXLAN.
+    let status = cluster.status(0)?;
+    for (peer, way) in [("n1", "direct"), ("n2", "vxlan")] {
+        let paths = status["peers"][peer]["paths"].as_array().context("no paths")?;
+        ensure!(paths.len() == 2 && paths.iter().all(|it| it["way"] == way), "{peer}: {paths:?}");
+    }
+    let conditions = cluster.node(0)?["status"]["conditions"].clone();
+    let up = conditions.as_array().context("no conditions")?.iter().any(|it| {
+        it["type"] == "NetworkUnavailable" && it["status"] == "False" && it["reason"] == "PodnetIsUp"
+    });
+    ensure!(up, "{conditions}");
+    let (code, metrics) = cluster.nodes.nodes[0].ask_agent("/metrics")?;
+    ensure!(code == 200 && metrics.contains("podnet_ready 1"), "{metrics}");
+    for pod in &pods {
+        let node = &cluster.nodes.nodes[pod.node];
+        node.check_pod(&pod.pod)?;
+        node.del_pod(&pod.pod)?;
+        node.del_pod(&pod.pod)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn nodes_join_leave_and_change_their_addresses() -> Result<()> {
+    let mut cluster = Cluster::start(&[0, 0], (true, false))?;
+    let first = cluster.pod(0, "default", "first", &[])?;
+    cluster.join(0)?;
+    cluster.ready()?;
+    let third = cluster.pod(2, "default", "third", &[])?;
+    ensure!(seen_as(&first.pod.netns, third.ip(false)?, SOON)? == first.ip(false)?);
+    ensure!(seen_as(&third.pod.netns, first.ip(false)?, SOON)? == third.ip(false)?);
+    // As Docker does it when a kind node is started again: another address, told by the kubelet later.
+    let n2 = &cluster.nodes.nodes[2];
+    n2.ip(&[
+        "-4 addr flush dev eth0",
+        "addr add 172.18.0.77/24 dev eth0",
+        "route add default via 172.18.0.1",
+    ])?;
+    cluster.client.set_status(
+        "/api/v1/nodes/n2",
+        &json!({"addresses": [{"type": "InternalIP", "address": "172.18.0.77"}]}),
+    )?;
+    wait_until("the route to n2's new address", || {
+        let seen = seen_as(&first.pod.netns, third.ip(false)?, NEVER)?;
+        ensure!(seen == first.ip(false)?, "seen as {seen}");
+        let seen = seen_as(&third.pod.netns, first.ip(false)?, NEVER)?;
+        ensure!(seen == third.ip(false)?, "seen as {seen}");
+        let routes = cluster.nodes.nodes[0].output("ip route")?;
+        ensure!(routes.contains("10.244.2.0/24 via 172.18.0.77"), "{routes}");
+        Ok(())
+    })?;
+    cluster.client.delete("/api/v1/nodes/n2")?;
+    wait_until("n2 forgotten", || {
+        let routes = cluster.nodes.nodes[0].output("ip route")?;
+        ensure!(!routes.contains("10.244.2.0/24"), "{routes}");
+        let status = cluster.status(0)?;
+        ensure!(status["peers"].get("n2").is_none(), "{status}");
+        Ok(())
+    })
+}
+
+#[test]
+fn what_somebody_else_deletes_is_put_right_at_once() -> Result<()> {
+    let cluster = Cluster::start(&[0, 0, 1], (true, false))?;
+    let node = &cluster.nodes.nodes[0];
+    node.ip(&["route del 10.244.1.0/24", "link set podnet-vxlan address 02:00:00:00:00:01"])?;
+    let output = |command: &str| node.output(command);
+    let rules = output("nft list table inet podnet-policy")?;
+    for table in ["podnet-masq", "podnet-policy"] {
+        output(&format!("nft delete table inet {table}"))?;
+    }
+    wait_until("all of it again", || {
+        let routes = output("ip route")?;
+        ensure!(routes.contains("10.244.1.0/24 via 172.18.0.11"), "{routes}");
+        let link = output("ip link show podnet-vxlan")?;
+        ensure!(!link.contains("02:00:00:00:00:01"), "{link}");
+        output("nft list table inet podnet-masq")?;
+        let again = output("nft list table inet podnet-policy")?;
+        ensure!(again == rules, "{again}\n{rules}");
+        Ok(())
+    })
+}
+
+#[test]
+fn policies_of_the_api_are_enforced_and_told_apart() -> Result<()> {
+    let cluster = Cluster::start(&[0, 0], (true, false))?;
+    let server = cluster.pod(0, "shop", "server", &[("app", "server")])?;
+    let friend = cluster.pod(1, "shop", "friend", &[("app", "friend")])?;
+    let stranger = cluster.pod(0, "shop", "stranger", &[("app", "stranger")])?;
+    let to = server.ip(false)?;
+    let reaches = |from: &Served, limit: Duration| seen_as(&from.pod.netns, to, limit).is_ok();
+    ensure!(reaches(&friend, SOON) && reaches(&stranger, SOON), "open without a policy");
+    cluster.client.create(&json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+        "metadata": {"name": "friends", "namespace": "shop"},
+        "spec": {
+            "podSelector": {"matchLabels": {"app": "server"}}, "policyTypes": ["Ingress"],
+            "ingress": [{"from": [{"podSelector": {"matchLabels": {"app": "friend"}}}],
+                "ports": [{"protocol": "TCP", "port": "echo"}]}],
+        },
+    }))?;
+    wait_until("a stranger is kept out", || {
+        ensure!(!reaches(&stranger, NEVER), "it gets in");
+        Ok(())
+    })?;
+    ensure!(reaches(&friend, SOON), "a friend gets in");
+    // Its node always does.
+    ensure!(seen_as(&cluster.nodes.nodes[0].netns, to, SOON).is_ok(), "the node's own probes get in");
+    ensure!(seen_as(&cluster.nodes.nodes[1].netns, to, NEVER).is_err(), "another node is no friend");
+    cluster.client.patch(
+        "/api/v1/namespaces/shop/pods/stranger",
+        &json!({"metadata": {"labels": {"app": "friend"}}}),
+    )?;
+    wait_until("a stranger becomes a friend", || {
+        ensure!(reaches(&stranger, NEVER), "it does not get in");
+        Ok(())
+    })?;
+    cluster.client.delete("/apis/networking.k8s.io/v1/namespaces/shop/networkpolicies/friends")?;
+    wait_until("open again", || {
+        ensure!(seen_as(&cluster.nodes.nodes[1].netns, to, NEVER).is_ok(), "still closed");
+        Ok(())
+    })
+}
+
+#[test]
+fn uninstall_leaves_nothing_of_ours() -> Result<()> {
+    let mut cluster = Cluster::without_agents(&[0, 0, 1], (true, true))?;
+    let picture = |cluster: &Cluster| -> Result<Vec<String>> {
+        let node = &cluster.nodes.nodes[0];
+        let commands = [
+            "ip -o addr",
+            "ip route show table all",
+            "ip -6 route show table all",
+            "ip rule",
+            "ip -6 rule",
+            "ip neigh show nud permanent",
+            "ip -o link",
+            "nft list ruleset",
+        ];
+        let mut all = commands.iter().map(|it| node.output(it)).collect::<Result<Vec<_>>>()?;
+        all.push(node.output(&format!(
+            "find {} -not -type d -not -name podnetd.log -o -name *podnet -o -name agent.sock",
+            node.root.display()
+        ))?);
+        Ok(all)
+    };
+    let before = picture(&cluster)?;
+    cluster.start_agents()?;
+    cluster.ready()?;
+    let pod = cluster.pod(0, "default", "one", &[])?;
+    ensure!(picture(&cluster)? != before, "nothing is there to be removed");
+    cluster.nodes.nodes[0].del_pod(&pod.pod)?;
+    cluster.agents[0].kill()?;
+    let text = cluster.podnetd(0, &["uninstall"])?;
+    ensure!(text.contains("05-podnet.conflist"), "{text}");
+    let after = picture(&cluster)?;
+    for (before, after) in before.iter().zip(&after) {
+        // Neighbours that were learnt, and when addresses end, differ by themselves.
+        let lines = |text: &str| text.lines().map(str::to_owned).collect::<std::collections::BTreeSet<_>>();
+        let more: Vec<_> = lines(after).difference(&lines(before)).cloned().collect();
+        ensure!(more.is_empty(), "left behind: {more:#?}");
+    }
+    Ok(())
+}
