@@ -24,7 +24,6 @@ use serde_json::Value;
 
 pub use cli::{Args, run};
 pub use report::{exit_code, text};
-pub use setup::lacking;
 
 use crate::install::conflist::{self, InUse};
 use crate::places::Places;

@@ -2,15 +2,16 @@
 
 use anyhow::Result;
 use kernel::link::{self, LinkKind};
-use kernel::nft::{
-    Batch, ChainKind, Ct, Element, Expr, Family, Hook, Op, Point, Reg, Rule, Set, Table, Type, Value,
-    Verdict, ct_state, priority,
-};
-use kernel::{Nfnl, Rtnl};
+use kernel::nft::Batch;
+use kernel::{Family, Nfnl, Rtnl};
 use nix::errno::Errno;
 
 use super::{Host, State, Trouble};
 use crate::install::{binaries, conflist as config};
+use crate::masquerade::{self, Masquerade};
+use crate::model::Node;
+use crate::policy::probe_kernel;
+use crate::routing;
 
 /// The agent's own opinion.
 pub(super) fn agent(host: &mut Host) -> Result<Vec<Trouble>> {
@@ -38,89 +39,20 @@ pub(super) fn agent(host: &mut Host) -> Result<Vec<Trouble>> {
     Ok(failing.collect())
 }
 
-/// A feature of the kernel: its name, who needs it, how it is asked for.
-type Feature = (&'static str, &'static str, fn(&mut Batch));
-
-const TABLE: Table<'static> = Table::new(Family::Inet, "podnet-doctor");
-
-/// What rules need, from the bottom up.
-const FEATURES: [Feature; 6] = [
-    ("nf_tables (CONFIG_NF_TABLES, CONFIG_NF_TABLES_INET)", "masquerade and policies", |batch| {
-        batch.add_table(TABLE, None).add_chain(TABLE, "forward", Some(&FORWARD));
-    }),
-    ("connection tracking in rules (CONFIG_NFT_CT)", "policies, as answers pass by it", |batch| {
-        batch.add_table(TABLE, None).add_chain(TABLE, "forward", Some(&FORWARD));
-        batch.append(
-            TABLE,
-            "forward",
-            &Rule::new().ct_state(ct_state::ESTABLISHED | ct_state::RELATED).accept(),
-        );
-    }),
-    (
-        "marks of connections (CONFIG_NF_CONNTRACK_MARK)",
-        "ending connections that a new policy forbids",
-        |batch| {
-            batch.add_table(TABLE, None).add_chain(TABLE, "forward", Some(&FORWARD));
-            let marked = Rule::new()
-                .expr(Expr::Ct { key: Ct::Mark, dreg: Reg::R1, direction: None })
-                .expr(Expr::Cmp { sreg: Reg::R1, op: Op::Eq, data: vec![0; 4] });
-            batch.append(TABLE, "forward", &marked.drop());
-        },
-    ),
-    ("verdict maps (nft_lookup)", "policies of many pods at the cost of one", |batch| {
-        let map = Set { name: "pods", key: &[Type::Ipv4Addr], value: Some(Value::Verdict), ..Set::default() };
-        batch.add_table(TABLE, None).add_chain(TABLE, "of-pod", None).add_set(TABLE, &map);
-        let element = Element::key_of(&[&[192, 0, 2, 1]]).to_verdict(Verdict::Goto("of-pod".to_owned()));
-        batch.add_elements(TABLE, "pods", &[element]);
-    }),
-    ("sets of ranges (nft_set_rbtree, nft_set_pipapo)", "ipBlock, ranges of ports", |batch| {
-        let set = Set {
-            name: "blocks",
-            key: &[Type::Ipv4Addr, Type::InetService],
-            interval: true,
-            ..Set::default()
-        };
-        batch.add_table(TABLE, None).add_set(TABLE, &set);
-    }),
-    ("masquerading (CONFIG_NFT_MASQ, CONFIG_NF_NAT)", "pods that reach the world outside", |batch| {
-        let hook = Hook::new(ChainKind::Nat, Point::Postrouting, priority::SRCNAT);
-        batch.add_table(TABLE, None).add_chain(TABLE, "postrouting", Some(&hook));
-        batch.append(TABLE, "postrouting", &Rule::new().masquerade());
-    }),
-];
-
-const FORWARD: Hook<'static> = Hook::new(ChainKind::Filter, Point::Forward, priority::FILTER);
-
-/// What of the kernel podnet needs and does not have: the feature, who needs it, and the kernel's words. Nothing is made.
-pub fn lacking(rtnl: &mut Rtnl, nfnl: &mut Nfnl) -> Vec<(String, &'static str, String)> {
-    let mut lacking = of_rules(nfnl, &FEATURES);
-    let local = std::net::Ipv4Addr::UNSPECIFIED.into();
-    if let Err(err) = link::require(rtnl, &LinkKind::Vxlan { vni: 1, local, port: crate::routing::PORT }) {
-        lacking.push(("vxlan (CONFIG_VXLAN)".to_owned(), "peers behind a router", err.to_string()));
+/// What of the kernel podnet needs and does not have: who needs it, and what is missing, in the kernel's words. Nothing is
+/// made.
+fn lacking(rtnl: &mut Rtnl, nfnl: &mut Nfnl) -> Vec<(&'static str, String)> {
+    let mut lacking: Vec<_> = probe_kernel(nfnl).into_iter().map(|words| ("policies", words)).collect();
+    let own = Node { pod_cidrs: [Family::V4, Family::V6].map(Family::any).to_vec(), ..Node::default() };
+    if let Err(err) = masquerade::try_out(nfnl, &Masquerade::of(&own, [&own])) {
+        lacking.push(("pods that reach the world outside", err.to_string()));
     }
-    let filter = kernel::conntrack::Filter {
-        family: kernel::Family::V4,
-        protocol: 6,
-        // No flow need be read to know that they can be.
-        port: Some(0),
-        destination: None,
-        server: None,
-    };
-    if let Err(err) = kernel::conntrack::list(nfnl, &filter) {
-        let name = "connections over netlink (CONFIG_NF_CT_NETLINK)".to_owned();
-        lacking.push((name, "ending connections that a new policy forbids", err.to_string()));
+    let local = std::net::Ipv4Addr::UNSPECIFIED.into();
+    if let Err(err) = link::require(rtnl, &LinkKind::Vxlan { vni: routing::VNI, local, port: routing::PORT })
+    {
+        lacking.push(("peers behind a router", err.to_string()));
     }
     lacking
-}
-
-fn of_rules(nfnl: &mut Nfnl, features: &[Feature]) -> Vec<(String, &'static str, String)> {
-    let tried = features.iter().filter_map(|(name, purpose, put)| {
-        let mut batch = Batch::new();
-        put(&mut batch);
-        let err = nfnl.try_out(batch).err()?;
-        Some(((*name).to_owned(), *purpose, err.to_string()))
-    });
-    tried.collect()
 }
 
 /// Features that the kernel lacks.
@@ -129,7 +61,7 @@ fn of_rules(nfnl: &mut Nfnl, features: &[Feature]) -> Vec<(String, &'static str,
 /// It does not let us ask.
 pub(super) fn kernel(host: &mut Host) -> Result<Vec<Trouble>> {
     let mut batch = Batch::new();
-    batch.add_table(TABLE, None);
+    batch.add_table(masquerade::TABLE, None);
     match host.nfnl.try_out(batch) {
         // Not a lack of the kernel's, but of ours.
         Err(err) if err.errno() == Some(Errno::EPERM as i32) => return Err(err.into()),
@@ -138,23 +70,24 @@ pub(super) fn kernel(host: &mut Host) -> Result<Vec<Trouble>> {
     Ok(lacking(&mut host.rtnl, &mut host.nfnl).into_iter().map(trouble).collect())
 }
 
-fn trouble((name, purpose, words): (String, &'static str, String)) -> Trouble {
+fn trouble((purpose, words): (&'static str, String)) -> Trouble {
     Trouble::new(
         State::Failed,
-        format!("the kernel lacks {name}, for {purpose}"),
+        format!("the kernel lacks something for {purpose}"),
         words,
         "load the module, or a kernel that has it; WSL2: wsl --update, or a kernel of one's own",
     )
 }
 
+/// What is told of something that no kernel has.
 #[cfg(test)]
-pub(super) fn lacking_made_up(nfnl: &mut Nfnl) -> Vec<Trouble> {
-    let made_up: Feature = ("something made up", "this test", |batch| {
-        batch.add_table(TABLE, None).add_chain(TABLE, "forward", Some(&FORWARD));
-        let rule = Rule::new().expr(Expr::Other { name: "nosuch".to_owned(), data: Vec::new() });
-        batch.append(TABLE, "forward", &rule);
-    });
-    of_rules(nfnl, &[FEATURES[0], made_up]).into_iter().map(trouble).collect()
+pub(super) fn lacking_made_up(nfnl: &mut Nfnl) -> Trouble {
+    use kernel::nft::{Expr, Rule};
+    let mut batch = Batch::new();
+    batch.add_table(masquerade::TABLE, None).add_chain(masquerade::TABLE, "made-up", None);
+    let rule = Rule::new().expr(Expr::Other { name: "nosuch".to_owned(), data: Vec::new() });
+    batch.append(masquerade::TABLE, "made-up", &rule);
+    trouble(("this test", nfnl.try_out(batch).unwrap_err().to_string()))
 }
 
 /// Plugins that are missing or do not run.
