@@ -4,6 +4,7 @@
 mod changes;
 mod drift;
 mod export;
+mod installation;
 mod peers;
 mod sources;
 
