@@ -111,6 +111,7 @@ fn verb(verb: Verb) -> Result<u8> {
                 plugin: args.plugin,
                 places: Places::below(&args.root),
             };
+            kernel::sysctl::use_mount(&settings.places.proc());
             runtime()?.block_on(run::run(settings))?;
             Ok(0)
         }
