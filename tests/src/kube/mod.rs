@@ -31,11 +31,11 @@ pub use program::Program;
 /// # Errors
 /// PODNET_KUBE_ASSETS does not name one; the text says what to run.
 pub fn assets(programs: &[&str]) -> Result<PathBuf> {
-    let advice =
-        || format!("run PODNET_KUBE_ASSETS=$(scripts/kube-assets kube-apiserver {})", programs.join(" "));
+    let all: Vec<&str> = ["kube-apiserver"].iter().chain(programs).copied().collect();
+    let advice = || format!("run PODNET_KUBE_ASSETS=$(scripts/kube-assets {})", all.join(" "));
     let dir = std::env::var_os("PODNET_KUBE_ASSETS").filter(|value| *value != OsString::new());
     let dir = PathBuf::from(dir.with_context(|| format!("no PODNET_KUBE_ASSETS: {}", advice()))?);
-    for name in ["etcd", "kube-apiserver"].iter().chain(programs) {
+    for name in ["etcd"].iter().chain(&all) {
         let path = dir.join(name);
         ensure!(path.is_file(), "no such file: {}: {}", path.display(), advice());
     }

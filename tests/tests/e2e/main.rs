@@ -1,6 +1,7 @@
 //! End-to-end tests, one module per topic. Each runs the real programs in network namespaces of its own; they need root
 //! (a missing privilege fails), `ip`, `nft`, `iptables`, `strace`, `setpriv`, and Debian's packages
-//! `containernetworking-plugins`, `dnsmasq-base` and `python3-jsonschema`.
+//! `containernetworking-plugins`, `dnsmasq-base` and `python3-jsonschema`; those of [`kube`] need what
+//! `scripts/kube-assets` builds, and `containerd`, `runc` and `busybox-static`.
 
 mod agent;
 mod alone;

@@ -1,6 +1,7 @@
 //! A whole node: kubelet and containerd make pods with podnet's plugins, as controllers and the scheduler want them.
 
 use std::fs;
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -11,13 +12,14 @@ use serde_json::{Value, json};
 
 /// Many programs have to come to an agreement: some ten seconds on a quiet machine of two cores.
 const PATIENCE: Duration = Duration::from_secs(300);
-const PROGRAMS: [&str; 3] = ["kube-controller-manager", "kube-scheduler", "kubelet"];
+const PROGRAMS: [&str; 4] = ["kube-controller-manager", "kube-scheduler", "kube-proxy", "kubelet"];
 
 #[test]
 fn a_node_becomes_ready_with_its_network_and_runs_a_deployment() -> Result<()> {
-    let Ok(assets) = kube::assets(&PROGRAMS) else {
-        return devices::report("PODNET_KUBE_ASSETS has no kubelet, controllers and scheduler");
-    };
+    let assets = kube::assets(&[])?;
+    if let Some(missing) = PROGRAMS.iter().find(|name| !assets.join(name).is_file()) {
+        return devices::report(&format!("PODNET_KUBE_ASSETS has no {missing}"));
+    }
     let kernel = settings()?;
     let nodes = Nodes::new(&[0])?;
     let node = &nodes.nodes[0];
@@ -83,6 +85,18 @@ fn a_node_becomes_ready_with_its_network_and_runs_a_deployment() -> Result<()> {
             "{pod}"
         );
     }
+
+    // A service's address leads to them by kube-proxy's rules alone.
+    let service = client.create(&json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": "web", "namespace": "default"},
+        "spec": {"selector": {"app": "web"}, "ports": [{"port": 8000, "targetPort": 80}]},
+    }))?;
+    let address = service["spec"]["clusterIP"].as_str().context("the service's address")?.parse()?;
+    let connect = || TcpStream::connect_timeout(&SocketAddr::new(address, 8000), Duration::from_secs(1));
+    ensure!(node.run(connect)?.is_err(), "{address} is there without kube-proxy");
+    let proxy = control.start_kube_proxy(node)?;
+    wait_within("the service answers", PATIENCE, || Ok(node.run(connect)??))
+        .with_context(|| proxy.last_words())?;
 
     client.patch(web, &json!({"spec": {"replicas": 0}}))?;
     wait_within("the pods are gone, and their addresses free", PATIENCE, || {
