@@ -2,9 +2,10 @@
 
 use anyhow::{Context, Result, ensure};
 use podnet_tests::kube::{ADMIN, Event, refusal};
+use podnet_tests::nodes::wait_until;
 use serde_json::json;
 
-use super::start;
+use super::{start, start_at};
 
 /// A service account that may read nodes, as an agent's manifest has it.
 const READER: &str = "
@@ -72,6 +73,16 @@ fn a_node_has_ranges_of_both_versions() -> Result<()> {
         "spec": {"podCIDR": ranges[0], "podCIDRs": ranges},
     }))?;
     ensure!(made["spec"]["podCIDRs"] == ranges, "{made}");
+    Ok(())
+}
+
+#[test]
+fn an_api_of_ipv6_has_services_of_ipv6_first() -> Result<()> {
+    let (_netns, control) = start_at("[fd00:7::1]:6443".parse()?)?;
+    let client = control.client()?;
+    let kubernetes =
+        wait_until("the API's own service", || client.get("/api/v1/namespaces/default/services/kubernetes"))?;
+    ensure!(kubernetes["spec"]["clusterIP"] == "fd00:10:96::1", "{kubernetes}");
     Ok(())
 }
 

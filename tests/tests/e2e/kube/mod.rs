@@ -13,9 +13,13 @@ use podnet_tests::kube::{self, ControlPlane};
 
 /// A namespace with one address, and a control plane there.
 fn start() -> Result<(Netns, ControlPlane)> {
+    start_at("10.7.0.1:6443".parse()?)
+}
+
+fn start_at(address: SocketAddr) -> Result<(Netns, ControlPlane)> {
     let netns = Netns::create()?;
-    podnet_tests::world::ip_batch(&netns, &["link set lo up", "addr add 10.7.0.1/32 dev lo"])?;
-    let address: SocketAddr = "10.7.0.1:6443".parse()?;
+    let given = format!("addr add {} dev lo", address.ip());
+    podnet_tests::world::ip_batch(&netns, &["link set lo up", &given])?;
     let control = ControlPlane::start(&netns, address, &kube::assets(&[])?)?;
     Ok((netns, control))
 }
