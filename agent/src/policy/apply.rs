@@ -4,6 +4,7 @@
 mod elements;
 mod look;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use kernel::nft::{
@@ -54,6 +55,15 @@ impl Kept {
     /// The next change makes the whole table.
     pub fn distrust(&mut self) {
         self.programmed = None;
+    }
+
+    /// These addresses may be in no map by now: the plugin takes them out. The next change puts them in again.
+    pub fn forget<'a>(&mut self, addresses: impl IntoIterator<Item = &'a IpAddr>) {
+        if let Some(program) = &mut self.programmed {
+            for address in addresses {
+                program.pods.remove(address);
+            }
+        }
     }
 
     /// Makes the table equal to `program`. Where only the difference is asked of the kernel and it refuses that, since

@@ -111,7 +111,11 @@ impl Enforcer {
     /// As [`Enforcer::sync`]. The plugin is answered by a later one that succeeds, if it still waits.
     pub fn take(&mut self, request: Request, cluster: &Cluster) -> Result<Outcome> {
         match request.verb {
-            Verb::Add => self.slots.put(request.slot.clone()),
+            Verb::Add => {
+                // A look at the records may have armed it before the plugin took a former pod's verdicts away.
+                self.kept.forget(&request.slot.addresses);
+                self.slots.put(request.slot.clone());
+            }
             Verb::Del => _ = self.slots.remove(&request.slot),
         }
         self.waiting.push(request);

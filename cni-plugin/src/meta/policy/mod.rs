@@ -18,6 +18,7 @@ use cni::{Call, CniResult, Error, Undo, code};
 use kernel::{Nfnl, conntrack};
 
 use crate::interface::attach::{self, failed};
+use crate::rules::Rules;
 use config::PolicyConfig;
 use record::Record;
 
@@ -62,7 +63,7 @@ impl Plugin for Policy {
         let path = config.path(&call.env.container_id, &call.env.ifname);
         // Without a record the addresses may be another pod's by now.
         let Some(record) = Record::read(&path)? else { return Ok(()) };
-        end(&config, &record)
+        end(call, &config, &record)
     }
 
     fn check(&self, call: &Call) -> Result<(), Error> {
@@ -91,7 +92,7 @@ impl Plugin for Policy {
         let stale = record::all(&config.records)?
             .into_iter()
             .filter(|record| record.network == call.conf.name && !is_valid(record));
-        Error::join(stale.map(|record| end(&config, &record)).collect::<Vec<_>>())
+        Error::join(stale.map(|record| end(call, &config, &record)).collect::<Vec<_>>())
     }
 
     fn status(&self, call: &Call) -> Result<(), Error> {
@@ -116,15 +117,18 @@ fn addresses(call: &Call, result: &CniResult) -> Vec<IpAddr> {
 }
 
 /// Takes away what there is of an attachment, whatever of it is there.
-fn end(config: &PolicyConfig, record: &Record) -> Result<(), Error> {
+fn end(call: &Call, config: &PolicyConfig, record: &Record) -> Result<(), Error> {
     let mut outcomes = Vec::new();
-    match Nfnl::open() {
-        Ok(mut nfnl) => {
-            outcomes.push(table::close(&mut nfnl, &record.addresses));
-            forget_flows(&mut nfnl, &record.addresses);
+    match Rules::open_for_del("netfilter on the node") {
+        Ok(Some(mut rules)) => {
+            if rules.has(table::TABLE) {
+                outcomes.push(table::close(&mut rules.nfnl, &record.addresses));
+            }
+            forget_flows(&mut rules.nfnl, &record.addresses);
+            rules.end(call);
         }
-        Err(err) if err.lacks().is_some() => {}
-        Err(err) => outcomes.push(Err(failed("netfilter on the node")(err))),
+        Ok(None) => {}
+        Err(err) => outcomes.push(Err(err)),
     }
     outcomes.push(record::remove(&config.path_of(record)));
     agent::tell(&config.socket, "del", record);

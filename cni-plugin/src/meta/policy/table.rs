@@ -9,7 +9,7 @@ use kernel::nft::{self, Element, Family, Table, ip_bytes};
 use crate::interface::attach::failed;
 
 /// The table, which the agent makes.
-const TABLE: Table<'static> = Table::new(Family::Inet, "podnet-policy");
+pub(super) const TABLE: Table<'static> = Table::new(Family::Inet, "podnet-policy");
 /// Why nothing can be done without it.
 pub(super) const ABSENT: &str =
     "table inet podnet-policy is not there: podnetd has not yet prepared this node for pods";

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use agent::policy::apply::Kept;
 use agent::policy::compile::{compile, locals};
-use agent::policy::{cut, slots};
+use agent::policy::{cut, probe_kernel, slots};
 use anyhow::{Context, Result, ensure};
 use kernel::events::{Event, Listener};
 use kernel::{Nfnl, conntrack};
@@ -83,6 +83,15 @@ fn without_the_cut_a_forbidden_connection_goes_on() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn a_kernel_that_has_everything_lacks_nothing_and_is_left_as_it_was() -> Result<()> {
+    let one = One::new(true)?;
+    let missing = one.node().run(|| -> Result<_> { Ok(probe_kernel(&mut Nfnl::open()?)) })??;
+    ensure!(missing.is_empty(), "{missing:?}");
+    ensure!(one.nft("list ruleset")?.is_empty());
+    Ok(())
+}
+
 /// Which sockets have touched the table since the last time.
 fn touched(listener: &mut Listener) -> Result<Vec<u32>> {
     let heard = listener.heard()?;
@@ -130,6 +139,16 @@ fn a_table_that_another_program_changed_is_noticed_and_repaired() -> Result<()> 
         let (drift, outcome) = enforcer.repair(&one.cluster, true)?;
         ensure!(drift.is_none() && outcome.applied.messages == 0, "{command}: {drift:?} after the repair");
     }
+    // A pod whose verdicts were taken out, as the plugin does: its next request puts them in.
+    one.nft(&format!("delete element inet podnet-policy egress4 {{ {} }}", a.ips[0]))?;
+    let mut kept = Kept::new();
+    let mut nfnl = one.node().run(Nfnl::open)??;
+    kept.apply(&mut nfnl, program.clone())?;
+    one.nft(&format!("delete element inet podnet-policy egress4 {{ {} }}", a.ips[0]))?;
+    kept.forget(&a.ips);
+    let applied = kept.apply(&mut nfnl, program)?;
+    ensure!(!applied.whole && kept.drift(&mut nfnl, true)?.is_none(), "{applied:?}");
+    enforcer.repair(&one.cluster, true)?;
     // Another program's table is no affair of ours.
     one.nft("add table inet other")?;
     let (drift, outcome) = enforcer.repair(&one.cluster, false)?;
