@@ -12,7 +12,8 @@ use kube::api::ListParams;
 use kube::{Api, Client};
 
 use crate::export::{self, Export, Format};
-use crate::install::uninstall;
+use crate::install::{conflist, uninstall};
+use crate::model::Node;
 use crate::places::{self, Places};
 use crate::policy::explain_cli::Explain;
 use crate::run::{self, Settings};
@@ -22,7 +23,8 @@ use crate::{api, doctor, masquerade, policy, routing, wire};
 #[derive(Debug, Parser)]
 #[command(name = "podnetd", version, max_term_width = 110, disable_help_subcommand = true)]
 #[command(
-    after_help = "Exit codes: 0 all good, 1 a check failed or something could not be done, 2 wrong use."
+    after_help = "Exit codes: 0 all good, 1 a check failed, a connection is not allowed or something could \
+    not be done, 2 wrong use; doctor also: 3 warnings only, 4 something could not be looked at."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -139,7 +141,10 @@ fn verb(verb: Verb) -> Result<u8> {
             Ok(0)
         }
         Verb::Doctor(args) => doctor::run(&args),
-        Verb::Uninstall(args) => uninstall::run(&args, hooks()),
+        Verb::Uninstall(args) => {
+            let hooks = hooks(&Places::below(&args.root));
+            uninstall::run(&args, hooks)
+        }
     }
 }
 
@@ -157,9 +162,12 @@ async fn exported(client: &Client) -> Result<Export> {
 }
 
 /// What the kernel holds, in the order in which it goes: policies last, so that no pod is open for a moment.
-fn hooks() -> Vec<uninstall::Hook<'static>> {
-    let routes = || {
-        let removed = routing::remove_all(&mut Rtnl::open()?, None)?;
+fn hooks(places: &Places) -> Vec<uninstall::Hook<'static>> {
+    // The node's own PodCIDRs, as long as the configuration tells them.
+    let in_use = conflist::read(places).ok().flatten();
+    let own = in_use.map(|it| Node { pod_cidrs: it.subnets, ..Node::default() });
+    let routes = move || {
+        let removed = routing::remove_all(&mut Rtnl::open()?, own.as_ref())?;
         anyhow::ensure!(removed.trouble.is_empty(), "{}", removed.trouble.join("; "));
         Ok((removed.changes > 0).then(|| format!("{} removed", removed.changes)))
     };

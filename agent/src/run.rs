@@ -14,7 +14,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use futures_util::FutureExt;
 use kernel::{Nfnl, Rtnl};
 use kube::Client;
@@ -467,17 +467,25 @@ impl Agent {
         let missing = needed.into_iter().find(|it| !status.state(*it).met);
         let outcome = match missing {
             Some(missing) => Err(anyhow!("waits for {}", missing.name())),
-            None => conflist::render(own, self.plan.mtu, &self.settings.places).and_then(|text| {
-                conflist::write(&text, &self.settings.places)?;
-                Ok(format!("{} with MTU {}", self.settings.places.conflist().display(), self.plan.mtu))
-            }),
+            None => self.configure(own),
         };
         // One that is in place stays: pods of a node that has it can be made, whatever is being put right.
         if missing.is_none() || !status.state(Condition::Conflist).met {
             self.board.report_outcome(Condition::Conflist, &outcome);
         }
-        let others = conflist::others(&self.settings.places).map(|it| conflist::about(&it));
-        self.board.note("other networks", others.unwrap_or_else(|error| Some(format!("{error:#}"))));
+    }
+
+    fn configure(&self, own: &Node) -> Result<String> {
+        let places = &self.settings.places;
+        let text = conflist::render(own, self.plan.mtu, places)?;
+        conflist::write(&text, places)?;
+        let others = conflist::others(places)?;
+        let about = conflist::about(&others);
+        if others.iter().any(|it| it.is_first) {
+            bail!("{}", about.unwrap_or_default());
+        }
+        self.board.note("other networks", about);
+        Ok(format!("{} with MTU {}", places.conflist().display(), self.plan.mtu))
     }
 
     /// Tells the API that the network is there, or why policies are not enforced, until it has heard. Nobody waits for
