@@ -72,7 +72,15 @@ pub fn locals<'a, 's>(
 pub struct Compiler {
     node: String,
     peers: Peers,
-    policies: HashMap<Key, (Policy, Vec<bool>, [Option<Arc<Compiled>>; 2])>,
+    policies: HashMap<Key, Known>,
+}
+
+/// A policy as it was, for which families, and its chain of each direction.
+#[derive(Debug)]
+struct Known {
+    policy: Policy,
+    families: Vec<bool>,
+    chains: [Option<Arc<Compiled>>; 2],
 }
 
 impl Compiler {
@@ -176,16 +184,16 @@ impl Compiler {
 
     /// The chain of a policy: as it was, where the policy is.
     fn policy(&mut self, policy: &Policy, direction: Direction, families: &[bool]) -> Arc<Compiled> {
+        let make = || Arc::new(rules::compiled(policy, direction, families));
         let known = self.policies.get_mut(&policy.key);
-        let mut known = known.filter(|(before, of, _)| before == policy && of == families);
-        if let Some((.., [egress, ingress])) = &mut known {
-            let of = if direction == Direction::Egress { egress } else { ingress };
-            return of.get_or_insert_with(|| Arc::new(rules::compiled(policy, direction, families))).clone();
+        if let Some(known) = known.filter(|known| known.policy == *policy && known.families == families) {
+            return known.chains[direction as usize].get_or_insert_with(make).clone();
         }
-        let made = Arc::new(rules::compiled(policy, direction, families));
-        let mut both = [None, None];
-        both[direction as usize] = Some(made.clone());
-        self.policies.insert(policy.key.clone(), (policy.clone(), families.to_vec(), both));
+        let made = make();
+        let mut chains = [None, None];
+        chains[direction as usize] = Some(made.clone());
+        let known = Known { policy: policy.clone(), families: families.to_vec(), chains };
+        self.policies.insert(policy.key.clone(), known);
         made
     }
 }

@@ -19,6 +19,8 @@ pub const TABLE: &str = "podnet-policy";
 
 /// Addresses of pods, with the number of pods that claim each.
 pub type Addresses = BTreeMap<IpAddr, u32>;
+/// Address, protocol and port.
+pub type NamedPorts = BTreeSet<(IpAddr, Protocol, u16)>;
 
 /// Where a pod's packets of one direction go.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,7 +65,7 @@ pub enum Set {
         /// Of which family.
         ipv6: bool,
         /// Its elements.
-        ports: Arc<BTreeSet<(IpAddr, Protocol, u16)>>,
+        ports: Arc<NamedPorts>,
     },
     /// Ranges of addresses. Named by its content, it never changes.
     Block {

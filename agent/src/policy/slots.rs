@@ -79,7 +79,7 @@ impl From<Written> for Slot {
             container: it.container,
             ifname: it.ifname,
             addresses: it.addresses,
-            key: pod.then(|| Key { namespace: it.namespace, name: it.name }),
+            key: pod.then_some(Key { namespace: it.namespace, name: it.name }),
             uid: it.uid,
         }
     }

@@ -319,7 +319,7 @@ fn manifests_that_are_wrong_are_named() {
         ("kind: [", "p.yaml"),
     ] {
         std::fs::write(&path, text).unwrap();
-        let error = format!("{:#}", explain::from_manifests(&[path.clone()]).unwrap_err());
+        let error = format!("{:#}", explain::from_manifests(std::slice::from_ref(&path)).unwrap_err());
         assert!(error.contains(words), "{error}");
     }
     let empty = tempfile::tempdir().unwrap();

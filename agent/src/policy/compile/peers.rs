@@ -1,7 +1,7 @@
 //! The sets of pods that rules name, kept up to date pod by pod.
 
 use std::collections::hash_map::DefaultHasher;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use super::rules::named_set;
 use crate::model::{Cluster, Key, Labels, Namespace, Peer, Pod, Protocol, Selector};
 use crate::policy::Direction;
 use crate::policy::names::name;
-use crate::policy::program::{Addresses, Set};
+use crate::policy::program::{Addresses, NamedPorts, Set};
 
 /// In which namespaces a peer's pods are.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -76,7 +76,7 @@ struct Named {
     /// With the number of pods that say so, which is more than one while an address changes hands.
     counts: BTreeMap<(IpAddr, Protocol, u16), u32>,
     /// By family, made anew when it has changed.
-    ports: Option<[Arc<BTreeSet<(IpAddr, Protocol, u16)>>; 2]>,
+    ports: Option<[Arc<NamedPorts>; 2]>,
 }
 
 /// What is remembered of a pod.
@@ -259,7 +259,7 @@ impl Named {
         }
     }
 
-    fn ports(&mut self) -> &[Arc<BTreeSet<(IpAddr, Protocol, u16)>>; 2] {
+    fn ports(&mut self) -> &[Arc<NamedPorts>; 2] {
         let counts = &self.counts;
         let of =
             |ipv6: bool| Arc::new(counts.keys().filter(|(ip, ..)| ip.is_ipv6() == ipv6).copied().collect());
