@@ -1,8 +1,8 @@
 //! NetworkPolicy (networking.k8s.io/v1), whole: who may open a connection to whom.
 //!
-//! [`evaluate`] judges one connection over what is known of the cluster and gives the reason; [`explain`] says that in
-//! words. [`compile`] turns the policies that concern this node's pods into a [`program::Program`], [`apply`] makes the
-//! kernel's table equal to it, and [`cut`] ends the connections that a change forbids. [`slots`] is the node's side of the
+//! [`mod@evaluate`] judges one connection over what is known of the cluster and gives the reason; [`mod@explain`] says that in
+//! words. [`mod@compile`] turns the policies that concern this node's pods into a [`program::Program`], [`mod@apply`] makes the
+//! kernel's table equal to it, and [`mod@cut`] ends the connections that a change forbids. [`slots`] is the node's side of the
 //! chained plugin `podnet-policy`, which closes a pod's addresses before its first instant. [`Enforcer`] puts it together.
 //!
 //! The table fails closed: an address of this node's own ranges that is in no map is dropped in both directions, so a pod
