@@ -1,11 +1,12 @@
-//! An image for pods without a registry: Debian's static busybox, under the names of its applets.
+//! Images without a registry: for pods Debian's static busybox, under the names of its applets; for others, programs.
 
+use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use serde_json::json;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 /// The image's name, in pods and for the sandbox of each. Without a command it waits for its end.
@@ -33,19 +34,49 @@ pub(super) fn write(path: &Path) -> Result<()> {
         let mut header = header(tar::EntryType::Symlink, 0o777, 0);
         layer.append_link(&mut header, format!("bin/{applet}"), "busybox")?;
     }
-    let layer = layer.into_inner()?;
-    let digest = Sha256::digest(&layer).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let config = json!({"Env": ["PATH=/bin"], "Cmd": ["/bin/busybox", "tail", "-f", "/dev/null"]});
+    pack(path, IMAGE, &layer.into_inner()?, &config)
+}
+
+/// Writes an image of programs that stand in its root, with the libraries that each needs, in the same format. The first
+/// is what it runs.
+///
+/// # Errors
+/// A program cannot be read, or the file not be written.
+pub fn write_programs(path: &Path, name: &str, programs: &[&Path]) -> Result<()> {
+    let mut files: BTreeMap<PathBuf, PathBuf> = BTreeMap::new();
+    for program in programs {
+        let file = program.file_name().context("a program has a name")?;
+        files.insert(file.into(), program.to_path_buf());
+        // A static program has none, and ldd says so by its exit code.
+        let listed = Command::new("ldd").arg(program).output().context("start ldd")?;
+        let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+        for library in listed.split_whitespace().filter(|it| it.starts_with('/')) {
+            files.insert(library.trim_start_matches('/').into(), library.into());
+        }
+    }
+    let mut layer = tar::Builder::new(Vec::new());
+    for (inside, outside) in &files {
+        let content = fs::read(outside).with_context(|| format!("read {}", outside.display()))?;
+        add(&mut layer, tar::EntryType::Regular, &inside.to_string_lossy(), 0o755, &content)?;
+    }
+    let first = Path::new("/").join(programs[0].file_name().unwrap_or_default());
+    pack(path, name, &layer.into_inner()?, &json!({"Entrypoint": [first]}))
+}
+
+fn pack(path: &Path, name: &str, layer: &[u8], config: &Value) -> Result<()> {
+    let digest = Sha256::digest(layer).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let architecture = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
     let config = json!({
         "architecture": architecture, "os": "linux", "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{digest}")]},
-        "config": {"Env": ["PATH=/bin"], "Cmd": ["/bin/busybox", "tail", "-f", "/dev/null"]},
+        "config": config,
     });
-    let manifest = json!([{"Config": "config.json", "RepoTags": [IMAGE], "Layers": ["layer.tar"]}]);
+    let manifest = json!([{"Config": "config.json", "RepoTags": [name], "Layers": ["layer.tar"]}]);
     let file = fs::File::create(path).with_context(|| format!("write {}", path.display()))?;
     let mut image = tar::Builder::new(file);
     for (name, content) in [
         ("config.json", config.to_string().as_bytes()),
-        ("layer.tar", layer.as_slice()),
+        ("layer.tar", layer),
         ("manifest.json", manifest.to_string().as_bytes()),
     ] {
         add(&mut image, tar::EntryType::Regular, name, 0o644, content)?;

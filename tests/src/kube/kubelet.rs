@@ -9,6 +9,7 @@
 //! When the shell dies the kernel ends all of it, and the mounts go too. Left are control groups, which the value
 //! removes; they are below one of its own. A machine that has control groups of version 2 alone will not do.
 
+use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -57,6 +58,8 @@ while :; do sleep 1000 & wait $!; done";
 #[derive(Debug)]
 pub struct Machine {
     programs: Vec<Program>,
+    /// How each program was started.
+    started: HashMap<String, (PathBuf, Vec<String>)>,
     capsule: Program,
     init: Pid,
     group: String,
@@ -93,6 +96,7 @@ impl Machine {
         .with_context(|| capsule.last_words())?;
         let mut machine = Machine {
             programs: Vec::new(),
+            started: HashMap::new(),
             capsule,
             init: Pid::from_raw(init),
             group,
@@ -102,17 +106,30 @@ impl Machine {
         machine.start_containerd(node)?;
         let archive = machine.dir.path().join("image.tar");
         image::write(&archive)?;
-        machine.run(&[
-            "ctr",
-            "--address",
-            SOCKET,
-            "--namespace",
-            "k8s.io",
-            "images",
-            "import",
-            &archive.to_string_lossy(),
-        ])?;
+        machine.import(&archive)?;
         Ok(machine)
+    }
+
+    /// Gives containerd the image of an archive, as `kind load image-archive` does.
+    ///
+    /// # Errors
+    /// It is refused.
+    pub fn import(&self, archive: &Path) -> Result<()> {
+        let import = ["ctr", "--address", SOCKET, "--namespace", "k8s.io", "images", "import"];
+        self.run(&[&import[..], &[&archive.to_string_lossy()]].concat()).map(drop)
+    }
+
+    /// Kills one of its programs with SIGKILL and starts it again as it was.
+    ///
+    /// # Errors
+    /// It was not started, or does not start.
+    pub fn restart(&mut self, name: &str) -> Result<()> {
+        let at = self.programs.iter().position(|it| it.name() == name);
+        let at = at.with_context(|| format!("{name} does not run on node {}", self.name))?;
+        self.programs[at].kill()?;
+        self.programs.remove(at);
+        let (path, arguments) = self.started[name].clone();
+        self.start_inside(&path, &arguments)
     }
 
     /// Starts kubelet, which registers the Node of this name.
@@ -185,6 +202,11 @@ impl Machine {
         all.find(|it| it.name() == name).with_context(|| format!("{name} does not run on node {node}"))
     }
 
+    /// Its process 1, as this process numbers it: `/proc/N/root` is the machine's file system.
+    pub fn init(&self) -> i32 {
+        self.init.as_raw()
+    }
+
     /// The control group of its pods, a name in each hierarchy.
     pub fn group(&self) -> &str {
         &self.group
@@ -237,6 +259,7 @@ impl Machine {
         let netns = kernel::Netns::open(Path::new(&format!("/proc/{}/ns/net", self.init)))?;
         let program = Program::start_as(&name, &netns, self.dir.path(), Path::new("/usr/bin/nsenter"), &all)?;
         self.programs.push(program);
+        self.started.insert(name, (path.to_owned(), arguments.to_vec()));
         Ok(())
     }
 

@@ -22,7 +22,7 @@ use anyhow::{Context, Result, ensure};
 pub use client::{Client, Event, Refused, refusal};
 pub use cluster::PODS;
 pub use control_plane::{ADMIN, ControlPlane};
-pub use image::IMAGE;
+pub use image::{IMAGE, write_programs};
 pub use kubelet::Machine;
 pub use program::Program;
 

@@ -1,6 +1,7 @@
 //! A cluster for the tests of the agent: nodes, a control plane with the manifest's own roles, an agent on each node
 //! with the rights of its service account and no more.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::Command;
@@ -155,4 +156,19 @@ impl Served {
         let found = self.pod.ips.iter().copied().find(|it| it.is_ipv6() == ipv6);
         found.with_context(|| format!("{}/{} has {:?}", self.pod.namespace, self.pod.name, self.pod.ips))
     }
+}
+
+/// The lines that the second pictures have and the first do not; without addresses of one link (fe80::/10) and groups,
+/// which the kernel gives a link on its own and in its own time.
+pub(super) fn left_behind(before: &[String], after: &[String]) -> Vec<String> {
+    let lines = |text: &str| -> BTreeSet<String> {
+        text.lines()
+            .filter(|it| !it.contains("fe80::") && !it.contains("ff00::/8"))
+            .map(str::to_owned)
+            .collect()
+    };
+    let pairs = before.iter().zip(after);
+    pairs
+        .flat_map(|(before, after)| lines(after).difference(&lines(before)).cloned().collect::<Vec<_>>())
+        .collect()
 }

@@ -8,6 +8,7 @@
 //! ```
 
 mod bed;
+mod node;
 mod restarts;
 
 use std::collections::BTreeMap;
@@ -19,7 +20,7 @@ use kernel::netns::Netns;
 use podnet_tests::nodes::{Echo, Nodes, seen_as, wait_until};
 use serde_json::json;
 
-use bed::{Cluster, Served};
+use bed::{Cluster, Served, left_behind};
 
 /// How long a connection may take that has to come about, and one that must not.
 const SOON: Duration = Duration::from_secs(20);
@@ -250,12 +251,7 @@ fn uninstall_leaves_nothing_of_ours() -> Result<()> {
     cluster.agents[0].kill()?;
     let text = cluster.podnetd(0, &["uninstall"])?;
     ensure!(text.contains("05-podnet.conflist"), "{text}");
-    let after = picture(&cluster)?;
-    for (before, after) in before.iter().zip(&after) {
-        // Neighbours that were learnt, and when addresses end, differ by themselves.
-        let lines = |text: &str| text.lines().map(str::to_owned).collect::<std::collections::BTreeSet<_>>();
-        let more: Vec<_> = lines(after).difference(&lines(before)).cloned().collect();
-        ensure!(more.is_empty(), "left behind: {more:#?}");
-    }
+    let left = left_behind(&before, &picture(&cluster)?);
+    ensure!(left.is_empty(), "left behind: {left:#?}");
     Ok(())
 }
