@@ -4,7 +4,10 @@
 //! Only one node is real: it has an agent, and two pods between which a policy decides. Everything of the other nodes
 //! is in the API alone; their addresses are on the real one's link.
 //!
-//! `scripts/bench-agent [NODES PODS POLICIES]`; prints one JSON document.
+//! `scripts/bench-agent [NODES PODS POLICIES]`; prints one JSON document. With `policy`: what a change of policy costs by
+//! itself, without an API, as lines.
+
+mod policy;
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
@@ -23,10 +26,13 @@ const PATIENCE: Duration = Duration::from_secs(600);
 const NAMESPACES: usize = 20;
 
 fn main() -> Result<()> {
+    if std::env::args().nth(1).as_deref() == Some("policy") {
+        return policy::run();
+    }
     let counts: Vec<usize> = std::env::args().skip(1).filter_map(|it| it.parse().ok()).collect();
     let [nodes, pods, policies] = counts[..] else {
         // `cargo test` runs every target without arguments.
-        println!("usage: agent NODES PODS POLICIES");
+        println!("usage: agent policy | NODES PODS POLICIES");
         return Ok(());
     };
     let bench = Bench::start()?;

@@ -8,7 +8,6 @@ mod generate;
 mod node;
 mod oracle;
 mod plugin;
-mod speed;
 mod table;
 
 use std::process::Command;
