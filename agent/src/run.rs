@@ -259,15 +259,16 @@ impl Agent {
     }
 
     fn mark(&mut self, parts: impl IntoIterator<Item = Part>) {
-        if self.dirty.is_empty() {
-            self.due = Instant::now() + TOGETHER;
-        }
+        // What is to be tried again later does not keep back what is new.
+        let soon = Instant::now() + TOGETHER;
+        self.due = if self.dirty.is_empty() { soon } else { self.due.min(soon) };
         self.dirty.extend(parts);
     }
 
     /// Something that could not be done is tried again later.
     fn mark_later(&mut self, part: Part) {
-        self.due = Instant::now() + self.retry;
+        let later = Instant::now() + self.retry;
+        self.due = if self.dirty.is_empty() { later } else { self.due.min(later) };
         self.retry = (self.retry * 2).min(RETRY);
         self.dirty.insert(part);
     }
