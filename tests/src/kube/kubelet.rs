@@ -81,7 +81,8 @@ impl Machine {
             !second,
             "{CGROUPS} has control groups of version 2 alone; kubelet needs those of version 1 here"
         );
-        let group = format!("podnet-{}-{}", std::process::id(), node.name);
+        // As unique as the directory: one process may have several machines, and their nodes one name.
+        let group = dir.path().file_name().context("a directory has a name")?.to_string_lossy().into_owned();
         let arguments =
             ["--mount", "--propagation=private", "--pid", "--fork", "--kill-child=KILL", "--mount-proc"];
         let mut arguments: Vec<String> = arguments.map(str::to_owned).to_vec();
