@@ -5,7 +5,6 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -16,6 +15,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::facts::{Facts, segment};
+use crate::nodes;
 use crate::plugins::Side;
 use crate::process::{self, Invocation, Outcome, Stdout};
 use crate::reader::{self, Names, Reading};
@@ -99,7 +99,7 @@ impl World {
 
     /// The path by which any process can open a namespace that this process holds.
     pub fn path_of(&self, netns: &Netns) -> String {
-        format!("/proc/{}/fd/{}", std::process::id(), netns.as_fd().as_raw_fd())
+        nodes::path(netns)
     }
 
     /// Runs `ip` with a batch of commands in the host namespace.

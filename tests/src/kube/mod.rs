@@ -24,6 +24,7 @@ pub use cluster::PODS;
 pub use control_plane::{ADMIN, ControlPlane};
 pub use image::{IMAGE, write_programs};
 pub use kubelet::Machine;
+pub use objects::{condition, web};
 pub use program::Program;
 
 /// The folder with `etcd`, `kube-apiserver` and these programs.

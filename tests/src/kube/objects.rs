@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use super::client::{Client, refusal};
+use super::image::IMAGE;
 use crate::nodes::{Node, Pod};
 
 impl Client {
@@ -95,6 +96,33 @@ impl Client {
             _ => Ok(()),
         }
     }
+}
+
+/// A Deployment `web` of two servers on port 80, which kubelet asks over the network whether they are ready, and by
+/// `liveness` whether they are alive.
+pub fn web(liveness: Value) -> Value {
+    let mut alive = liveness;
+    alive["periodSeconds"] = json!(1);
+    json!({
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web", "namespace": "default"},
+        "spec": {
+            "replicas": 2, "selector": {"matchLabels": {"app": "web"}},
+            "template": {"metadata": {"labels": {"app": "web"}}, "spec": {
+                "terminationGracePeriodSeconds": 0,
+                "containers": [{
+                    "name": "web", "image": IMAGE, "command": ["httpd", "-f", "-p", "80", "-h", "/bin"],
+                    "readinessProbe": {"httpGet": {"path": "/busybox", "port": 80}, "periodSeconds": 1},
+                    "livenessProbe": alive,
+                }],
+            }},
+        },
+    })
+}
+
+/// A condition of an object's status; null where it has none of that type.
+pub fn condition(object: &Value, kind: &str) -> Value {
+    let all = object["status"]["conditions"].as_array().into_iter().flatten();
+    all.into_iter().find(|it| it["type"] == kind).cloned().unwrap_or_default()
 }
 
 fn map(labels: &[(&str, &str)]) -> BTreeMap<String, String> {

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use kernel::netns::Netns;
+use podnet_tests::kube::condition;
 use podnet_tests::nodes::{Echo, Nodes, seen_as, wait_until};
 use serde_json::json;
 
@@ -102,11 +103,8 @@ fn every_pod_and_node_is_seen_with_its_own_address_and_the_outside_sees_the_node
         let paths = status["peers"][peer]["paths"].as_array().context("no paths")?;
         ensure!(paths.len() == 2 && paths.iter().all(|it| it["way"] == way), "{peer}: {paths:?}");
     }
-    let conditions = cluster.node(0)?["status"]["conditions"].clone();
-    let up = conditions.as_array().context("no conditions")?.iter().any(|it| {
-        it["type"] == "NetworkUnavailable" && it["status"] == "False" && it["reason"] == "PodnetIsUp"
-    });
-    ensure!(up, "{conditions}");
+    let up = condition(&cluster.node(0)?, "NetworkUnavailable");
+    ensure!(up["status"] == "False" && up["reason"] == "PodnetIsUp", "{up}");
     let (code, metrics) = cluster.nodes.nodes[0].ask_agent("/metrics")?;
     ensure!(code == 200 && metrics.contains("podnet_ready 1"), "{metrics}");
     for pod in &pods {

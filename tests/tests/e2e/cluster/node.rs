@@ -34,9 +34,7 @@ cp \"$2\" /etc/kubernetes/kubelet.conf";
 
 fn is_ready(client: &Client) -> Result<(bool, Value)> {
     let node = client.get(NODE)?;
-    let conditions = node["status"]["conditions"].as_array().cloned().unwrap_or_default();
-    let ready = conditions.iter().any(|it| it["type"] == "Ready" && it["status"] == "True");
-    Ok((ready, node))
+    Ok((kube::condition(&node, "Ready")["status"] == "True", node))
 }
 
 fn answers(from: &kernel::netns::Netns, to: SocketAddr, limit: Duration) -> Result<()> {
@@ -108,20 +106,7 @@ fn manifest_makes_a_node_ready_which_runs_what_kubernetes_wants_and_can_be_taken
     })?;
 
     let proxy = control.start_kube_proxy(node)?;
-    client.create(&json!({
-        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web", "namespace": "default"},
-        "spec": {
-            "replicas": 2, "selector": {"matchLabels": {"app": "web"}},
-            "template": {"metadata": {"labels": {"app": "web"}}, "spec": {
-                "terminationGracePeriodSeconds": 0,
-                "containers": [{
-                    "name": "web", "image": IMAGE, "command": ["httpd", "-f", "-p", "80", "-h", "/bin"],
-                    "readinessProbe": {"httpGet": {"path": "/busybox", "port": 80}, "periodSeconds": 1},
-                    "livenessProbe": {"httpGet": {"path": "/busybox", "port": 80}, "periodSeconds": 1},
-                }],
-            }},
-        },
-    }))?;
+    client.create(&kube::web(json!({"httpGet": {"path": "/busybox", "port": 80}})))?;
     let service = client.create(&json!({
         "apiVersion": "v1", "kind": "Service", "metadata": {"name": "web", "namespace": "default"},
         "spec": {"selector": {"app": "web"}, "ports": [{"port": 8000, "targetPort": 80}]},

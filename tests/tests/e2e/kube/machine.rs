@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use podnet_tests::kube::{self, ControlPlane, IMAGE, Machine};
+use podnet_tests::kube::{self, ControlPlane, Machine, condition};
 use podnet_tests::nodes::{Node, Nodes, wait_within};
 use podnet_tests::{devices, plugins};
 use serde_json::{Value, json};
@@ -55,20 +55,7 @@ fn a_node_becomes_ready_with_its_network_and_runs_a_deployment() -> Result<()> {
     .with_context(|| machine.last_words())?;
 
     // kubelet asks each pod over the network whether it is ready, and inside whether it is alive.
-    client.create(&json!({
-        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web", "namespace": "default"},
-        "spec": {
-            "replicas": 2, "selector": {"matchLabels": {"app": "web"}},
-            "template": {"metadata": {"labels": {"app": "web"}}, "spec": {
-                "terminationGracePeriodSeconds": 0,
-                "containers": [{
-                    "name": "web", "image": IMAGE, "command": ["httpd", "-f", "-p", "80", "-h", "/bin"],
-                    "readinessProbe": {"httpGet": {"path": "/busybox", "port": 80}, "periodSeconds": 1},
-                    "livenessProbe": {"exec": {"command": ["true"]}, "periodSeconds": 1},
-                }],
-            }},
-        },
-    }))?;
+    client.create(&kube::web(json!({"exec": {"command": ["true"]}})))?;
     let web = "/apis/apps/v1/namespaces/default/deployments/web";
     wait_within("two pods are ready", PATIENCE, || {
         let web = client.get(web)?;
@@ -127,11 +114,6 @@ fn groups(name: &str) -> Result<usize> {
         found += usize::from(hierarchy?.path().join(name).exists());
     }
     Ok(found)
-}
-
-fn condition(node: &Value, kind: &str) -> Value {
-    let all = node["status"]["conditions"].as_array().cloned().unwrap_or_default();
-    all.into_iter().find(|it| it["type"] == kind).unwrap_or_default()
 }
 
 /// podnet's plugins, and a network of the node's own ranges.
