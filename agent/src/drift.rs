@@ -17,10 +17,8 @@ use tokio::io::unix::AsyncFd;
 
 use crate::masquerade;
 use crate::model::Node;
+use crate::policy::program;
 use crate::routing::{self, Plan};
-
-/// The name of the table of the policies.
-const POLICY: &str = "podnet-policy";
 
 /// What is to be looked at again.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -175,7 +173,7 @@ impl Sieve {
             Event::Table { family, name, port } => {
                 let ours = |table: &str| *family == nft::Family::Inet && name == table;
                 let masquerade = ours(masquerade::TABLE.name);
-                let policy = ours(POLICY) && !self.interest.own.contains(port);
+                let policy = ours(program::TABLE) && !self.interest.own.contains(port);
                 return Look { routes: false, masquerade, policy };
             }
         };

@@ -53,8 +53,7 @@ async fn work(mut asks: watch::Receiver<Vec<Ask>>, board: Board, counters: Count
                 return;
             }
         }
-        let all = asks.borrow_and_update().clone();
-        let due = schedule.due(Instant::now(), &all, AT_MOST);
+        let due = schedule.due(Instant::now(), &asks.borrow_and_update(), AT_MOST);
         if due.is_empty() {
             continue;
         }

@@ -259,18 +259,19 @@ impl Agent {
     }
 
     fn mark(&mut self, parts: impl IntoIterator<Item = Part>) {
-        // What is to be tried again later does not keep back what is new.
-        let soon = Instant::now() + TOGETHER;
-        self.due = if self.dirty.is_empty() { soon } else { self.due.min(soon) };
-        self.dirty.extend(parts);
+        self.mark_for(Instant::now() + TOGETHER, parts);
     }
 
     /// Something that could not be done is tried again later.
     fn mark_later(&mut self, part: Part) {
-        let later = Instant::now() + self.retry;
-        self.due = if self.dirty.is_empty() { later } else { self.due.min(later) };
+        self.mark_for(Instant::now() + self.retry, [part]);
         self.retry = (self.retry * 2).min(RETRY);
-        self.dirty.insert(part);
+    }
+
+    /// What is to be tried again later does not keep back what is new.
+    fn mark_for(&mut self, at: Instant, parts: impl IntoIterator<Item = Part>) {
+        self.due = if self.dirty.is_empty() { at } else { self.due.min(at) };
+        self.dirty.extend(parts);
     }
 
     /// A plugin waits: at once.
@@ -463,15 +464,14 @@ impl Agent {
 
     /// Last, and only when pods would have all they need.
     fn conflist(&mut self, own: &Node) {
-        let status = self.board.status();
         let needed = [Condition::Api, Condition::Plugins, Condition::Masquerade, Condition::Policy];
-        let missing = needed.into_iter().find(|it| !status.state(*it).met);
+        let missing = needed.into_iter().find(|it| !self.board.is_met(*it));
         let outcome = match missing {
             Some(missing) => Err(anyhow!("waits for {}", missing.name())),
             None => self.configure(own),
         };
         // One that is in place stays: pods of a node that has it can be made, whatever is being put right.
-        if missing.is_none() || !status.state(Condition::Conflist).met {
+        if missing.is_none() || !self.board.is_met(Condition::Conflist) {
             self.board.report_outcome(Condition::Conflist, &outcome);
         }
     }
@@ -505,7 +505,7 @@ impl Agent {
             };
             return;
         }
-        if self.lacks.is_none() && !self.board.status().state(Condition::Conflist).met {
+        if self.lacks.is_none() && !self.board.is_met(Condition::Conflist) {
             return;
         }
         let (client, node, lacks) = (client.clone(), self.settings.node.clone(), self.lacks.clone());

@@ -279,6 +279,11 @@ impl Board {
         }
     }
 
+    /// Whether a condition is met.
+    pub fn is_met(&self, condition: Condition) -> bool {
+        self.inner().status.state(condition).met
+    }
+
     /// All of it as it is now.
     pub fn status(&self) -> Status {
         self.inner().status.clone()
