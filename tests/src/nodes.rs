@@ -16,11 +16,13 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::PathBuf;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+pub use apiserver::Running;
+
+use anyhow::{Context, Result, ensure};
 use cni::runtime::{Attachment, Network, Runtime};
 use kernel::netns::Netns;
 use serde_json::Value;
@@ -181,21 +183,8 @@ impl Node {
         let of = |all: [String; 2]| -> Vec<String> {
             all.into_iter().zip(wanted).filter(|it| it.1).map(|it| it.0).collect()
         };
-        let cidrs = of(self.pod_cidrs());
-        let addresses: Vec<Value> = of(self.addresses().map(|it| it.to_string()))
-            .into_iter()
-            .map(|address| serde_json::json!({"type": "InternalIP", "address": address}))
-            .collect();
-        serde_json::json!({
-            "apiVersion": "v1", "kind": "Node",
-            "metadata": {"name": self.name, "labels": {"kubernetes.io/hostname": self.name}},
-            "spec": {"podCIDR": cidrs[0], "podCIDRs": cidrs},
-            "status": {
-                "addresses": addresses,
-                "conditions": [{"type": "Ready", "status": "True", "reason": "Test", "message": "",
-                    "lastHeartbeatTime": "2026-01-01T00:00:00Z", "lastTransitionTime": "2026-01-01T00:00:00Z"}],
-            },
-        })
+        let addresses = of(self.addresses().map(|it| it.to_string()));
+        apiserver::node(&self.name, &of(self.pod_cidrs()), &addresses)
     }
 
     /// Runs `ip` with these commands in the node.
@@ -312,13 +301,8 @@ impl Node {
     /// # Errors
     /// There is none.
     pub fn network(&self) -> Result<Network> {
-        let mut lists: Vec<PathBuf> = fs::read_dir(self.root.join(NET_D))?
-            .filter_map(|it| Some(it.ok()?.path()))
-            .filter(|it| it.extension().is_some_and(|it| it == "conflist"))
-            .collect();
-        lists.sort();
-        let Some(first) = lists.first() else { bail!("no configuration list on node {}", self.name) };
-        Network::load(first).map_err(|error| anyhow::anyhow!("{}: {error:?}", first.display()))
+        Network::load_first(&self.root.join(NET_D))
+            .map_err(|error| anyhow::anyhow!("node {}: {error:?}", self.name))
     }
 
     /// Runs something in the node's network namespace.
@@ -331,58 +315,6 @@ impl Node {
 
     fn runtime(&self) -> Runtime {
         Runtime { path: vec![self.root.join(BIN)], cache: None, timeout: Some(PATIENCE) }
-    }
-}
-
-/// A program that runs in a namespace until it is ended; killed when dropped. What it writes goes to a file.
-#[derive(Debug)]
-pub struct Running {
-    child: Child,
-    log: PathBuf,
-}
-
-impl Running {
-    /// Starts it.
-    ///
-    /// # Errors
-    /// It cannot be started.
-    pub fn start(netns: &Netns, command: &mut Command, log: &Path) -> Result<Running> {
-        let file = fs::OpenOptions::new().create(true).append(true).open(log).context("open a log")?;
-        command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
-        let child = netns.run(|| command.spawn()).context("enter a namespace")?;
-        let program = command.get_program().to_string_lossy().into_owned();
-        Ok(Running { child: child.with_context(|| format!("start {program}"))?, log: log.to_owned() })
-    }
-
-    /// Its process.
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
-    /// Kills it with SIGKILL and waits.
-    ///
-    /// # Errors
-    /// It cannot be killed.
-    pub fn kill(&mut self) -> Result<()> {
-        self.child.kill().context("kill")?;
-        self.child.wait().context("wait")?;
-        Ok(())
-    }
-
-    /// Whether it still runs.
-    pub fn runs(&mut self) -> bool {
-        matches!(self.child.try_wait(), Ok(None))
-    }
-
-    /// What it has written.
-    pub fn log(&self) -> String {
-        fs::read_to_string(&self.log).unwrap_or_default()
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.kill();
     }
 }
 

@@ -40,6 +40,23 @@ impl Network {
             .map_err(|error| Error { msg: format!("{}: {}", path.display(), error.msg), ..error })
     }
 
+    /// Reads the network that a container runtime takes: of the files of a directory that may be configurations (`.conf`,
+    /// `.conflist`, `.json`) the first by name.
+    ///
+    /// # Errors
+    /// Code 5 when the directory has none or cannot be read, else as [`Network::load`].
+    pub fn load_first(dir: &Path) -> Result<Network, Error> {
+        let failed = |text: String| Error::new(code::IO, text);
+        let entries =
+            std::fs::read_dir(dir).map_err(|err| failed(format!("read {}: {err}", dir.display())))?;
+        let is_one = |path: &PathBuf| {
+            path.extension().is_some_and(|it| ["conf", "conflist", "json"].iter().any(|known| it == *known))
+        };
+        let first = entries.flatten().map(|entry| entry.path()).filter(is_one).min();
+        let none = || failed(format!("no network configuration in {}", dir.display()));
+        Network::load(&first.ok_or_else(none)?)
+    }
+
     /// Reads a list, or a single plugin's configuration, which makes a list of one.
     ///
     /// # Errors

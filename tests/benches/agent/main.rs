@@ -105,7 +105,7 @@ impl Bench {
         let control = ControlPlane::start(&machine, address, &kube::assets(&["kube-apiserver"])?)?;
         let client = control.client()?;
         client.apply_file(concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/podnet.yaml").as_ref())?;
-        client.create_node(&nodes.nodes[0], true, false)?;
+        client.create(&nodes.nodes[0].object(true, false))?;
         Ok(Bench { client, control, nodes })
     }
 

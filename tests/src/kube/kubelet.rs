@@ -16,14 +16,13 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use apiserver::{ControlPlane, Program};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
 use tempfile::TempDir;
 
-use super::control_plane::ControlPlane;
 use super::image;
-use super::program::Program;
 use crate::nodes::{Node, wait_until};
 
 /// Where each hierarchy of control groups has its directory.
@@ -143,7 +142,7 @@ impl Machine {
         let mut names = vec![node.name.clone()];
         names.extend(node.addresses().map(|it| it.to_string()));
         let name = format!("kubelet-{}", node.name);
-        let [certificate, key] = control.authority.files(&name, &user, Some("system:nodes"), &names)?;
+        let [certificate, key] = control.certificate(&name, &user, Some("system:nodes"), &names)?;
         let resolv = self.write("resolv.conf", "nameserver 10.96.0.10\n")?;
         let ip = node.addresses()[usize::from(control.address.is_ipv6())];
         let configuration = json!({
@@ -151,7 +150,7 @@ impl Machine {
             "address": ip.to_string(), "readOnlyPort": 0,
             "authentication": {
                 "anonymous": {"enabled": false}, "webhook": {"enabled": true},
-                "x509": {"clientCAFile": control.file("ca.crt")},
+                "x509": {"clientCAFile": control.dir().join("ca.crt")},
             },
             "authorization": {"mode": "Webhook"},
             "tlsCertFile": certificate, "tlsPrivateKeyFile": key,
@@ -178,7 +177,7 @@ impl Machine {
         // It has got no default any more, and then no meaning.
         arguments.retain(|it| !it.starts_with("--container-runtime=") || control.minor() < 24);
         arguments.extend(control.gates());
-        self.start_inside(&control.assets.join("kubelet"), &arguments)
+        self.start_inside(&control.assets().join("kubelet"), &arguments)
     }
 
     /// Runs a command in the machine and returns what it printed.

@@ -22,7 +22,7 @@ fn sources(dir: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
 fn tests() -> Result<BTreeSet<(String, String)>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut files = Vec::new();
-    for room in ["kernel", "cni", "ipam", "cni-plugin", "agent", "lab", "tests"] {
+    for room in ["kernel", "cni", "ipam", "cni-plugin", "agent", "apiserver", "lab", "tests"] {
         sources(&root.join(room), &mut files)?;
     }
     let mut found = BTreeSet::new();

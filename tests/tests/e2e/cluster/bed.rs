@@ -44,7 +44,7 @@ impl Cluster {
         // What needs controllers (the DaemonSet) is of no use here, but the API server takes it.
         client.apply_file(MANIFEST.as_ref())?;
         for node in &nodes.nodes {
-            client.create_node(node, families.0, families.1)?;
+            client.create(&node.object(families.0, families.1))?;
         }
         let kubeconfig = control.kubeconfig_of_account("kube-system", "podnet")?;
         Ok(Cluster { agents: Vec::new(), client, control, nodes, kubeconfig, families })
@@ -76,7 +76,7 @@ impl Cluster {
     /// One node more, with its agent.
     pub(super) fn join(&mut self, rack: usize) -> Result<()> {
         let number = self.nodes.join(rack)?.number;
-        self.client.create_node(&self.nodes.nodes[number], self.families.0, self.families.1)?;
+        self.client.create(&self.nodes.nodes[number].object(self.families.0, self.families.1))?;
         let agent = self.agent(number)?;
         self.agents.push(agent);
         Ok(())

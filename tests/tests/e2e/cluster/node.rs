@@ -105,7 +105,7 @@ fn manifest_makes_a_node_ready_which_runs_what_kubernetes_wants_and_can_be_taken
         Ok(())
     })?;
 
-    let proxy = control.start_kube_proxy(node)?;
+    let proxy = control.start_kube_proxy(&node.netns, &node.name)?;
     client.create(&kube::web(json!({"httpGet": {"path": "/busybox", "port": 80}})))?;
     let service = client.create(&json!({
         "apiVersion": "v1", "kind": "Service", "metadata": {"name": "web", "namespace": "default"},

@@ -81,7 +81,7 @@ fn a_node_becomes_ready_with_its_network_and_runs_a_deployment() -> Result<()> {
     let address = service["spec"]["clusterIP"].as_str().context("the service's address")?.parse()?;
     let connect = || TcpStream::connect_timeout(&SocketAddr::new(address, 8000), Duration::from_secs(1));
     ensure!(node.run(connect)?.is_err(), "{address} is there without kube-proxy");
-    let proxy = control.start_kube_proxy(node)?;
+    let proxy = control.start_kube_proxy(&node.netns, &node.name)?;
     wait_within("the service answers", PATIENCE, || Ok(node.run(connect)??))
         .with_context(|| proxy.last_words())?;
 

@@ -11,18 +11,18 @@ use rcgen::{
 
 /// An authority with its own key.
 #[derive(Debug)]
-pub(super) struct Authority {
+pub(crate) struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
     dir: PathBuf,
 }
 
 /// A certificate and its key, in PEM.
 #[derive(Clone, Debug)]
-pub(super) struct Identity {
+pub(crate) struct Identity {
     /// The certificate.
-    pub(super) certificate: String,
+    pub(crate) certificate: String,
     /// Its private key, as PKCS #8.
-    pub(super) key: String,
+    pub(crate) key: String,
 }
 
 impl Authority {
@@ -30,11 +30,11 @@ impl Authority {
     ///
     /// # Errors
     /// No key can be made, or the file cannot be written.
-    pub(super) fn new(dir: &Path) -> Result<Authority> {
+    pub(crate) fn new(dir: &Path) -> Result<Authority> {
         let mut params = CertificateParams::new(Vec::new())?;
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
-        params.distinguished_name.push(DnType::CommonName, "podnet-tests");
+        params.distinguished_name.push(DnType::CommonName, "podnet");
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
         let authority = Authority { issuer, dir: dir.to_owned() };
         authority.write("ca.crt", &authority.pem())?;
@@ -43,7 +43,7 @@ impl Authority {
     }
 
     /// Its own certificate, in PEM.
-    pub(super) fn pem(&self) -> String {
+    pub(crate) fn pem(&self) -> String {
         self.issuer.pem()
     }
 
@@ -52,7 +52,7 @@ impl Authority {
     ///
     /// # Errors
     /// No key can be made, or a name cannot be in a certificate.
-    pub(super) fn identity(&self, user: &str, group: Option<&str>, servers: &[String]) -> Result<Identity> {
+    pub(crate) fn identity(&self, user: &str, group: Option<&str>, servers: &[String]) -> Result<Identity> {
         let mut params = CertificateParams::new(servers).context("names of a certificate")?;
         params.distinguished_name.push(DnType::CommonName, user);
         if let Some(group) = group {
@@ -70,7 +70,7 @@ impl Authority {
     ///
     /// # Errors
     /// Likewise, or they cannot be written.
-    pub(super) fn files(
+    pub(crate) fn files(
         &self,
         name: &str,
         user: &str,
@@ -88,7 +88,7 @@ impl Authority {
     ///
     /// # Errors
     /// It cannot be made or written.
-    pub(super) fn signer(&self, name: &str) -> Result<[PathBuf; 2]> {
+    pub(crate) fn signer(&self, name: &str) -> Result<[PathBuf; 2]> {
         let key = KeyPair::generate()?;
         Ok([
             self.write(&format!("{name}.key"), &key.serialize_pem())?,

@@ -1,10 +1,10 @@
 //! The rest of a cluster's programs: controllers, the scheduler, and kube-proxy. Each is started only where a test asks.
 
 use anyhow::Result;
+use kernel::Netns;
 
-use super::control_plane::{ADMIN, ControlPlane, SERVICES};
-use super::program::Program;
-use crate::nodes::Node;
+use crate::control_plane::{ADMIN, ControlPlane, SERVICES};
+use crate::program::Program;
 
 /// The addresses of all pods, of which each node gets a part.
 pub const PODS: [&str; 2] = ["10.244.0.0/16", "fd00:10:244::/48"];
@@ -47,15 +47,15 @@ impl ControlPlane {
         self.start_program("kube-scheduler", &arguments)
     }
 
-    /// Starts kube-proxy on a node, with iptables; it ends when the value is dropped.
+    /// Starts kube-proxy on a node, in its namespace, with iptables; it ends when the value is dropped.
     ///
     /// # Errors
     /// It cannot be started.
-    pub fn start_kube_proxy(&self, node: &Node) -> Result<Program> {
+    pub fn start_kube_proxy(&self, netns: &Netns, node: &str) -> Result<Program> {
         let kubeconfig = self.kubeconfig("system:kube-proxy", Some(ADMIN))?;
         let mut arguments = vec![
             format!("--kubeconfig={}", kubeconfig.display()),
-            format!("--hostname-override={}", node.name),
+            format!("--hostname-override={node}"),
             "--proxy-mode=iptables".to_owned(),
             format!("--cluster-cidr={}", self.primary_first(PODS).join(",")),
             // What is one for the whole machine is left alone.
@@ -64,11 +64,11 @@ impl ControlPlane {
             "--conntrack-tcp-timeout-close-wait=0".to_owned(),
         ];
         arguments.extend(self.gates());
-        Program::start(&node.netns, self.dir(), &self.assets.join("kube-proxy"), &arguments)
+        Program::start(netns, self.dir(), &self.assets.join("kube-proxy"), &arguments)
     }
 
     /// Two ranges, that of the API's own version of IP first, as Kubernetes wants it.
-    pub(super) fn primary_first<T>(&self, mut ranges: [T; 2]) -> [T; 2] {
+    pub(crate) fn primary_first<T>(&self, mut ranges: [T; 2]) -> [T; 2] {
         if self.address.is_ipv6() {
             ranges.reverse();
         }

@@ -1,17 +1,69 @@
-//! A program of the cluster that runs in a namespace: it writes to a file and ends with the test, whatever ends that.
+//! Programs that run in a namespace: each writes to a file and ends with the value that stands for it; those of a cluster
+//! also with the thread that started them, whatever ends that.
 
-use std::path::Path;
-use std::process::Command;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result};
 use kernel::Netns;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::nodes::Running;
-
 /// How much of a program's last words an error repeats, in bytes.
 const LAST_WORDS: usize = 4000;
+
+/// A program that runs in a namespace until it is ended; killed when dropped. What it writes goes to a file.
+#[derive(Debug)]
+pub struct Running {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Running {
+    /// Starts it.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start(netns: &Netns, command: &mut Command, log: &Path) -> Result<Running> {
+        let file = fs::OpenOptions::new().create(true).append(true).open(log).context("open a log")?;
+        command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
+        let child = netns.run(|| command.spawn()).context("enter a namespace")?;
+        let program = command.get_program().to_string_lossy().into_owned();
+        Ok(Running { child: child.with_context(|| format!("start {program}"))?, log: log.to_owned() })
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Kills it with SIGKILL and waits.
+    ///
+    /// # Errors
+    /// It cannot be killed.
+    pub fn kill(&mut self) -> Result<()> {
+        self.child.kill().context("kill")?;
+        self.child.wait().context("wait")?;
+        Ok(())
+    }
+
+    /// Whether it still runs.
+    pub fn runs(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// What it has written.
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.kill();
+    }
+}
 
 /// A running program.
 #[derive(Debug)]
@@ -32,7 +84,10 @@ impl Program {
     }
 
     /// [`Program::start`] under another name, for one that is brought to where it runs by a second program.
-    pub(super) fn start_as(
+    ///
+    /// # Errors
+    /// Likewise.
+    pub fn start_as(
         name: &str,
         netns: &Netns,
         dir: &Path,

@@ -9,21 +9,21 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use kernel::Netns;
+use kernel::link::{self, Change};
+use kernel::{Netns, Rtnl};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::authority::{Authority, Identity};
-use super::client::Client;
-use super::program::Program;
-use crate::world::ip_batch;
+use crate::authority::{Authority, Identity};
+use crate::client::Client;
+use crate::program::Program;
 
 /// The group that may do everything.
 pub const ADMIN: &str = "system:masters";
 /// How long the API may take until it is ready: about four seconds on a quiet machine of two cores.
 const PATIENCE: Duration = Duration::from_secs(180);
 /// The addresses of services, and the first of each, which is the API's own.
-pub(super) const SERVICES: [(&str, &str); 2] =
+pub(crate) const SERVICES: [(&str, &str); 2] =
     [("10.96.0.0/16", "10.96.0.1"), ("fd00:10:96::/112", "fd00:10:96::1")];
 /// Who issues the tokens of service accounts.
 const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
@@ -33,25 +33,38 @@ const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
 pub struct ControlPlane {
     /// Where kube-apiserver listens.
     pub address: SocketAddr,
-    pub(super) programs: Vec<Program>,
-    pub(super) assets: PathBuf,
-    pub(super) authority: Authority,
-    pub(super) netns: Netns,
+    pub(crate) programs: Vec<Program>,
+    pub(crate) assets: PathBuf,
+    pub(crate) authority: Authority,
+    pub(crate) netns: Netns,
     minor: u32,
     stored: u16,
     peers: u16,
-    dir: TempDir,
+    dir: PathBuf,
+    /// What goes with the value.
+    own: Option<TempDir>,
 }
 
 impl ControlPlane {
     /// Starts both programs in `netns`, whose loopback is taken up, and waits until the API is ready at `address`, which
-    /// must be one of the namespace's own. `assets` is from [`super::assets`].
+    /// must be one of the namespace's own. `assets` is from [`crate::assets`].
     ///
     /// # Errors
     /// A program does not start or ends again; the text has what it wrote last.
     pub fn start(netns: &Netns, address: SocketAddr, assets: &Path) -> Result<ControlPlane> {
         let dir = TempDir::with_prefix("podnet-kube-").context("make a control plane's directory")?;
-        let authority = Authority::new(dir.path())?;
+        let path = dir.path().to_owned();
+        let mut control = ControlPlane::start_in(&path, netns, address, assets)?;
+        control.own = Some(dir);
+        Ok(control)
+    }
+
+    /// [`ControlPlane::start`] with a directory that is there, and stays.
+    ///
+    /// # Errors
+    /// Likewise.
+    pub fn start_in(dir: &Path, netns: &Netns, address: SocketAddr, assets: &Path) -> Result<ControlPlane> {
+        let authority = Authority::new(dir)?;
         let mut names = vec![address.ip().to_string(), "127.0.0.1".to_owned(), "::1".to_owned()];
         names.extend(SERVICES.map(|(_, first)| first.to_owned()));
         names.extend(
@@ -60,7 +73,9 @@ impl ControlPlane {
         authority.files("apiserver", "kube-apiserver", None, &names)?;
         authority.files("apiserver-kubelet", "kube-apiserver", Some(ADMIN), &[])?;
         authority.signer("tokens")?;
-        ip_batch(netns, &["link set lo up"])?;
+        let mut rtnl = Rtnl::open_in(netns)?;
+        let lo = link::by_name(&mut rtnl, "lo")?;
+        link::set(&mut rtnl, lo.index, &Change { up: Some(true), ..Change::default() })?;
         let free = || TcpListener::bind(("127.0.0.1", 0)).and_then(|it| it.local_addr()).map(|it| it.port());
         let (stored, peers) =
             netns.run(|| free().and_then(|one| Ok((one, free()?))))?.context("find ports for etcd")?;
@@ -73,7 +88,8 @@ impl ControlPlane {
             minor: minor(&assets.join("kube-apiserver"))?,
             stored,
             peers,
-            dir,
+            dir: dir.to_owned(),
+            own: None,
         };
         control.restart()?;
         Ok(control)
@@ -168,6 +184,26 @@ impl ControlPlane {
         self.write_kubeconfig(&format!("{namespace}-{name}"), &json!({ "token": token }))
     }
 
+    /// A certificate of its authority in two files of its directory, `NAME.crt` and `NAME.key`: for a server with these
+    /// names and addresses, which as a client is `user` in `group`.
+    ///
+    /// # Errors
+    /// It cannot be made or written.
+    pub fn certificate(
+        &self,
+        name: &str,
+        user: &str,
+        group: Option<&str>,
+        servers: &[String],
+    ) -> Result<[PathBuf; 2]> {
+        self.authority.files(name, user, group, servers)
+    }
+
+    /// The folder with its programs.
+    pub fn assets(&self) -> &Path {
+        &self.assets
+    }
+
     /// The authority's certificate, in PEM, as pods have it at their service account's `ca.crt`.
     pub fn ca(&self) -> String {
         self.authority.pem()
@@ -175,17 +211,17 @@ impl ControlPlane {
 
     /// Its directory: `ca.crt`, kubeconfigs, data, and of each program `NAME.log`.
     pub fn dir(&self) -> &Path {
-        self.dir.path()
+        &self.dir
     }
 
-    pub(super) fn start_program(&mut self, name: &str, arguments: &[String]) -> Result<()> {
-        let program = Program::start(&self.netns, self.dir.path(), &self.assets.join(name), arguments)?;
+    pub(crate) fn start_program(&mut self, name: &str, arguments: &[String]) -> Result<()> {
+        let program = Program::start(&self.netns, &self.dir, &self.assets.join(name), arguments)?;
         self.programs.push(program);
         Ok(())
     }
 
     /// Waits until `ready` succeeds. A program that ends meanwhile will never be: it is an error at once.
-    pub(super) fn wait_until<T>(&mut self, what: &str, mut ready: impl FnMut() -> Result<T>) -> Result<T> {
+    pub(crate) fn wait_until<T>(&mut self, what: &str, mut ready: impl FnMut() -> Result<T>) -> Result<T> {
         let started = Instant::now();
         loop {
             let error = match ready() {
@@ -204,7 +240,7 @@ impl ControlPlane {
 
     /// Flags for what a Kubernetes before 1.21 does only when asked: tokens of pods that no controller has to make, and
     /// two addresses for each pod.
-    pub(super) fn gates(&self) -> Vec<String> {
+    pub fn gates(&self) -> Vec<String> {
         if self.minor >= 21 {
             return Vec::new();
         }
@@ -212,13 +248,13 @@ impl ControlPlane {
     }
 
     /// The second number of kube-apiserver's version.
-    pub(super) fn minor(&self) -> u32 {
+    pub fn minor(&self) -> u32 {
         self.minor
     }
 
     /// A file of its directory, as an argument.
-    pub(super) fn file(&self, name: &str) -> String {
-        self.dir.path().join(name).to_string_lossy().into_owned()
+    pub(crate) fn file(&self, name: &str) -> String {
+        self.dir.join(name).to_string_lossy().into_owned()
     }
 
     fn write_kubeconfig(&self, user: &str, known_by: &Value) -> Result<PathBuf> {
@@ -230,9 +266,9 @@ impl ControlPlane {
             "users": [{"name": user, "user": known_by}],
             "contexts": [{"name": "it", "context": {"cluster": "it", "user": user}}],
         });
-        let path = self.dir.path().join(format!("{}.kubeconfig", user.replace([':', '/'], "-")));
+        let path = self.dir.join(format!("{}.kubeconfig", user.replace([':', '/'], "-")));
         // Whoever reads the earlier one of the name sees it whole.
-        let mut file = tempfile::NamedTempFile::new_in(self.dir.path()).context("write a kubeconfig")?;
+        let mut file = tempfile::NamedTempFile::new_in(&self.dir).context("write a kubeconfig")?;
         std::io::Write::write_all(&mut file, config.to_string().as_bytes()).context("write a kubeconfig")?;
         file.persist(&path).with_context(|| format!("write {}", path.display()))?;
         Ok(path)

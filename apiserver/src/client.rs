@@ -9,18 +9,18 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use ::kube::config::{KubeConfigOptions, Kubeconfig};
-use ::kube::core::WatchEvent;
-use ::kube::{Config, Error};
 use anyhow::{Context, Result, anyhow, ensure};
 use futures_util::TryStreamExt;
 use http::{Method, Request};
 use kernel::Netns;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::core::WatchEvent;
+use kube::{Config, Error};
 use serde_json::Value;
 use tokio::runtime::Runtime;
 
 /// Who has made a change, as server-side apply asks.
-const MANAGER: &str = "podnet-tests";
+const MANAGER: &str = "podnet";
 /// How long a request may take, unless [`Client::patience`] says otherwise; generous, as machines are slow at times.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -28,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Client {
     netns: Netns,
     runtime: Runtime,
-    client: ::kube::Client,
+    client: kube::Client,
     patience: Duration,
     /// What the API has told of each of its groups, by path.
     kinds: Mutex<HashMap<String, Value>>,
@@ -76,7 +76,7 @@ impl Client {
         let file = Kubeconfig::read_from(kubeconfig).with_context(at)?;
         let client = runtime.block_on(async {
             let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await;
-            ::kube::Client::try_from(config.with_context(at)?).with_context(at)
+            kube::Client::try_from(config.with_context(at)?).with_context(at)
         })?;
         let netns =
             Netns::from(std::os::fd::AsFd::as_fd(netns).try_clone_to_owned().context("share a namespace")?);
@@ -234,7 +234,7 @@ impl Client {
     }
 
     /// Waits for an answer; meanwhile the thread is in the client's namespace.
-    fn wait<T>(&self, what: &str, answer: impl Future<Output = ::kube::Result<T>>) -> Result<T> {
+    fn wait<T>(&self, what: &str, answer: impl Future<Output = kube::Result<T>>) -> Result<T> {
         let answered = self
             .netns
             .run(|| self.runtime.block_on(async { tokio::time::timeout(self.patience, answer).await }))
