@@ -1,13 +1,14 @@
 //! What rules of nf_tables do with a packet: which one drops, refuses or rewrites it.
 //!
 //! As much of the rules' language as firewalls are made of. What is not known of a packet (a connection's state, chance,
-//! the content of a set) is taken as if it fitted, and told as not certain.
+//! the content of a set) is taken as if it fitted, and told as not certain. Maps of single fields to verdicts are followed.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 
 use kernel::nft::{
-    Base, ChainInfo, Expr, Family, Meta, Op, Point, Reg, RuleInfo, Verdict, ip_bytes, name_bytes,
+    Base, ChainInfo, Ct, Data, Element, Expr, Family, Meta, Op, Point, Reg, RuleInfo, Verdict, ip_bytes,
+    name_bytes,
 };
 
 use super::state::{State, TableState};
@@ -99,7 +100,7 @@ const DEEPEST: usize = 16;
 
 fn walk(table: &TableState, chain: &str, rules: &[RuleInfo], packet: &Packet<'_>, depth: usize) -> Walked {
     for rule in rules {
-        let mut registers = Registers { packet, values: HashMap::new(), is_certain: true };
+        let mut registers = Registers { packet, maps: &table.maps, values: HashMap::new(), is_certain: true };
         let Some(end) = registers.run(&rule.expressions) else { continue };
         let is_certain = registers.is_certain;
         let deed = |deed| Walked::Ended(End::Deed(deed, chain.to_owned(), is_certain));
@@ -132,6 +133,7 @@ enum Did {
 /// The registers of a rule under way. A register that is not in the map holds what is not known.
 struct Registers<'p> {
     packet: &'p Packet<'p>,
+    maps: &'p HashMap<String, Vec<Element>>,
     values: HashMap<Reg, Vec<u8>>,
     is_certain: bool,
 }
@@ -158,14 +160,16 @@ impl Registers<'_> {
                     Some(_) => {}
                     None => self.is_certain = false,
                 },
+                // Nor the connection.
+                Expr::Ct { key: Ct::Mark, dreg, .. } => self.put(*dreg, Some(vec![0; 4])),
                 Expr::Ct { dreg, .. } | Expr::Fib { dreg, .. } | Expr::Numgen { dreg, .. } => {
                     self.put(*dreg, None);
                 }
                 Expr::Lookup { to_verdict: false, .. } | Expr::Range { .. } | Expr::Limit { .. } => {
                     self.is_certain = false;
                 }
-                // What is found in a map is not known, so neither is where it leads.
-                Expr::Lookup { .. } => return None,
+                // Where what is looked up is not known as a whole, neither is where it leads.
+                Expr::Lookup { set, sreg, .. } => return self.found(set, *sreg).map(Did::Verdict),
                 Expr::Verdict(verdict) => return Some(Did::Verdict(verdict.clone())),
                 Expr::Reject { .. } => return Some(Did::Deed(Deed::Reject)),
                 Expr::Masquerade { .. } | Expr::Snat { .. } => return Some(Did::Deed(Deed::Rewrite)),
@@ -174,6 +178,20 @@ impl Registers<'_> {
             }
         }
         None
+    }
+
+    /// The verdict to which a map leads.
+    fn found(&self, map: &str, register: Reg) -> Option<Verdict> {
+        let (elements, value) = (self.maps.get(map)?, self.values.get(&register)?);
+        // Of ranges none is looked for.
+        let is_range = |it: &Element| it.is_end || it.key_end.is_some();
+        if elements.iter().any(is_range) {
+            return None;
+        }
+        match &elements.iter().find(|it| it.key == *value)?.data {
+            Some(Data::Verdict(verdict)) => Some(verdict.clone()),
+            _ => None,
+        }
     }
 
     fn put(&mut self, register: Reg, value: Option<Vec<u8>>) {
@@ -233,7 +251,7 @@ fn compare(value: &[u8], op: Op, data: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use kernel::nft::{self, Batch, ChainKind, Point, Rule, Table, priority};
+    use kernel::nft::{self, Batch, ChainKind, Point, Rule, Set, Table, Type, Value, priority};
     use kernel::{Netns, Nfnl};
 
     use super::*;
@@ -257,6 +275,13 @@ mod tests {
         let mut batch = Batch::new();
         batch.add_table(TABLE, None).add_chain(TABLE, "side", None).add_chain(TABLE, "forward", Some(&hook));
         batch.append(TABLE, "side", &Rule::new().dport(Op::Eq, 8080).reject());
+        batch.add_set(TABLE, &map(MAP));
+        batch.add_set(TABLE, &map(NONE));
+        let to = |verdict| Some(Data::Verdict(verdict));
+        for (net, verdict) in [(1, Verdict::Goto("side".to_owned())), (2, Verdict::Accept)] {
+            let element = Element { key: vec![10, 244, net, 2], data: to(verdict), ..Element::default() };
+            batch.add_elements(TABLE, MAP, &[element]);
+        }
         for rule in rules {
             batch.append(TABLE, "forward", rule);
         }
@@ -265,6 +290,39 @@ mod tests {
         let state = State::read(&space, None).unwrap();
         assert!(meet(&state, &[Point::Input, Point::Output], &packet()).is_empty(), "another hook");
         meet(&state, &[Point::Forward], &packet()).into_iter().map(|met| (met.deed, met.is_certain)).collect()
+    }
+
+    const MAP: &str = "map";
+    const NONE: &str = "none";
+
+    fn map(name: &str) -> Set<'_> {
+        Set {
+            name,
+            key: &[Type::Ipv4Addr],
+            value: Some(Value::Verdict),
+            interval: false,
+            timeout_ms: None,
+            comment: None,
+        }
+    }
+
+    /// `ip FIELD vmap @MAP`, the field being at this offset.
+    fn looked_up(offset: u32, map: &str) -> Rule {
+        let field = Expr::Payload { base: Base::Network, offset, len: 4, dreg: Reg::R1 };
+        let (set, sreg) = (map.to_owned(), Reg::R1);
+        let lookup = Expr::Lookup { set, sreg, dreg: None, to_verdict: true, invert: false };
+        Rule::new().nfproto("10.0.0.0".parse().unwrap()).expr(field).expr(lookup)
+    }
+
+    #[test]
+    fn maps_lead_to_what_they_have_for_the_packet() {
+        const SOURCE: u32 = 12;
+        const TARGET: u32 = 16;
+        assert_eq!(met(&[looked_up(TARGET, MAP), Rule::new().accept()], true), [(Deed::Reject, true)]);
+        assert_eq!(met(&[looked_up(SOURCE, MAP), Rule::new().drop()], true), []);
+        assert_eq!(met(&[looked_up(TARGET, NONE), Rule::new().drop()], true), [(Deed::Drop, true)]);
+        // A connection that nobody has marked yet.
+        assert_eq!(met(&[Rule::new().ct_mark(1).drop()], true), []);
     }
 
     fn net(text: &str) -> ipnetwork::IpNetwork {

@@ -1,14 +1,14 @@
 //! What the kernel has in a namespace, read over netlink at one moment, and what it would do with a packet by that:
 //! the route that it takes, the link that it leaves by, who has an address.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Context, Result};
 use kernel::addr::Address;
 use kernel::link::{self, Link};
 use kernel::neigh::{self, FdbEntry, Neigh};
-use kernel::nft::{self, ChainInfo, RuleInfo};
+use kernel::nft::{self, ChainInfo, Element, Expr, RuleInfo};
 use kernel::route::{self, Family, Route, TABLE_LOCAL, TABLE_MAIN};
 use kernel::rule::{self, Rule};
 use kernel::tc::{self, Qdisc};
@@ -24,6 +24,8 @@ pub(super) struct TableState {
     pub(super) family: Option<nft::Family>,
     pub(super) name: String,
     pub(super) chains: Vec<(ChainInfo, Vec<RuleInfo>)>,
+    /// What is in the maps by which its rules come to a verdict.
+    pub(super) maps: HashMap<String, Vec<Element>>,
 }
 
 /// A namespace's state.
@@ -161,7 +163,15 @@ fn tables(nfnl: &mut Nfnl) -> kernel::Result<Vec<TableState>> {
             let rules = nft::rules(nfnl, table.table(), &chain.name)?;
             chains.push((chain, rules));
         }
-        all.push(TableState { family: Some(table.family), name: table.name, chains });
+        let expressions = chains.iter().flat_map(|(_, rules)| rules).flat_map(|rule| &rule.expressions);
+        let led_by = |expression: &Expr| match expression {
+            Expr::Lookup { set, to_verdict: true, .. } => Some(set.clone()),
+            _ => None,
+        };
+        let names: HashSet<String> = expressions.filter_map(led_by).collect();
+        let read = |name: String| Ok((name.clone(), nft::elements(nfnl, table.table(), &name)?));
+        let maps = names.into_iter().map(read).collect::<kernel::Result<_>>()?;
+        all.push(TableState { family: Some(table.family), name: table.name, chains, maps });
     }
     Ok(all)
 }
