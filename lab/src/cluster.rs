@@ -14,7 +14,7 @@ use kernel::{Family, Netns};
 
 use crate::kubectl::objects::CONTAINERS;
 use crate::labels::Labels;
-use crate::modes::Selected;
+use crate::modes::{Selected, Told};
 use crate::objects::Objects;
 use crate::probe::Sidecar;
 use crate::stack::Each;
@@ -231,6 +231,11 @@ impl Cluster {
     /// The IP versions of the lab, the one that counts where one has to do first.
     pub fn families(&self) -> impl Iterator<Item = Family> + use<> {
         self.ranges.pods.families()
+    }
+
+    /// What is told of every pod.
+    pub fn told(&self) -> impl Iterator<Item = Told> {
+        self.pods.iter().map(|pod| Told::of(&self.nodes[pod.node], pod))
     }
 
     /// The pod of that name.

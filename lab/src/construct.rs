@@ -105,7 +105,9 @@ pub fn construct(topology: &Topology, progress: Progress<'_>) -> Result<(Cluster
 
     let (name, mode, objects) = (topology.name.clone(), topology.mode, Objects::of(topology.seed));
     let ranges = topology.ranges;
-    Ok((Cluster { name, mode, ranges, fabric, racks, outside, nodes, pods, objects }, agents))
+    let cluster = Cluster { name, mode, ranges, fabric, racks, outside, nodes, pods, objects };
+    mode.tell(&mut cluster.told())?;
+    Ok((cluster, agents))
 }
 
 /// A number of things, in words.

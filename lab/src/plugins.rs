@@ -33,13 +33,7 @@ pub fn path(topology: &Topology) -> Result<Vec<PathBuf>> {
     if !topology.cni_bin.is_empty() {
         return Ok(topology.cni_bin.clone());
     }
-    let beside = std::env::current_exe().context("find podlab itself")?.with_file_name("podnet");
-    if !beside.is_file() {
-        bail!(
-            "no podnet beside podlab ({}) · try: cargo build --release, or --cni-bin DIR",
-            beside.display()
-        );
-    }
+    let beside = beside("podnet").map_err(|err| anyhow!("{err}, or --cni-bin DIR"))?;
     let dir = PathBuf::from(DIR);
     let list = Command::new(&beside).arg("list").output().context("podnet list")?;
     let names = String::from_utf8_lossy(&list.stdout).into_owned();
@@ -47,6 +41,18 @@ pub fn path(topology: &Topology) -> Result<Vec<PathBuf>> {
         symlink(&beside, dir.join(name)).with_context(|| format!("plugin {name}"))?;
     }
     Ok(vec![dir])
+}
+
+/// The program of that name beside podlab.
+///
+/// # Errors
+/// There is none.
+pub(crate) fn beside(name: &str) -> Result<PathBuf> {
+    let path = std::env::current_exe().context("find podlab itself")?.with_file_name(name);
+    if !path.is_file() {
+        bail!("no {name} beside podlab ({}) · try: cargo build --release", path.display());
+    }
+    Ok(path)
 }
 
 /// The form of a transcript.
@@ -87,17 +93,33 @@ pub struct Plugins {
     index: usize,
     /// The MAC of every pod so far, for plugins that take one.
     macs: RefCell<BTreeMap<String, Mac>>,
+    /// host-local's `dataDir`, where it is as the built-in configuration or the node's agent says.
+    reserved: PathBuf,
 }
 
 impl Plugins {
-    /// Of node `index`.
+    /// Of node `index`; where the mode has a root on the node, its own plugins and the network that a runtime takes there.
     ///
     /// # Errors
     /// What is no network configuration.
     pub fn new(topology: &Topology, index: usize, path: Vec<PathBuf>) -> Result<Self> {
+        let node = topology.node_name(index).to_owned();
+        let (network, path, reserved) = match topology.mode.root(&node) {
+            Some(root) => (
+                Network::load_first(&root.join("etc/cni/net.d"))?,
+                vec![root.join("opt/cni/bin")],
+                root.join("var/lib/cni/networks"),
+            ),
+            None => (
+                Network::parse(topology.network(index).as_bytes())?,
+                path,
+                Path::new("/run/podlab/ipam").join(&node),
+            ),
+        };
         Ok(Self {
-            node: topology.node_name(index).to_owned(),
-            network: Network::parse(topology.network(index).as_bytes())?,
+            node,
+            network,
+            reserved,
             runtime: Runtime { path, cache: None, timeout: Some(LIMIT) },
             lab: topology.name.clone(),
             index,
@@ -166,10 +188,9 @@ impl Plugins {
         report.outcome.map_err(|err| anyhow!("CNI DEL of pod {pod}: {err}"))
     }
 
-    /// The addresses that the node's host-local still holds, where it keeps them as the built-in configuration says.
+    /// The addresses that the node's host-local still holds, where it keeps them as expected.
     pub fn reservations(&self) -> Vec<String> {
-        let dir = Path::new("/run/podlab/ipam").join(&self.node).join(&self.network.name);
-        let names = std::fs::read_dir(dir).into_iter().flatten().flatten();
+        let names = std::fs::read_dir(self.reserved.join(&self.network.name)).into_iter().flatten().flatten();
         let names = names.filter_map(|entry| entry.file_name().into_string().ok());
         names.filter(|name| name.parse::<std::net::IpAddr>().is_ok()).collect()
     }

@@ -125,7 +125,11 @@ fn describe(topology: &Topology, style: Style) -> Result<u8, Failure> {
                 .collect();
             output::print(&output::table(&["NODE", "ADDRESS", "PODCIDR", "PODS"], &rows))?;
             let first = topology.node_name(0);
-            output::print(&format!("\nnetwork configuration of {first}:\n{}", topology.network(0)))?;
+            let network = match topology.mode.root(first) {
+                Some(root) => format!("written by the node's agent, below {}\n", root.display()),
+                None => topology.network(0),
+            };
+            output::print(&format!("\nnetwork configuration of {first}:\n{network}"))?;
         }
     }
     Ok(exit::OK)

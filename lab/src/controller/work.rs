@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::cluster::{Cluster, Pod, PodMeta};
 use crate::controller::{Action, Seen, Template, reconcile};
+use crate::modes::Told;
 use crate::objects::Incident;
 use crate::services::Dataplane;
 use crate::services::dns::SharedZone;
@@ -129,7 +130,9 @@ fn settle(lab: &Lab, plane: &mut Dataplane) -> Vec<String> {
             Action::Release { pod, .. } => own(&mut lab.cluster_mut(), &pod, None),
         }
     }
-    troubles.extend(plane.sync(&lab.cluster()));
+    let cluster = lab.cluster();
+    troubles.extend(plane.sync(&cluster));
+    troubles.extend(cluster.mode.tell(&mut cluster.told()).err().map(|err| format!("{err:#}")));
     troubles
 }
 
@@ -183,9 +186,11 @@ fn add(lab: &Lab, name: &str, meta: PodMeta) -> Result<(), String> {
         return Err(format!("pod {name:?}: {message}"));
     };
     let node_name = cluster.nodes[index].space.name.clone();
+    let to_come = Told::to_come(&cluster.nodes[index], name.to_owned(), &meta);
+    let told = cluster.mode.tell(&mut cluster.told().chain([to_come]));
     drop(cluster);
     let begun = Instant::now();
-    let made = lab.agent(index, |agent| agent.add(index, name));
+    let made = told.and_then(|()| lab.agent(index, |agent| agent.add(index, name)));
     match made {
         Ok(pod) => {
             let pod = Pod { meta, ..pod };

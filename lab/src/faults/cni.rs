@@ -12,9 +12,10 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use super::{Act, Fault, always};
+use super::{Act, Fault, not_in_mode};
 use crate::breaking::Work;
 use crate::cluster::{Cluster, Node};
+use crate::exit::Failure;
 use crate::plugins;
 use crate::supervisor::Lab;
 
@@ -25,7 +26,7 @@ pub(super) const FAULTS: &[Fault] = &[
         does: "the network's plugin is not in the plugin directory; bites at the next pod made",
         seen: "the next pod is not made: FailedCreatePodSandBox, the plugin is not found",
         amount: None,
-        unless: always,
+        unless: of_the_lab,
         act: Act::Lab(|work, _| replace(work, None)),
     },
     Fault {
@@ -33,7 +34,7 @@ pub(super) const FAULTS: &[Fault] = &[
         does: "the network's plugin is killed by a signal; bites at the next pod made",
         seen: "the next pod is not made: FailedCreatePodSandBox, the plugin ended by a signal",
         amount: None,
-        unless: always,
+        unless: of_the_lab,
         act: Act::Lab(|work, _| replace(work, Some("kill -SEGV $$"))),
     },
     Fault {
@@ -41,7 +42,7 @@ pub(super) const FAULTS: &[Fault] = &[
         does: "the network's plugin does not come to an end; bites at the next pod made",
         seen: "the next pod stays in the making for a minute, then it is not made",
         amount: None,
-        unless: always,
+        unless: of_the_lab,
         act: Act::Lab(|work, _| replace(work, Some(HANG))),
     },
     Fault {
@@ -49,7 +50,7 @@ pub(super) const FAULTS: &[Fault] = &[
         does: "the network's plugin prints what is no CNI result; bites at the next pod made",
         seen: "the next pod is not made: FailedCreatePodSandBox, the result cannot be read",
         amount: None,
-        unless: always,
+        unless: of_the_lab,
         act: Act::Lab(|work, _| replace(work, Some("echo 'the network is fine'"))),
     },
     Fault {
@@ -57,7 +58,7 @@ pub(super) const FAULTS: &[Fault] = &[
         does: "all addresses of a node's range are reserved; bites at the next pod made there",
         seen: "the next pod on the node is not made: no address is free",
         amount: None,
-        unless: always,
+        unless: of_the_lab,
         act: Act::Node(ipam_full),
     },
 ];
@@ -65,6 +66,12 @@ pub(super) const FAULTS: &[Fault] = &[
 /// Notes who hangs, so that healing can end it.
 const HANG: &str = "echo $$ >> /run/podlab/hanging; exec sleep 1000000";
 const HANGING: &str = "/run/podlab/hanging";
+
+/// What an agent of the node writes is put right by it.
+fn of_the_lab(cluster: &Cluster) -> Result<(), Failure> {
+    let has_agents = cluster.nodes.iter().any(|node| cluster.mode.root(&node.space.name).is_some());
+    if has_agents { Err(not_in_mode(cluster, "agents, which keep plugins and reservations")) } else { Ok(()) }
+}
 
 /// The first plugin of the lab's network configuration, for a node.
 fn plugin(lab: &Lab, node: usize) -> Result<(Value, Value)> {

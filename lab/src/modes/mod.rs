@@ -5,14 +5,17 @@
 //! The checks of `verify` are the same in every mode; what differs is said here as data ([`Siblings`], [`Wire`]).
 
 use std::fmt;
+use std::net::IpAddr;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use anyhow::Result;
 use kernel::Family;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use crate::cluster::{Node, Space};
+use crate::cluster::{Node, Pod, PodMeta, Space};
 use crate::exit::{self, Failure};
+use crate::labels::Labels;
 use crate::topology::Topology;
 
 include!(concat!(env!("OUT_DIR"), "/modes.rs"));
@@ -49,8 +52,15 @@ pub trait Mode: Sync {
     }
 
     /// The network configuration of a node's pods with addresses of these IP versions, in which the words of
-    /// [`Topology::network`] are replaced. None where it has no use for `ip_masq`.
+    /// [`Topology::network`] are replaced; nothing where it is found on each node ([`Mode::root`]). None where it has no
+    /// use for `ip_masq`.
     fn network(&self, option: Option<&str>, ip_masq: bool, families: &[Family]) -> Option<String>;
+
+    /// Below which a node has plugins and network configurations of its own, in the directories that runtimes know. None:
+    /// they are the lab's.
+    fn root(&self, _node: &str) -> Option<PathBuf> {
+        None
+    }
 
     /// What the fabric's routers know of pods.
     fn routers(&self, option: Option<&str>, topology: &Topology) -> Routers;
@@ -60,6 +70,14 @@ pub trait Mode: Sync {
     /// # Errors
     /// What failed, where.
     fn prepare(&self, option: Option<&str>, ground: &Ground<'_>) -> Result<()>;
+
+    /// Tells whoever has to know which pods there are: all of them, and with no address yet one that is about to be made.
+    ///
+    /// # Errors
+    /// Who was not to be told, and why.
+    fn tell(&self, _pods: &mut dyn Iterator<Item = Told>) -> Result<()> {
+        Ok(())
+    }
 
     /// Waits until what was set up works, after the last pod.
     ///
@@ -91,6 +109,40 @@ pub trait Mode: Sync {
     /// What a person must know and no check can say, in sentences.
     fn notes(&self) -> &'static [&'static str] {
         &[]
+    }
+}
+
+/// What is told of a pod.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Told {
+    /// Its name.
+    pub name: String,
+    /// Its node's name.
+    pub node: String,
+    /// Its node's first address.
+    pub host: IpAddr,
+    /// Its labels.
+    pub labels: Labels,
+    /// Its addresses; none before it is made.
+    pub addresses: Vec<IpAddr>,
+    /// The image that was named.
+    pub image: String,
+    /// The names of its containers.
+    pub containers: [String; 2],
+}
+
+impl Told {
+    /// Of a pod that is about to be made on a node.
+    pub fn to_come(node: &Node, name: String, meta: &PodMeta) -> Told {
+        let PodMeta { labels, image, containers, .. } = meta.clone();
+        let (host, node) = (node.address.first, node.space.name.clone());
+        Told { name, node, host, labels, addresses: Vec::new(), image, containers }
+    }
+
+    /// Of a pod that is there.
+    pub fn of(node: &Node, pod: &Pod) -> Told {
+        let to_come = Told::to_come(node, pod.space.name.clone(), &pod.meta);
+        Told { addresses: pod.addresses.clone(), ..to_come }
     }
 }
 
@@ -190,8 +242,25 @@ impl Selected {
     /// # Errors
     /// The mode has no use for `ip_masq`.
     pub fn network(&self, ip_masq: bool, families: &[Family]) -> Result<String, Failure> {
-        let without = || Failure::usage(format!("mode {self} has no ipMasq: no node routes for its pods"));
+        let why = match self.on_lan() {
+            true => "no node routes for its pods",
+            false => "its agents say what is masqueraded",
+        };
+        let without = || Failure::usage(format!("mode {self} has no ipMasq: {why}"));
         self.mode.network(self.option, ip_masq, families).ok_or_else(without)
+    }
+
+    /// As [`Mode::root`].
+    pub fn root(&self, node: &str) -> Option<PathBuf> {
+        self.mode.root(node)
+    }
+
+    /// As [`Mode::tell`].
+    ///
+    /// # Errors
+    /// Who was not to be told, and why.
+    pub fn tell(&self, pods: &mut dyn Iterator<Item = Told>) -> Result<()> {
+        self.mode.tell(pods)
     }
 
     /// As [`Mode::routers`].
@@ -438,6 +507,11 @@ mod tests {
             let all: [&[Family]; 3] = [&[Family::V4], &[Family::V6], &[Family::V4, Family::V6]];
             for (masq, families) in [false, true].into_iter().flat_map(|masq| all.map(|it| (masq, it))) {
                 let Some(text) = mode.network(None, masq, families) else { continue };
+                // Then it is found on the nodes.
+                assert_eq!(text.is_empty(), mode.root("node1").is_some(), "{name}");
+                if text.is_empty() {
+                    continue;
+                }
                 assert_eq!(text.contains("_V6}"), families.len() == 2, "{name}: {text}");
                 assert!(cni::runtime::Network::parse(text.as_bytes()).is_ok(), "{name}: {text}");
                 assert_eq!(text.contains("ipMasq"), masq, "{name}: {text}");

@@ -417,8 +417,10 @@ impl Written {
             )));
         }
         mode.check(&topology)?;
-        cni::runtime::Network::parse(topology.network(0).as_bytes())
-            .map_err(|err| Failure::usage(format!("network configuration: {err}")))?;
+        if mode.root(topology.node_name(0)).is_none() {
+            cni::runtime::Network::parse(topology.network(0).as_bytes())
+                .map_err(|err| Failure::usage(format!("network configuration: {err}")))?;
+        }
         Ok(topology)
     }
 }

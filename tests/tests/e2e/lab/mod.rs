@@ -12,6 +12,7 @@ mod graph;
 mod http;
 mod ipv6;
 mod kubectl;
+mod kubernetes;
 mod lessons;
 mod manual;
 mod modes;
