@@ -10,7 +10,8 @@
 //! Nodes of one rack reach each other's pods by routes; between racks the routers know nothing of pods, and the agents pack
 //! packets into VXLAN.
 
-use std::collections::BTreeSet;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -19,7 +20,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use apiserver::{Client, ControlPlane, Program};
-use kernel::{Family, Netns};
+use kernel::nft::{self, Table};
+use kernel::{Family, Netns, Nfnl};
 use serde_json::{Map, Value, json};
 
 use super::{Ground, Mode, Routers, Siblings, Told, Tunnel, Wire};
@@ -44,6 +46,11 @@ const STATUS_PORT: u16 = 10180;
 const VNI: u32 = 0x70_6f64;
 const PORT: u16 = 4789;
 const DEVICES: [&str; 2] = ["podnet-vxlan", "podnet-vxlan6"];
+/// The agent's table of policies, and its maps from the addresses of a node's pods to what becomes of packets to them.
+const POLICY: Table<'static> = Table::new(nft::Family::Inet, "podnet-policy");
+const VERDICTS: [&str; 2] = ["ingress4", "ingress6"];
+/// How long an agent may take over a pod.
+const OPEN: Duration = Duration::from_secs(10);
 /// How long all agents may take until they are ready.
 const LIMIT: Duration = Duration::from_secs(180);
 /// How often they are asked, and how long one may take to answer.
@@ -92,16 +99,14 @@ impl Mode for Kubernetes {
 
     fn prepare(&self, _option: Option<&str>, ground: &Ground<'_>) -> Result<()> {
         fs::create_dir_all(STATE).with_context(|| format!("create {STATE}"))?;
-        let address = host(ground.topology.outside_net().first, 1);
-        let address = SocketAddr::new(address, API_PORT);
+        let address = SocketAddr::new(host(ground.topology.outside_net().first, 1), API_PORT);
         let netns = &ground.fabric.netns;
         let control = ControlPlane::start_in(Path::new(STATE), netns, address, &apiserver::assets(&[])?)?;
         let client = control.client()?;
         rights(&client)?;
         for node in ground.nodes {
-            let texts = |all: &mut dyn Iterator<Item = String>| all.collect::<Vec<_>>();
-            let cidrs = texts(&mut node.pod_cidr.iter().map(|it| it.to_string()));
-            let addresses = texts(&mut node.address.iter().map(|it| it.to_string()));
+            let cidrs: Vec<String> = node.pod_cidr.iter().map(|it| it.to_string()).collect();
+            let addresses: Vec<String> = node.address.iter().map(|it| it.to_string()).collect();
             client.create(&apiserver::node(&node.space.name, &cidrs, &addresses))?;
         }
         let names = |index: usize| (0..ground.topology.pods as usize).map(move |pod| (index, pod));
@@ -110,7 +115,7 @@ impl Mode for Kubernetes {
             let name = ground.topology.pod_name(node, pod);
             Told::to_come(&ground.nodes[node], name, &PodMeta::default())
         };
-        follow(&client, &mut pods.map(told))?;
+        follow(&client, &pods.map(told).collect::<Vec<_>>())?;
         let kubeconfig = control.kubeconfig(AGENT.0, Some(AGENT.1))?;
         for node in ground.nodes {
             start(node, &kubeconfig).with_context(|| format!("podnetd of {}", node.space.name))?;
@@ -123,7 +128,10 @@ impl Mode for Kubernetes {
 
     fn tell(&self, pods: &mut dyn Iterator<Item = Told>) -> Result<()> {
         let fabric = Netns::open(&netns_path("fabric"))?;
-        follow(&Client::new(&fabric, &Path::new(STATE).join(KUBECONFIG))?, pods)
+        let client = Client::new(&fabric, &Path::new(STATE).join(KUBECONFIG))?;
+        let pods: Vec<Told> = pods.collect();
+        follow(&client, &pods).with_context(|| format!("tell the API of pods (its log is in {STATE})"))?;
+        wait_until_open(&pods)
     }
 
     fn siblings(&self) -> Siblings {
@@ -288,12 +296,12 @@ fn running(pod: &Told, ips: &[Value]) -> Value {
 }
 
 /// Makes the API's pods those of the lab.
-fn follow(client: &Client, pods: &mut dyn Iterator<Item = Told>) -> Result<()> {
+fn follow(client: &Client, pods: &[Told]) -> Result<()> {
     const PODS: &str = "/api/v1/namespaces/default/pods";
     let list = client.get(PODS)?;
     let is_own = |object: &&Value| object["metadata"]["annotations"].get(MARK).is_some();
     let there: Vec<Value> = list["items"].as_array().into_iter().flatten().filter(is_own).cloned().collect();
-    for change in changes(&there, &pods.collect::<Vec<_>>()) {
+    for change in changes(&there, pods) {
         match change {
             Change::Create(object) => client.create(&object),
             Change::Patch { name, patch } => client.patch(&format!("{PODS}/{name}"), &patch),
@@ -302,6 +310,48 @@ fn follow(client: &Client, pods: &mut dyn Iterator<Item = Told>) -> Result<()> {
         }?;
     }
     Ok(())
+}
+
+/// Waits until the agents have opened every pod: one that was slow lets an ADD succeed without, and the pod is closed until
+/// then.
+fn wait_until_open(pods: &[Told]) -> Result<()> {
+    let deadline = Instant::now() + OPEN;
+    while let Some(closed) = closed(pods)? {
+        if Instant::now() > deadline {
+            let (pod, node, seconds) = (&closed.name, &closed.node, OPEN.as_secs());
+            bail!(
+                "pod {pod} is closed: podnetd of {node} has not opened it after {seconds} s · look: {STATE}/{node}/podnetd.log"
+            );
+        }
+        std::thread::sleep(PAUSE);
+    }
+    Ok(())
+}
+
+/// A pod that is there with an address for which its node's policies have no verdict.
+fn closed(pods: &[Told]) -> Result<Option<&Told>> {
+    let mut nodes: BTreeMap<&str, BTreeSet<Vec<u8>>> = BTreeMap::new();
+    for pod in pods {
+        let open = match nodes.entry(&pod.node) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(unknown) => unknown.insert(open_addresses(&pod.node)?),
+        };
+        if !pod.addresses.iter().all(|it| open.contains(&nft::ip_bytes(*it))) {
+            return Ok(Some(pod));
+        }
+    }
+    Ok(None)
+}
+
+fn open_addresses(node: &str) -> Result<BTreeSet<Vec<u8>>> {
+    let mut nfnl = Nfnl::open_in(&Netns::open(&netns_path(node))?)?;
+    let mut all = BTreeSet::new();
+    for map in VERDICTS {
+        let elements =
+            nft::elements(&mut nfnl, POLICY, map).with_context(|| format!("policies of {node}"))?;
+        all.extend(elements.into_iter().map(|it| it.key));
+    }
+    Ok(all)
 }
 
 #[cfg(test)]

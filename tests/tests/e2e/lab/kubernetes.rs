@@ -248,6 +248,16 @@ fn what_the_api_says_of_nodes_pods_and_policies_is_seen_in_the_labs_packets() ->
     client.delete("/apis/networking.k8s.io/v1/namespaces/default/networkpolicies/shut")?;
     passes(&lab, "without the policy")?;
 
+    // A pod whose agent does not open it is told.
+    let nodes = ["node1", "node2", "node3"];
+    nodes.iter().try_for_each(|node| signal(&lab, node, "STOP"))?;
+    let late = text(&podlab(&["kubectl", "--context", &lab.name, "run", "late", "--image=kubia"])?);
+    ensure!(late.contains("pod late is closed: podnetd of node"), "{late}");
+    nodes.iter().try_for_each(|node| signal(&lab, node, "CONT"))?;
+    passes(&lab, "the late pod is open")?;
+    let (_, report) = lab.verify(&["ingress"])?;
+    assert_eq!(of(&report, "ingress", "outside > late")?["ruling"], "PASS");
+
     // With the supervisor goes everything.
     let all = inside.processes()?;
     for (program, count) in [("etcd", 1), ("kube-apiserver", 1), ("podnetd", 3)] {
