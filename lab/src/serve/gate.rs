@@ -4,7 +4,7 @@
 //! Everything that is asked is a head of a request alone; nothing of a body is read before.
 
 use anyhow::Result;
-use hyper::header::{HOST, HeaderMap, ORIGIN};
+use hyper::header::{COOKIE, HOST, HeaderMap, ORIGIN};
 use hyper::{Method, Uri};
 
 use crate::bytes::{hex, random};
@@ -19,12 +19,20 @@ const BY_ADDRESS: [&str; 2] = ["/", "/api/events"];
 pub(super) struct Gate {
     port: u16,
     token: String,
+    /// What a browser has in a cookie once the token has opened the page: it opens the page again, which then has its token
+    /// from the tab, and nothing else. Cookies go to every port of a host, so this must not be the token.
+    again: String,
 }
 
 impl Gate {
     /// With a new token of 256 bits.
     pub(super) fn new(port: u16) -> Result<Gate> {
-        Ok(Gate { port, token: hex(&random::<32>()?) })
+        Ok(Gate { port, token: hex(&random::<32>()?), again: hex(&random::<32>()?) })
+    }
+
+    /// The cookie that opens the page again (RFC 6265, section 4.1): for this host, no script and no other site.
+    pub(super) fn cookie(&self) -> String {
+        format!("podlab-{}={}; Path=/; HttpOnly; SameSite=Strict", self.port, self.again)
     }
 
     /// Where the page is.
@@ -52,7 +60,13 @@ impl Gate {
             let may = *method == Method::GET && BY_ADDRESS.contains(&uri.path());
             may && query(uri, "token").is_some_and(|told| is_same(told.as_bytes(), self.token.as_bytes()))
         };
-        is_direct && of_host && of_origin && (by_header || by_address())
+        let by_cookie = || {
+            *method == Method::GET
+                && uri.path() == "/"
+                && cookie(headers, &format!("podlab-{}", self.port))
+                    .is_some_and(|told| is_same(told, self.again.as_bytes()))
+        };
+        is_direct && of_host && of_origin && (by_header || by_address() || by_cookie())
     }
 }
 
@@ -61,6 +75,13 @@ fn only<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h [u8]> {
     let mut all = headers.get_all(name).iter();
     let first = all.next()?;
     all.next().is_none().then(|| first.as_bytes())
+}
+
+/// The value of the first cookie of that name.
+fn cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h [u8]> {
+    let all = headers.get_all(COOKIE).iter();
+    let pairs = all.flat_map(|header| header.as_bytes().split(|byte| *byte == b';')).map(<[u8]>::trim_ascii);
+    pairs.into_iter().find_map(|pair| pair.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
 }
 
 /// The value of a key of the query, with `%20` and such decoded (RFC 3986, section 2.1). The first one counts.
@@ -99,7 +120,7 @@ mod tests {
     use super::*;
 
     fn lets(first_line: (&str, &str), headers: &[(&str, &str)]) -> bool {
-        let gate = Gate { port: 8000, token: "secret".to_owned() };
+        let gate = Gate { port: 8000, token: "secret".to_owned(), again: "again".to_owned() };
         let mut request = Request::builder().method(first_line.0).uri(first_line.1);
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -157,5 +178,31 @@ mod tests {
         ] {
             assert!(!lets(line, &[host]), "{line:?}");
         }
+    }
+
+    #[test]
+    fn the_cookie_opens_the_page_again_and_nothing_else() {
+        let host = ("host", "127.0.0.1:8000");
+        for good in ["podlab-8000=again", "other=1;podlab-8000=again", "a; podlab-8000=again ; b=c"] {
+            assert!(lets(("GET", "/"), &[host, ("cookie", good)]), "{good}");
+        }
+        for bad in [
+            "podlab-8000=secret",
+            "podlab-8001=again",
+            "podlab-8000",
+            "xpodlab-8000=again",
+            "podlab-8000=x; podlab-8000=again",
+        ] {
+            assert!(!lets(("GET", "/"), &[host, ("cookie", bad)]), "{bad}");
+        }
+        let cookie = ("cookie", "podlab-8000=again");
+        for (method, path) in
+            [("GET", "/api/lab"), ("GET", "/api/events"), ("POST", "/"), ("POST", "/api/break")]
+        {
+            assert!(!lets((method, path), &[host, cookie]), "{method} {path}");
+        }
+        assert!(!lets(("GET", "/?token=again"), &[host]));
+        assert!(!lets(("GET", "/"), &[("host", "evil.example:8000"), cookie]));
+        assert!(!lets(("GET", "/"), &[host, cookie, ("origin", "http://evil.example")]));
     }
 }

@@ -142,6 +142,7 @@ async fn answer(
     request: Request<Incoming>,
 ) -> Response<Content> {
     let (head, body) = request.into_parts();
+    let is_page = head.uri.path() == "/";
     let answer = if !gate.lets(&head.method, &head.uri, &head.headers) {
         Answer::error(
             StatusCode::FORBIDDEN,
@@ -166,7 +167,11 @@ async fn answer(
             Err(_) => Answer::error(StatusCode::BAD_REQUEST, "the body did not come in time"),
         }
     };
-    respond(answer.status, answer.kind, Content::Whole(Some(answer.body.into())), policy)
+    let mut response = respond(answer.status, answer.kind, Content::Whole(Some(answer.body.into())), policy);
+    if let (true, StatusCode::OK, Ok(cookie)) = (is_page, answer.status, gate.cookie().try_into()) {
+        response.headers_mut().insert(header::SET_COOKIE, cookie);
+    }
+    response
 }
 
 fn respond(

@@ -5,16 +5,24 @@ import type { WalkDocument } from './types';
 
 let token = '';
 
-/** Takes the token from the address, where it stays: without it there the server would refuse to load the page anew. */
+/** Takes the token from the address into this tab, where the page finds it when it is loaded anew. */
 export function takeToken(): void {
-  token = new URL(location.href).searchParams.get('token') ?? '';
+  const here = new URL(location.href);
+  const told = here.searchParams.get('token');
+  token = told ?? kept(() => sessionStorage.getItem('token')) ?? '';
+  if (told === null || !hasServer()) return;
+  kept(() => sessionStorage.setItem('token', told));
+  here.searchParams.delete('token');
+  history.replaceState(history.state, '', here);
 }
 
-/** A link to here for others, who have tokens of their own. */
-export function linkHere(): string {
-  const here = new URL(location.href);
-  here.searchParams.delete('token');
-  return here.href;
+/** What a browser that keeps nothing refuses is nothing. */
+function kept<T>(ask: () => T): T | undefined {
+  try {
+    return ask();
+  } catch {
+    return undefined;
+  }
 }
 
 /** Whether anything may be asked at all: an exported file asks nothing. */

@@ -5,7 +5,7 @@ import './picture.css';
 import './panels.css';
 import { exportHtml, exportMarkdown, exportPackets, exportPng, exportSvg, hasPackets } from './export';
 import { button, h, inEnglish, put, sign } from './dom';
-import { hasServer, linkHere, takeToken } from './api';
+import { hasServer, takeToken } from './api';
 import { Controls, preference } from './controls';
 import { drawingLayer } from './draw';
 import { helpDialog } from './help';
@@ -41,7 +41,7 @@ function header(): HTMLElement {
     ['pcapng', t('exportPcap'), exportPackets, hasPackets()],
     ['md', t('exportMd'), exportMarkdown, true],
     ['html', t('exportHtml'), exportHtml, true],
-    ['link', t('exportLink'), () => navigator.clipboard?.writeText(linkHere()), true],
+    ['link', t('exportLink'), () => navigator.clipboard?.writeText(location.href), true],
   ];
   const themes = { auto: 'dark', dark: 'light', light: 'auto' } as const;
   return h(

@@ -45,6 +45,27 @@ export default [
       await lab.close();
     }
   }],
+  ['the token leaves the address, the page is loaded anew without it, and another tab has no way to the lab', async ({ browser }) => {
+    const lab = await live();
+    try {
+      const { page, context, seen } = await open(browser, lab.url);
+      assert.ok(!page.url().includes('token'), page.url());
+      assert.ok(!(await page.evaluate(() => document.cookie)).includes('podlab'), 'no script reads the cookie');
+      const asks = (one) => one.evaluate(async (token) => (await fetch('/api/lab', { headers: { 'X-Podlab-Token': token } })).status, lab.token);
+      await page.reload();
+      await page.locator('#tab-lab').click();
+      await page.locator('#break').waitFor();
+      assert.deepEqual([page.url().includes('token'), await asks(page), seen.errors], [false, 200, []]);
+      const cookies = await context.cookies();
+      assert.deepEqual(cookies.map(({ httpOnly, sameSite }) => [httpOnly, sameSite]), [[true, 'Strict']]);
+      assert.ok(cookies.every(({ value }) => value !== lab.token), 'the cookie, which goes to every port, is not the token');
+      const Cookie = cookies.map(({ name, value }) => `${name}=${value}`).join('; ');
+      for (const [wanted, path] of [[200, '/'], [403, '/api/lab'], [403, '/api/events']]) assert.equal((await status(lab.origin + path, { headers: { Cookie } })).status, wanted, path);
+      await context.close();
+    } finally {
+      await lab.close();
+    }
+  }],
   ['a page of another origin can neither read the lab nor break it', async ({ browser }) => {
     const lab = await live();
     try {

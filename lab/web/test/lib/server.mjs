@@ -6,6 +6,7 @@ import { createServer } from 'node:http';
 const web = new URL('../../', import.meta.url).pathname;
 
 export const TOKEN = 'f0e1d2c3b4a5968778695a4b3c2d1e0f';
+const COOKIE = 'podlab-test=again';
 
 /** The texts of the recorded walks by id: those that podlab carries with it, and what only tests need. */
 const walks = new Map(['../walks/', 'fixtures/'].flatMap((dir) => readdirSync(web + dir).sort().map((name) => {
@@ -43,9 +44,9 @@ export async function serve({ change = (html) => html, extra = {}, boot = {} } =
     const { pathname } = new URL(request.url, 'http://x');
     asked.push(`${request.method} ${pathname}`);
     const { searchParams } = new URL(request.url, 'http://x');
-    const may = request.headers['x-podlab-token'] === TOKEN || (['/', '/api/events'].includes(pathname) && searchParams.get('token') === TOKEN);
+    const may = request.headers['x-podlab-token'] === TOKEN || (['/', '/api/events'].includes(pathname) && searchParams.get('token') === TOKEN) || (pathname === '/' && request.headers.cookie === COOKIE);
     const send = (status, type, body) => {
-      response.writeHead(status, { 'Content-Type': type, 'Content-Security-Policy': policy(html), 'X-Content-Type-Options': 'nosniff', 'Referrer-Policy': 'no-referrer', 'Cache-Control': 'no-store' });
+      response.writeHead(status, { 'Content-Type': type, 'Content-Security-Policy': policy(html), 'X-Content-Type-Options': 'nosniff', 'Referrer-Policy': 'no-referrer', 'Cache-Control': 'no-store', ...(may && pathname === '/' && { 'Set-Cookie': `${COOKIE}; Path=/; HttpOnly; SameSite=Strict` }) });
       response.end(body);
     };
     const walk = /^\/api\/walks\/([a-z0-9-]+)$/.exec(pathname)?.[1];
