@@ -71,13 +71,10 @@ impl Mode for Kubernetes {
     }
 
     fn refuse(&self, topology: &Topology) -> Option<String> {
-        let without =
-            |option: &str| Some(format!("plugins and configuration are its agents' · try: without {option}"));
-        match topology {
-            topology if !topology.cni_bin.is_empty() => without("--cni-bin"),
-            topology if !topology.cni_conf.is_empty() => without("--cni-conf"),
-            _ => None,
-        }
+        let given =
+            [("--cni-bin", topology.cni_bin.is_empty()), ("--cni-conf", topology.cni_conf.is_empty())];
+        let (option, _) = given.into_iter().find(|(_, is_absent)| !is_absent)?;
+        Some(format!("plugins and configuration are its agents' · try: without {option}"))
     }
 
     fn require(&self, _option: Option<&str>) -> Result<()> {

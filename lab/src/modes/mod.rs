@@ -244,7 +244,7 @@ impl Selected {
     pub fn network(&self, ip_masq: bool, families: &[Family]) -> Result<String, Failure> {
         let why = match self.on_lan() {
             true => "no node routes for its pods",
-            false => "its agents say what is masqueraded",
+            false => "its nodes' agents say what is masqueraded",
         };
         let without = || Failure::usage(format!("mode {self} has no ipMasq: {why}"));
         self.mode.network(self.option, ip_masq, families).ok_or_else(without)
