@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
+use std::sync::OnceLock;
 use std::time::SystemTime;
 
 use nix::mount::{MsFlags, mount};
@@ -34,7 +35,7 @@ pub struct Dropped {
 #[derive(Debug)]
 pub struct Drops {
     rings: Vec<Ring>,
-    layout: Layout,
+    layout: &'static Layout,
 }
 
 /// How a sample is laid out.
@@ -50,8 +51,7 @@ impl Drops {
     /// Listens from now on. An error where the kernel has no such tracepoint, or this process may not listen.
     pub fn open() -> Result<Drops> {
         let open = || -> std::result::Result<Drops, Cause> {
-            let layout = std::thread::scope(|scope| scope.spawn(layout).join())
-                .unwrap_or_else(|_| Err(std::io::Error::other("a thread panicked")))?;
+            let layout = known_layout()?;
             let online = fs::read_to_string("/sys/devices/system/cpu/online")?;
             let rings = processors(&online).into_iter().map(|cpu| Ring::open(layout.tracepoint, cpu));
             Ok(Drops { rings: rings.collect::<std::io::Result<_>>()?, layout })
@@ -66,7 +66,7 @@ impl Drops {
         let monotonic = monotonic.tv_sec() as u64 * 1_000_000_000 + monotonic.tv_nsec() as u64;
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |t| t.as_nanos() as u64);
         let ahead = now.saturating_sub(monotonic);
-        let layout = &self.layout;
+        let layout = self.layout;
         let samples = self.rings.iter_mut().flat_map(Ring::samples);
         let dropped = |(time, raw): (u64, Vec<u8>)| {
             let bytes = |at: usize, len: usize| raw.get(at..at + len);
@@ -79,6 +79,17 @@ impl Drops {
         all.sort_by_key(|dropped| dropped.stamp_ns);
         Ok(all)
     }
+}
+
+/// The layout, which is read once: it is the same for as long as the kernel runs.
+fn known_layout() -> std::io::Result<&'static Layout> {
+    static KNOWN: OnceLock<Layout> = OnceLock::new();
+    if let Some(known) = KNOWN.get() {
+        return Ok(known);
+    }
+    let read = std::thread::scope(|scope| scope.spawn(layout).join())
+        .unwrap_or_else(|_| Err(std::io::Error::other("a thread panicked")))?;
+    Ok(KNOWN.get_or_init(|| read))
 }
 
 /// Reads the layout. The calling thread has a mount namespace of its own afterwards, so it is one that ends.

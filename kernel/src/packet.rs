@@ -18,6 +18,9 @@ pub const OUTGOING: u8 = 4;
 /// The receive buffer of a capture, in bytes; the kernel gives an ordinary user no more than net.core.rmem_max.
 pub const BUFFER: i32 = 16 * 1024 * 1024;
 
+/// The nice value of a thread that reads packets.
+const READER_NICE: i32 = -15;
+
 /// A raw, nonblocking packet socket that sees all protocols on all links of one namespace.
 #[derive(Debug)]
 pub struct PacketSocket {
@@ -137,6 +140,12 @@ impl PacketSocket {
         let add = |total: &AtomicU64, n: u32| total.fetch_add(n.into(), Ordering::Relaxed) + u64::from(n);
         Ok(Stats { packets: add(&self.packets, packets), drops: add(&self.drops, drops) })
     }
+}
+
+/// Has the calling thread run before others (its nice value): one that reads packets loses some when it has to wait longer
+/// than the sockets have room for. Returns whether it may (CAP_SYS_NICE).
+pub fn read_before_others() -> bool {
+    sys::set_nice(READER_NICE).is_ok()
 }
 
 /// Room for frames that are read in one call, which costs as much as for one frame.

@@ -244,6 +244,12 @@ fn frame(message: &libc::msghdr, original_len: usize, longest: usize, from: &lib
     frame
 }
 
+/// Gives the calling thread this nice value.
+pub(crate) fn set_nice(value: c_int) -> Result<()> {
+    // SAFETY: no pointers; on Linux 0 is the calling thread (setpriority(2)).
+    check(unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, value) }).map(drop)
+}
+
 /// Frames and drops since the last call.
 pub(crate) fn packet_stats(fd: &OwnedFd) -> Result<(u32, u32)> {
     // `struct tpacket_stats`

@@ -198,8 +198,7 @@ impl<F: Fn(&Packet) -> bool> Listener<F> {
             };
             oldest = None;
             for event in ready.iter().filter(|e| e.data() != STOP) {
-                let ear = &mut self.ears[event.data() as usize];
-                let last = ear.read(&mut batch, &self.wanted, TURN, &mut |s| recording.sightings.push(s))?;
+                let last = self.read(event.data() as usize, &mut batch, TURN, &mut recording)?;
                 oldest = last.into_iter().chain(oldest).min();
             }
             // Whoever is behind has gathered enough.
@@ -212,8 +211,9 @@ impl<F: Fn(&Packet) -> bool> Listener<F> {
                 Err(e) => return Err(e).context("wait for frames"),
             }
         }
-        for ear in &mut self.ears {
-            ear.read(&mut batch, &self.wanted, usize::MAX, &mut |s| recording.sightings.push(s))?;
+        for i in 0..self.ears.len() {
+            self.read(i, &mut batch, usize::MAX, &mut recording)?;
+            let ear = &mut self.ears[i];
             let stats = ear.stats()?;
             recording.frames += stats.packets;
             if stats.drops > 0 {
@@ -222,9 +222,25 @@ impl<F: Fn(&Packet) -> bool> Listener<F> {
             recording.interfaces.append(&mut ear.take_facts());
         }
         recording.lasted = (self.began, now_ns());
-        close(self.ears);
+        let ears = self.ears;
+        meanwhile(move || close(ears));
         sighting::sort(&mut recording.sightings);
         Ok(recording)
+    }
+
+    fn read(
+        &mut self,
+        i: usize,
+        batch: &mut Batch,
+        most: usize,
+        recording: &mut Recording,
+    ) -> Result<Option<u64>> {
+        let (ear, wanted) = (&mut self.ears[i], &self.wanted);
+        let keep_frames = ear.keep_frames;
+        ear.read(batch, most, &mut |link, received, bytes| {
+            let seen = ear::sighting(&link.spot, link.is_bare(), (received, bytes), keep_frames, wanted);
+            recording.sightings.extend(seen);
+        })
     }
 }
 
@@ -239,4 +255,10 @@ fn close(mut ears: Vec<Ear>) {
             let _ = std::thread::Builder::new().spawn_scoped(scope, move || drop(part));
         }
     });
+}
+
+/// Has a thread do what takes the kernel long and nobody waits for: to close things.
+pub(crate) fn meanwhile(work: impl FnOnce() + Send + 'static) {
+    // Where there can be no more threads, the failed start has dropped what the work holds.
+    let _ = std::thread::Builder::new().name("closer".into()).spawn(work);
 }

@@ -5,17 +5,20 @@
 //! lab's own, which carry a nonce, [`crate::sighting::Flows`] knows more.
 
 use std::collections::HashMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::BuildHasher;
 use std::net::Ipv4Addr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
+
+use foldhash::{fast, quality};
 
 use crate::packet::{Arp, Content, Ip, Transport};
 use crate::sighting::{Direction, Sighting, Spot};
-use crate::trace::{Change, changes};
 
 /// A packet that was not seen for this long is on no wire any more, in nanoseconds.
 const GONE_NS: u64 = 10_000_000_000;
-/// Packets that are gone are forgotten after so many sightings.
+/// Places where a packet to a pod of another node is seen.
+const USUAL_HOPS: usize = 10;
+/// Packets that are gone are forgotten when so many are remembered, or twice as many as were left the last time.
 const SWEEP: usize = 8192;
 
 /// What does not change on a packet's way.
@@ -74,53 +77,87 @@ pub struct Seen {
     pub id: u64,
     /// Which of its sightings this is, from 1 on.
     pub hop: usize,
-    /// What changed since the one before.
-    pub changed: Vec<Change>,
+    /// The one before.
+    pub before: Option<Sighting>,
 }
 
 #[derive(Debug)]
 struct Group {
     id: u64,
     hops: usize,
+    /// Without its frame, and without the payload where the key has that.
     last: Sighting,
     /// Where it was seen, with the TTL that it had there.
     places: Vec<(Arc<Spot>, Direction, u8)>,
 }
 
 /// Gives sightings, which come in order of time, the numbers of their packets.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Identities {
-    groups: HashMap<Key, Group>,
+    groups: HashMap<Key, Group, fast::RandomState>,
     packets: u64,
-    sightings: usize,
+    sweep_at: usize,
+}
+
+impl Default for Identities {
+    fn default() -> Identities {
+        Identities { groups: HashMap::default(), packets: 0, sweep_at: SWEEP }
+    }
 }
 
 impl Identities {
     /// The packet of the next sighting.
     pub fn see(&mut self, s: &Sighting) -> Seen {
-        self.sightings += 1;
-        if self.sightings.is_multiple_of(SWEEP) {
+        if self.groups.len() >= self.sweep_at {
             self.groups.retain(|_, group| !is_gone(group, s));
+            self.sweep_at = SWEEP.max(self.groups.len() * 2);
         }
         let place = (s.at.clone(), s.direction, s.ip().map_or(0, |ip| ip.ttl));
         let key = key(s);
-        // The frame's bytes are not needed to say what changed.
-        let last = Sighting { frame: None, ..s.clone() };
         if let Some(group) = self.groups.get_mut(&key)
             && !is_gone(group, s)
             && !comes_again(group, &place)
         {
-            let changed = changes(&group.last, s);
+            let mut before = std::mem::replace(&mut group.last, remembered(s));
+            restore_payload(&mut before, s);
             group.hops += 1;
-            group.last = last;
             group.places.push(place);
-            return Seen { id: group.id, hop: group.hops, changed };
+            return Seen { id: group.id, hop: group.hops, before: Some(before) };
         }
         self.packets += 1;
-        let group = Group { id: self.packets, hops: 1, last, places: vec![place] };
+        let mut places = Vec::with_capacity(USUAL_HOPS);
+        places.push(place);
+        let group = Group { id: self.packets, hops: 1, last: remembered(s), places };
         self.groups.insert(key, group);
-        Seen { id: self.packets, hop: 1, changed: Vec::new() }
+        Seen { id: self.packets, hop: 1, before: None }
     }
+}
+
+/// What of a sighting is to be compared with the next one of its packet: not the frame, and of most packets not the
+/// payload, of which the key has a digest. Else captures of much would hold all that went by in the last seconds.
+fn remembered(s: &Sighting) -> Sighting {
+    static NOTHING: LazyLock<Arc<[u8]>> = LazyLock::new(|| Arc::from([]));
+    let mut last = Sighting { frame: None, ..s.clone() };
+    if let Content::Ip(ip) = &mut last.packet.content
+        && !is_error(ip)
+    {
+        ip.payload = NOTHING.clone();
+    }
+    last
+}
+
+/// Gives a sighting back the payload that it has in common with the next one of its packet.
+fn restore_payload(before: &mut Sighting, after: &Sighting) {
+    if let (Content::Ip(before), Some(after)) = (&mut before.packet.content, after.ip())
+        && !is_error(before)
+    {
+        before.payload = after.payload.clone();
+    }
+}
+
+/// What an ICMP error quotes may change on its way.
+fn is_error(ip: &Ip) -> bool {
+    matches!(ip.transport, Transport::Icmp { .. }) && !ip.transport.is_echo()
 }
 
 fn is_gone(group: &Group, s: &Sighting) -> bool {
@@ -133,9 +170,7 @@ fn comes_again(group: &Group, (at, direction, ttl): &(Arc<Spot>, Direction, u8))
 }
 
 fn digest(bytes: &[u8]) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    bytes.hash(&mut hasher);
-    hasher.finish()
+    quality::FixedState::default().hash_one(bytes)
 }
 
 fn key(s: &Sighting) -> Key {
@@ -176,7 +211,8 @@ fn what(ip: &Ip) -> What {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sighting::tests::seen;
+    use crate::sighting::tests::{ip_mut, seen};
+    use crate::trace::each_change;
 
     const CLIENT: &str = "10.244.1.2:40000";
     const SERVER: &str = "10.244.2.2:8080";
@@ -195,7 +231,9 @@ mod tests {
         assert_eq!((other.id, other.hop), (2, 1));
         let found = identities.see(&seen("node1/eth0 out", 3, NODE, SERVER, 63, "x"));
         assert_eq!((found.id, found.hop), (1, 2));
-        let fields: Vec<&str> = found.changed.iter().map(|change| change.field.as_str()).collect();
+        let (mut fields, before) = (Vec::new(), found.before.unwrap());
+        let after = seen("node1/eth0 out", 3, NODE, SERVER, 63, "x");
+        each_change(&before, &after, &mut |field, _, _| fields.push(field));
         assert_eq!(fields, ["TTL", "SRC", "SPORT"]);
     }
 
@@ -221,5 +259,31 @@ mod tests {
             identities.see(&seen("node1/eth0 out", n * GONE_NS / 100, CLIENT, SERVER, 63, &n.to_string()));
         }
         assert!(identities.groups.len() <= SWEEP, "{} packets are remembered", identities.groups.len());
+    }
+
+    #[test]
+    fn payloads_are_not_kept_but_of_errors_which_may_change_what_they_quote() {
+        let mut identities = Identities::default();
+        let kept = |identities: &Identities| -> usize {
+            let payloads = identities.groups.values().filter_map(|group| group.last.ip());
+            payloads.map(|ip| ip.payload.len()).sum()
+        };
+        identities.see(&seen("kubia-1/eth0 out", 1, CLIENT, SERVER, 64, &"x".repeat(1400)));
+        assert_eq!(kept(&identities), 0);
+        let again = seen("node1/eth0 out", 2, CLIENT, SERVER, 63, &"x".repeat(1400));
+        let (mut fields, before) = (Vec::new(), identities.see(&again).before.unwrap());
+        each_change(&before, &again, &mut |field, _, _| fields.push(field));
+        assert_eq!((fields, before.ip().unwrap().payload.len()), (vec!["TTL"], 1400));
+
+        let error = |at: &str, quoted: &str| {
+            let mut s = seen(at, 3, CLIENT, SERVER, 64, quoted);
+            ip_mut(&mut s).transport = Transport::Icmp { kind: 3, code: 1, id: 0, seq: 0 };
+            s
+        };
+        identities.see(&error("node1/eth0 in", "E...IDas sent"));
+        let after = error("kubia-1/eth0 in", "E...IDtranslated");
+        let (mut fields, before) = (Vec::new(), identities.see(&after).before.unwrap());
+        each_change(&before, &after, &mut |field, from, _| fields.push(format!("{field} {from}")));
+        assert_eq!((fields, kept(&identities)), (vec!["PAYLOAD 13 bytes".to_owned()], 16));
     }
 }

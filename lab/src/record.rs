@@ -10,6 +10,8 @@ use std::io::{self, Write};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
+
 use crate::capture::{Facts, Recording};
 use crate::cluster::{Cluster, Role};
 use crate::identity::{Identities, Seen};
@@ -17,6 +19,7 @@ use crate::packet::Packet;
 use crate::pcapng::{self, ETHERNET, File, Interface, Name, RAW, Reception, Section, Statistics, Writer};
 use crate::sighting::{self, Direction, Frame, Sighting, Spot};
 use crate::stack::Each;
+use crate::trace::each_change;
 
 /// What a file is about, and how addresses are called in it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -50,8 +53,10 @@ pub struct Recorder<W> {
     writer: Writer<W>,
     identities: Identities,
     /// The number of an interface in the file, and how many packets of it are there.
-    numbers: HashMap<Arc<Spot>, (u32, u64)>,
+    numbers: HashMap<Arc<Spot>, (u32, u64), RandomState>,
     began: u64,
+    /// The comment of the last packet; its room is used again.
+    comment: String,
 }
 
 impl<W: Write> Recorder<W> {
@@ -74,25 +79,28 @@ impl<W: Write> Recorder<W> {
             comment: heading.about.clone(),
         };
         let mut writer = Writer::new(out, &section)?;
-        let mut numbers = HashMap::new();
+        let mut numbers = HashMap::default();
         for facts in interfaces {
             numbers.insert(facts.spot.clone(), (writer.interface(&interface(facts))?, 0));
         }
         let name = |(address, name): &(IpAddr, String)| Name { address: *address, name: name.clone() };
         writer.names(&heading.names.iter().map(name).collect::<Vec<_>>())?;
-        Ok(Recorder { writer, identities: Identities::default(), numbers, began })
+        Ok(Recorder { writer, identities: Identities::default(), numbers, began, comment: String::new() })
     }
 
     /// Writes a sighting, if its frame was kept; `more` is added to its comment. Its packet's number and what changed.
     pub fn sighting(&mut self, s: &Sighting, more: Option<&str>) -> io::Result<Seen> {
         let seen = self.identities.see(s);
         let Some(frame) = &s.frame else { return Ok(seen) };
-        if !self.numbers.contains_key(&s.at) {
-            let number = self.writer.interface(&described(&s.at, None))?;
-            self.numbers.insert(s.at.clone(), (number, 0));
-        }
-        let Some((interface, packets)) = self.numbers.get_mut(&s.at) else { return Ok(seen) };
+        let (interface, packets) = match self.numbers.get_mut(&s.at) {
+            Some(known) => known,
+            None => {
+                let number = self.writer.interface(&described(&s.at, None))?;
+                self.numbers.entry(s.at.clone()).or_insert((number, 0))
+            }
+        };
         *packets += 1;
+        write_comment(&mut self.comment, s, &seen, more);
         self.writer.packet(&pcapng::Packet {
             interface: *interface,
             stamp_ns: s.stamp_ns,
@@ -101,7 +109,7 @@ impl<W: Write> Recorder<W> {
             outgoing: Some(s.direction == Direction::Out),
             reception: frame.reception,
             id: Some(seen.id),
-            comment: Some(comment(s, &seen, more)),
+            comment: Some(Cow::Borrowed(&self.comment)),
         })?;
         Ok(seen)
     }
@@ -157,20 +165,32 @@ pub fn write<W: Write>(
 
 /// `packet 7, hop 3: TTL 64 > 63, MAC … > …; in VXLAN 1 …; not its address: forwarded`
 pub fn comment(s: &Sighting, seen: &Seen, more: Option<&str>) -> String {
-    let mut text = format!("packet {}, hop {}", seen.id, seen.hop);
-    let changed: Vec<String> =
-        seen.changed.iter().map(|c| format!("{} {} > {}", c.field, c.from, c.to)).collect();
-    if !changed.is_empty() {
-        text.push_str(&format!(": {}", changed.join(", ")));
-    }
-    let outer = s.packet.outer.map(|outer| format!("in {outer}"));
-    let is_unfinished = s.frame.as_ref().is_some_and(|frame| frame.is_unfinished);
-    let unfinished = is_unfinished.then(|| "checksum left to the device".to_owned());
-    for part in [outer, unfinished, more.map(str::to_owned)].into_iter().flatten() {
-        text.push_str("; ");
-        text.push_str(&part);
-    }
+    let mut text = String::new();
+    write_comment(&mut text, s, seen, more);
     text
+}
+
+fn write_comment(text: &mut String, s: &Sighting, seen: &Seen, more: Option<&str>) {
+    use std::fmt::Write;
+    text.clear();
+    // A string takes whatever there is memory for.
+    let _ = write!(text, "packet {}, hop {}", seen.id, seen.hop);
+    if let Some(before) = &seen.before {
+        let mut between = ": ";
+        each_change(before, s, &mut |field, from, to| {
+            let _ = write!(text, "{between}{field} {from} > {to}");
+            between = ", ";
+        });
+    }
+    if let Some(outer) = s.packet.outer {
+        let _ = write!(text, "; in {outer}");
+    }
+    if s.frame.as_ref().is_some_and(|frame| frame.is_unfinished) {
+        text.push_str("; checksum left to the device");
+    }
+    if let Some(more) = more {
+        let _ = write!(text, "; {more}");
+    }
 }
 
 fn interface(facts: &Facts) -> Interface {

@@ -93,23 +93,26 @@ impl fmt::Display for Sighting {
 }
 
 impl Sighting {
-    /// Where equal stamps leave the order open: a bridge's port gets a frame before the bridge hands it up with the
-    /// same stamp, and a frame is in before it is out.
     fn rank(&self) -> u8 {
-        let spot = &self.at;
-        match self.direction {
-            Direction::In if spot.port_of.is_some() => 0,
-            Direction::In if !spot.is_bridge => 1,
-            Direction::In => 2,
-            Direction::Out if spot.is_bridge => 3,
-            Direction::Out if spot.port_of.is_none() => 4,
-            Direction::Out => 5,
-        }
+        rank(&self.at, self.direction)
     }
 
     /// The IP packet. None for ARP, which is no part of a flow.
     pub fn ip(&self) -> Option<&Ip> {
         self.packet.ip()
+    }
+}
+
+/// Where equal stamps leave the order open: a bridge's port gets a frame before the bridge hands it up with the
+/// same stamp, and a frame is in before it is out.
+pub(crate) fn rank(spot: &Spot, direction: Direction) -> u8 {
+    match direction {
+        Direction::In if spot.port_of.is_some() => 0,
+        Direction::In if !spot.is_bridge => 1,
+        Direction::In => 2,
+        Direction::Out if spot.is_bridge => 3,
+        Direction::Out if spot.port_of.is_none() => 4,
+        Direction::Out => 5,
     }
 }
 

@@ -119,6 +119,19 @@ fn drops_are_counted_and_the_counts_add_up() {
 }
 
 #[test]
+fn a_thread_that_reads_runs_before_others_and_no_other_thread_does() {
+    // proc_pid_stat(5): the nice value is the 19th field, the 17th after the name.
+    let nice = || -> i32 {
+        let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap();
+        stat.rsplit_once(") ").unwrap().1.split(' ').nth(16).unwrap().parse().unwrap()
+    };
+    let before = nice();
+    let (may, own) =
+        std::thread::spawn(move || (kernel::packet::read_before_others(), nice())).join().unwrap();
+    assert_eq!((may, own, nice()), (true, -15, before));
+}
+
+#[test]
 fn socket_of_one_link_sends_there_and_sees_what_its_filter_keeps() {
     in_netns(|rtnl, here| {
         let pod = Netns::create().unwrap();

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use foldhash::fast::RandomState;
 use ipnetwork::IpNetwork;
 use kernel::packet::{Batch, Frame as Received, Instruction, PacketSocket, Stats};
 use kernel::{Mac, Rtnl, addr, link};
@@ -36,6 +37,13 @@ pub struct Facts {
     pub addresses: Vec<IpNetwork>,
     /// Frames that went by while it was listened on.
     pub received: u64,
+}
+
+impl Facts {
+    /// Its packets have no Ethernet header.
+    pub(super) fn is_bare(&self) -> bool {
+        self.mac.is_none()
+    }
 }
 
 /// The interfaces of a namespace.
@@ -82,8 +90,8 @@ pub(super) struct Ear {
     pub(super) space: String,
     role: Role,
     pub(super) socket: PacketSocket,
-    links: HashMap<u32, Facts>,
-    keep_frames: bool,
+    links: HashMap<u32, Facts, RandomState>,
+    pub(super) keep_frames: bool,
 }
 
 impl Ear {
@@ -135,14 +143,13 @@ impl Ear {
         self.links.entry(index).or_insert_with(made_later)
     }
 
-    /// Reads `most` frames or a batch more, fewer when there are no more, and hands on those that are wanted. Returns the
+    /// Reads `most` frames or a batch more, fewer when there are no more, and hands them on with their link. Returns the
     /// time of the last one where there may be more.
     pub(super) fn read(
         &mut self,
         batch: &mut Batch,
-        wanted: &impl Fn(&Packet) -> bool,
         most: usize,
-        take: &mut dyn FnMut(Sighting),
+        take: &mut impl FnMut(&Facts, &Received, &[u8]),
     ) -> Result<Option<u64>> {
         let (mut last, mut count) = (None, 0);
         while count < most {
@@ -150,19 +157,9 @@ impl Ear {
             for (received, bytes) in batch.frames() {
                 last = Some(received.stamp_ns);
                 count += 1;
-                let keep_frames = self.keep_frames;
                 let link = self.link(received.ifindex);
                 link.received += 1;
-                let decode = if link.mac.is_none() { Packet::decode_bare } else { Packet::decode };
-                let Some(packet) = decode(bytes).filter(|packet| wanted(packet)) else { continue };
-                take(Sighting {
-                    at: link.spot.clone(),
-                    direction: if received.outgoing { Direction::Out } else { Direction::In },
-                    stamp_ns: received.stamp_ns,
-                    is_overheard: received.packet_type == OTHERHOST,
-                    packet,
-                    frame: keep_frames.then(|| Arc::new(frame(received, bytes))),
-                });
+                take(link, received, bytes);
             }
             if !batch.is_full() {
                 return Ok(None);
@@ -170,6 +167,30 @@ impl Ear {
         }
         Ok(last)
     }
+}
+
+/// A frame that was received on a link, if it is decoded and wanted.
+pub(super) fn sighting(
+    at: &Arc<Spot>,
+    is_bare: bool,
+    (received, bytes): (&Received, &[u8]),
+    keep_frames: bool,
+    wanted: impl FnOnce(&Packet) -> bool,
+) -> Option<Sighting> {
+    let decode = if is_bare { Packet::decode_bare } else { Packet::decode };
+    let packet = decode(bytes).filter(wanted)?;
+    Some(Sighting {
+        at: at.clone(),
+        direction: direction(received),
+        stamp_ns: received.stamp_ns,
+        is_overheard: received.packet_type == OTHERHOST,
+        packet,
+        frame: keep_frames.then(|| Arc::new(frame(received, bytes))),
+    })
+}
+
+pub(super) fn direction(received: &Received) -> Direction {
+    if received.outgoing { Direction::Out } else { Direction::In }
 }
 
 /// The frame as it was on the wire.

@@ -1,30 +1,30 @@
 //! A capture that hands sightings on as they come, in order of time, until it is told to end: by a number, a time, a
 //! signal, the end of the lab, or a reader that has gone.
+//!
+//! One thread reads (`reader.rs`), and does no more than to copy frames out of the kernel's buffers; the calling thread puts
+//! them in order, decodes them and hands them on. So a moment in which frames come faster than they are written loses none.
+
+mod reader;
 
 use std::collections::HashMap;
 use std::io::{self, ErrorKind};
 use std::os::fd::BorrowedFd;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
-use kernel::packet::Batch;
-use nix::errno::Errno;
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use anyhow::{Context, Result, anyhow};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
+use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
-use super::ear::{Ear, Facts, LONGEST};
+use super::ear::{Ear, Facts, direction, sighting};
 use super::now_ns;
 use crate::cluster::Space;
-use crate::sighting::{self, Sighting};
-
-/// A frame is handed on when everything that has come before it must have been read, in nanoseconds.
-const SETTLED_NS: u64 = 2_000_000;
-/// Frames that wait to be settled are looked at again after so many milliseconds.
-const SOON_MS: u8 = 5;
-/// Events that are no socket.
-const SIGNAL: u64 = u64::MAX;
-const GONE: u64 = u64::MAX - 1;
+use crate::sighting::{Sighting, Spot, rank};
+use reader::{GONE, Lot, Reader, SIGNAL, STOP};
 
 /// When a capture ends by itself.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -51,6 +51,8 @@ pub struct Live {
     ears: Vec<Ear>,
     epoll: Epoll,
     signals: SignalFd,
+    /// The one who hands on has had enough.
+    stop: EventFd,
     /// When it began, in nanoseconds since 1970.
     pub began: u64,
 }
@@ -75,7 +77,10 @@ impl Live {
             let event = EpollEvent::new(EpollFlags::EPOLLIN, i as u64);
             epoll.add(&ear.socket, event).context("watch a packet socket")?;
         }
-        Ok(Live { ears, epoll, signals, began: now_ns() })
+        let stop = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
+            .context("make an event descriptor")?;
+        epoll.add(&stop, EpollEvent::new(EpollFlags::EPOLLIN, STOP)).context("watch an event")?;
+        Ok(Live { ears, epoll, signals, stop, began: now_ns() })
     }
 
     /// Ends when the other side of this descriptor closes it. What cannot be watched, such as a file, does not close.
@@ -130,68 +135,119 @@ impl Live {
         flush: &mut dyn FnMut() -> io::Result<()>,
     ) -> Result<()> {
         let deadline = limits.time.map(|time| Instant::now() + time);
-        let mut waiting: Vec<Sighting> = Vec::new();
-        let mut batch = Batch::new(LONGEST);
-        let mut events = vec![EpollEvent::empty(); self.ears.len() + 3];
-        loop {
-            let soon = (!waiting.is_empty()).then(|| Duration::from_millis(SOON_MS.into()));
-            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-            let patience = soon.into_iter().chain(left).min();
-            // Rounded up, or the last millisecond would be spent turning round.
-            let timeout = patience.map(|time| EpollTimeout::try_from(time + Duration::from_micros(999)));
-            let timeout = timeout.transpose().unwrap_or(None).unwrap_or(EpollTimeout::NONE);
-            let ready = match self.epoll.wait(&mut events, timeout) {
-                Ok(n) => &events[..n],
-                Err(Errno::EINTR) => &[],
-                Err(err) => return Err(err).context("wait for frames"),
-            };
-            let settled = now_ns().saturating_sub(SETTLED_NS);
-            let mut is_over = deadline.is_some_and(|deadline| Instant::now() >= deadline);
-            for event in ready {
-                match event.data() {
-                    SIGNAL => is_over |= self.signals.read_signal().is_ok_and(|signal| signal.is_some()),
-                    GONE => is_over = true,
-                    i => drop(self.read(i as usize, &mut batch, wanted, &mut waiting)?),
+        let (lots, received) = mpsc::channel();
+        let Live { ears, epoll, signals, stop, .. } = self;
+        let reader = Reader::new(ears, epoll, signals, stop, deadline);
+        std::thread::scope(|scope| {
+            let reading = std::thread::Builder::new()
+                .name("capture".into())
+                .spawn_scoped(scope, move || reader.run(&lots))
+                .context("start the capture's thread")?;
+            let mut queue = Queue::default();
+            let handed = received.iter().find_map(|lot| {
+                match queue.hand_on(lot, limits.count, wanted, totals, take, flush) {
+                    Ok(true) => None,
+                    Ok(false) => Some(Ok(())),
+                    Err(err) => Some(Err(err)),
                 }
-            }
-            if is_over {
-                // All that has come until now; what comes meanwhile need not be waited for.
-                let over = now_ns();
-                for i in 0..self.ears.len() {
-                    while self.read(i, &mut batch, wanted, &mut waiting)?.is_some_and(|last| last < over) {}
-                }
-            }
-            sighting::sort(&mut waiting);
-            let until =
-                if is_over { waiting.len() } else { waiting.partition_point(|s| s.stamp_ns <= settled) };
-            for s in waiting.drain(..until) {
-                take(&s)?;
-                totals.taken += 1;
-                if limits.count.is_some_and(|count| totals.taken >= count) {
-                    is_over = true;
-                    break;
-                }
-            }
-            if until > 0 {
+            });
+            // Nobody hands on any more; adding to a counter that is far from its end cannot be refused.
+            let _ = stop.write(1);
+            drop(received);
+            let read = reading.join().unwrap_or_else(|_| Err(anyhow!("the capture's thread panicked")));
+            handed.unwrap_or(Ok(())).and(read)
+        })
+    }
+}
+
+/// Frames that wait until all that came before them has been read.
+#[derive(Default)]
+struct Queue {
+    /// The links by the reader's numbers, and whether their packets have no Ethernet header.
+    links: Vec<(Arc<Spot>, bool)>,
+    waiting: Vec<Waiting>,
+}
+
+struct Waiting {
+    order: (u64, u8),
+    lot: Rc<Lot>,
+    at: usize,
+}
+
+impl Queue {
+    /// Takes what was read, and hands on what is settled. Whether there may be more.
+    fn hand_on(
+        &mut self,
+        mut lot: Lot,
+        most: Option<u64>,
+        wanted: &impl Fn(&Sighting) -> bool,
+        totals: &mut Totals,
+        take: &mut dyn FnMut(&Sighting) -> io::Result<()>,
+        flush: &mut dyn FnMut() -> io::Result<()>,
+    ) -> Result<bool> {
+        self.links.append(&mut lot.links);
+        let lot = Rc::new(lot);
+        self.waiting.extend(lot.frames.iter().enumerate().map(|(at, frame)| {
+            let (spot, received) = (&self.links[frame.link].0, &frame.received);
+            let order = (received.stamp_ns, rank(spot, direction(received)));
+            Waiting { order, lot: lot.clone(), at }
+        }));
+        self.waiting.sort_by_key(|waiting| waiting.order);
+        let settled = self.waiting.partition_point(|waiting| waiting.order.0 <= lot.settled);
+        for Waiting { lot, at, .. } in self.waiting.drain(..settled) {
+            let (frame, bytes) = lot.frame(at);
+            let (spot, is_bare) = &self.links[frame.link];
+            let seen = sighting(spot, *is_bare, (&frame.received, bytes), true, |_| true);
+            let Some(seen) = seen.filter(|seen| wanted(seen)) else { continue };
+            take(&seen)?;
+            totals.taken += 1;
+            if most.is_some_and(|most| totals.taken >= most) {
                 flush()?;
-            }
-            if is_over {
-                return Ok(());
+                return Ok(false);
             }
         }
+        if settled > 0 {
+            flush()?;
+        }
+        Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sighting::tests::spot;
+
+    /// Time and place of what is handed on.
+    fn handed(queue: &mut Queue, lot: Lot, most: Option<u64>) -> (Vec<(u64, String)>, bool) {
+        let mut all = Vec::new();
+        let mut take = |s: &Sighting| {
+            all.push((s.stamp_ns, s.at.to_string()));
+            Ok(())
+        };
+        let goes_on =
+            queue.hand_on(lot, most, &|_| true, &mut Totals::default(), &mut take, &mut || Ok(())).unwrap();
+        (all, goes_on)
     }
 
-    fn read(
-        &mut self,
-        i: usize,
-        batch: &mut Batch,
-        wanted: &impl Fn(&Sighting) -> bool,
-        waiting: &mut Vec<Sighting>,
-    ) -> Result<Option<u64>> {
-        self.ears[i].read(batch, &|_| true, super::TURN, &mut |s| {
-            if wanted(&s) {
-                waiting.push(s);
-            }
-        })
+    #[test]
+    fn frames_of_many_sockets_are_handed_on_in_order_and_not_before_all_older_ones() {
+        let [port, bridge, uplink] = ["node1/veth1", "node1/cni0", "node2/eth0"].map(spot);
+        let frame: &[u8] = &[2; 60];
+        let mut queue = Queue::default();
+        // node1's socket has more: what it has not handed over yet may be as old as 6.
+        let first =
+            Lot::made(&[bridge, port], &[(0, 5, frame), (1, 5, frame), (1, 6, frame), (0, 9, frame)], 5);
+        let of = |at: u64, name: &str| (at, name.to_owned());
+        let (seen, goes_on) = handed(&mut queue, first, None);
+        assert_eq!((seen, goes_on), (vec![of(5, "node1/veth1"), of(5, "node1/cni0")], true));
+        let second = Lot::made(&[uplink], &[(2, 7, frame), (0, 6, frame), (2, 20, frame)], 10);
+        let expected =
+            vec![of(6, "node1/veth1"), of(6, "node1/cni0"), of(7, "node2/eth0"), of(9, "node1/cni0")];
+        assert_eq!(handed(&mut queue, second, None).0, expected);
+        // The end: nothing waits any more, but no more than so many are wanted.
+        let last = Lot::made(&[], &[(1, 21, frame), (1, 22, frame)], u64::MAX);
+        let (seen, goes_on) = handed(&mut queue, last, Some(2));
+        assert_eq!((seen, goes_on), (vec![of(20, "node2/eth0"), of(21, "node1/veth1")], false));
     }
 }

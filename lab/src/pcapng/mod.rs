@@ -124,7 +124,7 @@ pub struct Packet<'b> {
     /// The same number for all sightings of one packet (`epb_packetid`).
     pub id: Option<u64>,
     /// What was found.
-    pub comment: Option<String>,
+    pub comment: Option<Cow<'b, str>>,
 }
 
 /// An address and what it is called (name resolution block).

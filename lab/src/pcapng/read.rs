@@ -240,7 +240,7 @@ impl Reader {
         };
         body.options(|kind, mut value| {
             match kind {
-                option::COMMENT => found.comment = Some(value.text()?),
+                option::COMMENT => found.comment = Some(value.text()?.into()),
                 option::FLAGS => {
                     let flags = value.u32("a packet's flags")?;
                     found.outgoing = match flags & 3 {

@@ -182,10 +182,10 @@ fn no_byte_makes_the_reader_stumble() {
 
 #[test]
 fn texts_longer_than_an_option_are_cut_between_letters() {
-    let long = Packet { comment: Some("→".repeat(30_000)), ..packet() };
+    let long = Packet { comment: Some("→".repeat(30_000).into()), ..packet() };
     let mut writer = Writer::new(Vec::new(), &Section::default()).unwrap();
     writer.interface(&interface()).unwrap();
     writer.packet(&long).unwrap();
     let file = read(&writer.finish().unwrap()).unwrap();
-    assert_eq!(file.packets[0].comment, Some("→".repeat(65_535 / 3)));
+    assert_eq!(file.packets[0].comment, Some("→".repeat(65_535 / 3).into()));
 }

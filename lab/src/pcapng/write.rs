@@ -15,6 +15,8 @@ const LONGEST: usize = u16::MAX as usize;
 pub struct Writer<W> {
     out: W,
     interfaces: u32,
+    /// The block of the last packet; its room is used again.
+    room: Vec<u8>,
 }
 
 impl<W: Write> Writer<W> {
@@ -23,7 +25,7 @@ impl<W: Write> Writer<W> {
     /// # Errors
     /// What the writer below says; so for all that follow.
     pub fn new(out: W, section: &Section) -> io::Result<Writer<W>> {
-        let mut writer = Writer { out, interfaces: 0 };
+        let mut writer = Writer { out, interfaces: 0, room: Vec::new() };
         let mut body = MAGIC.to_le_bytes().to_vec();
         // Version 1.0; the length of the section is not known.
         body.extend([1, 0, 0, 0]);
@@ -82,14 +84,17 @@ impl<W: Write> Writer<W> {
 
     /// Writes a packet, whose interface must have been described.
     pub fn packet(&mut self, packet: &Packet<'_>) -> io::Result<()> {
-        let mut body = Vec::with_capacity(24 + packet.bytes.len());
-        body.extend(packet.interface.to_le_bytes());
-        body.extend(halves(packet.stamp_ns));
-        body.extend((packet.bytes.len() as u32).to_le_bytes());
-        body.extend(packet.original_len.to_le_bytes());
-        body.extend(&packet.bytes[..]);
-        body.resize(body.len().next_multiple_of(4), 0);
-        let mut options = Options::default();
+        let block = &mut self.room;
+        block.clear();
+        block.extend(block::PACKET.to_le_bytes());
+        // The length, as soon as it is known.
+        block.extend([0; 4]);
+        block.extend(packet.interface.to_le_bytes());
+        block.extend(halves(packet.stamp_ns));
+        block.extend((packet.bytes.len() as u32).to_le_bytes());
+        block.extend(packet.original_len.to_le_bytes());
+        block.extend(&packet.bytes[..]);
+        block.resize(block.len().next_multiple_of(4), 0);
         let direction = match packet.outgoing {
             None => 0,
             Some(false) => 1,
@@ -102,12 +107,18 @@ impl<W: Write> Writer<W> {
             Reception::Broadcast => 3,
             Reception::Overheard => 4,
         };
-        options.put(option::FLAGS, &u32::to_le_bytes(direction | reception << 2));
+        put(block, option::FLAGS, &u32::to_le_bytes(direction | reception << 2));
         if let Some(id) = packet.id {
-            options.put(option::PACKET_ID, &id.to_le_bytes());
+            put(block, option::PACKET_ID, &id.to_le_bytes());
         }
-        options.text(option::COMMENT, packet.comment.as_deref().unwrap_or_default());
-        self.block(block::PACKET, &body, options)
+        if let Some(comment) = packet.comment.as_deref().filter(|comment| !comment.is_empty()) {
+            put(block, option::COMMENT, cut(comment, LONGEST).as_bytes());
+        }
+        put(block, option::END, &[]);
+        let len = (block.len() as u32 + 4).to_le_bytes();
+        block[4..8].copy_from_slice(&len);
+        block.extend(len);
+        self.out.write_all(block)
     }
 
     /// Tells what was counted on an interface.

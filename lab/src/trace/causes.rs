@@ -4,7 +4,7 @@
 //! The kernel itself is asked what it would do with such a packet, so policy rules, other tables, forwarding and
 //! `rp_filter` are in the answer.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
@@ -108,8 +108,26 @@ struct Place {
     links: Vec<link::Link>,
     neighbours: Vec<Neigh>,
     fdb: Vec<FdbEntry>,
-    flows: Vec<conntrack::Flow>,
+    flows: Flows,
     forwards: bool,
+}
+
+/// The connections of a namespace, read where something was translated: the kernel has one table for all of the machine,
+/// and passing over it takes it longer than all other questions of a trace together.
+struct Flows {
+    /// None where there is no connection tracking, which then has done nothing.
+    nfnl: Option<RefCell<Nfnl>>,
+    filter: conntrack::Filter,
+    all: OnceCell<Vec<conntrack::Flow>>,
+}
+
+impl Flows {
+    fn all(&self) -> &[conntrack::Flow] {
+        self.all.get_or_init(|| {
+            let list = |nfnl: &RefCell<Nfnl>| conntrack::list(&mut nfnl.borrow_mut(), &self.filter).ok();
+            self.nfnl.as_ref().and_then(list).unwrap_or_default()
+        })
+    }
 }
 
 /// The namespaces of a flow.
@@ -237,14 +255,13 @@ impl Place {
             destination: None,
             server: None,
         };
-        // Without connection tracking there is nothing that it could have done.
-        let flows = Nfnl::open_in(&space.netns).and_then(|mut nfnl| conntrack::list(&mut nfnl, &filter));
+        let nfnl = Nfnl::open_in(&space.netns).ok().map(RefCell::new);
         let forwards = space.netns.run(|| sysctl::read(forwarding(family)))?;
         Ok(Place {
             links: link::list(&mut rtnl)?,
             neighbours: neigh::list(&mut rtnl)?,
             fdb: neigh::fdb(&mut rtnl)?,
-            flows: flows.unwrap_or_default(),
+            flows: Flows { nfnl, filter, all: OnceCell::new() },
             forwards: forwards.is_ok_and(|value| value.trim() == "1"),
             rtnl: RefCell::new(rtnl),
         })
@@ -331,7 +348,7 @@ impl Place {
             // A packet that is translated twice is, after the first time, neither as it was sent nor as it arrives.
             known.iter().any(|&(from, to)| ends.contains(&(from, to)) || ends.contains(&(to, from)))
         };
-        let flow = self.flows.iter().find(is_of)?;
+        let flow = self.flows.all().iter().find(is_of)?;
         let words = |t: &Tuple| {
             let (from, to) = both(t);
             format!("{} > {}", super::walk::show(from), super::walk::show(to))

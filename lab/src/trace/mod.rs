@@ -36,7 +36,7 @@ use walk::Reasons;
 pub use causes::{Lost, LostKind};
 pub use hooks::HookStep;
 pub use render::render_trace;
-pub(crate) use walk::changes;
+pub(crate) use walk::each_change;
 pub use walk::{Change, Hop, Walk};
 
 /// The name of the JSON document's form.
@@ -203,6 +203,8 @@ pub(crate) fn follow_by(
     let nonces = NonceMaker::new()?;
     let wanted = move |packet: &Packet| nonces.is_ours(packet) || is_arp(packet) || is_icmp_error(packet);
     let listening = capture::Options { keep_frames, ..capture::Options::default() };
+    // A machine or a user without it goes without the kernel's own words.
+    let opening = std::thread::Builder::new().name("drops".into()).spawn(|| Drops::open().ok());
     let capture = Capture::start_with(cluster.spaces(), listening, wanted)?;
     let request = ProbeRequest {
         nonce: nonces.nonce(0),
@@ -225,11 +227,12 @@ pub(crate) fn follow_by(
         }
         false => None,
     };
-    // A machine or a user without it goes without the kernel's own words.
-    let mut drops_heard = Drops::open().ok();
+    let mut drops_heard = opening.ok().and_then(|opening| opening.join().ok()).flatten();
     let sent = send(request);
     let recording = capture.stop()?;
     let dropped = Dropped(drops_heard.as_mut().and_then(|heard| heard.read().ok()).unwrap_or_default());
+    // Until nobody can be in the tracepoint any more, the kernel has the one who closes it wait.
+    capture::meanwhile(move || drop(drops_heard));
     let watching = watch.map(Watch::finish).transpose()?.unwrap_or_default();
     let outcome = sent?;
 

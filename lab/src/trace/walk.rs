@@ -2,6 +2,7 @@
 //!
 //! Pure; the reasons come from [`Tables`], which is only asked.
 
+use std::fmt;
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
@@ -155,29 +156,64 @@ pub(super) struct Reasons<'r> {
 
 /// What differs between two sightings of one packet.
 pub(crate) fn changes(before: &Sighting, after: &Sighting) -> Vec<Change> {
-    let (Some(a), Some(b)) = (before.ip(), after.ip()) else { return Vec::new() };
     let mut all = Vec::new();
-    // Words are made of what differs only: captures ask for every frame that goes by.
-    fn note<T: PartialEq>(all: &mut Vec<Change>, field: &str, (a, b): (T, T), words: impl Fn(T) -> String) {
-        if a != b {
-            all.push(Change { field: field.into(), from: words(a), to: words(b) });
+    each_change(before, after, &mut |field, from, to| {
+        all.push(Change { field: field.into(), from: from.to_string(), to: to.to_string() });
+    });
+    all
+}
+
+/// As [`changes`], handed on one by one without a string: captures ask for every frame that goes by.
+pub(crate) fn each_change(
+    before: &Sighting,
+    after: &Sighting,
+    found: &mut dyn FnMut(&'static str, fmt::Arguments<'_>, fmt::Arguments<'_>),
+) {
+    let (Some(a), Some(b)) = (before.ip(), after.ip()) else { return };
+    let (p, q) = (&before.packet, &after.packet);
+    match (p.outer, q.outer) {
+        (from, to) if from == to => {}
+        (Some(from), Some(to)) => found("OUTER", format_args!("{from}"), format_args!("{to}")),
+        (Some(from), None) => found("OUTER", format_args!("{from}"), format_args!("nothing")),
+        (None, Some(to)) => found("OUTER", format_args!("nothing"), format_args!("{to}")),
+        (None, None) => {}
+    }
+    if a.ttl != b.ttl {
+        found("TTL", format_args!("{}", a.ttl), format_args!("{}", b.ttl));
+    }
+    if (p.source_mac, p.target_mac) != (q.source_mac, q.target_mac) {
+        let (from, to) = ((p.source_mac, p.target_mac), (q.source_mac, q.target_mac));
+        found("MAC", format_args!("{} > {}", from.0, from.1), format_args!("{} > {}", to.0, to.1));
+    }
+    for (field, from, to) in [("SRC", a.source, b.source), ("DST", a.target, b.target)] {
+        if from != to {
+            found(field, format_args!("{from}"), format_args!("{to}"));
         }
     }
-    let outer = |outer: Option<Outer>| outer.map_or_else(|| "nothing".to_owned(), |outer| outer.to_string());
-    note(&mut all, "OUTER", (before.packet.outer, after.packet.outer), outer);
-    note(&mut all, "TTL", (a.ttl, b.ttl), |ttl| ttl.to_string());
-    let macs = |s: &Sighting| (s.packet.source_mac, s.packet.target_mac);
-    note(&mut all, "MAC", (macs(before), macs(after)), |(from, to)| format!("{from} > {to}"));
-    note(&mut all, "SRC", (a.source, b.source), |ip| ip.to_string());
-    note(&mut all, "DST", (a.target, b.target), |ip| ip.to_string());
-    note(&mut all, "SPORT", (a.from().port(), b.from().port()), |port| port.to_string());
-    note(&mut all, "DPORT", (a.to().port(), b.to().port()), |port| port.to_string());
-    note(&mut all, "ID", (a.id, b.id), |id| id.map(|id| format!("{id:#06x}")).unwrap_or_default());
-    let label = |label: Option<u32>| label.map(|label| format!("{label:#07x}")).unwrap_or_default();
-    note(&mut all, "LABEL", (a.label, b.label), label);
-    let bytes = |payload: &[u8]| format!("{} bytes", payload.len());
-    note(&mut all, "PAYLOAD", (&a.payload[..], &b.payload[..]), bytes);
-    all
+    for (field, from, to) in
+        [("SPORT", a.from().port(), b.from().port()), ("DPORT", a.to().port(), b.to().port())]
+    {
+        if from != to {
+            found(field, format_args!("{from}"), format_args!("{to}"));
+        }
+    }
+    if let (Some(from), Some(to)) = (a.id, b.id)
+        && from != to
+    {
+        found("ID", format_args!("{from:#06x}"), format_args!("{to:#06x}"));
+    }
+    if let (Some(from), Some(to)) = (a.label, b.label)
+        && from != to
+    {
+        found("LABEL", format_args!("{from:#07x}"), format_args!("{to:#07x}"));
+    }
+    if a.payload != b.payload {
+        found(
+            "PAYLOAD",
+            format_args!("{} bytes", a.payload.len()),
+            format_args!("{} bytes", b.payload.len()),
+        );
+    }
 }
 
 /// What the walks say: whether an answer came, and what was rewritten where.

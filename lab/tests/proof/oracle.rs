@@ -200,8 +200,9 @@ fn sightings_are_joined_as_the_nonces_say() {
     let mut translated = 0;
     for s in &recording.sightings {
         let seen = identities.see(s);
-        translated += usize::from(seen.changed.iter().any(|change| change.field == "SRC"));
         let Some(ip) = s.ip() else { continue };
+        let before = seen.before.as_ref().and_then(|before| before.ip());
+        translated += usize::from(before.is_some_and(|before| before.source != ip.source));
         // A packet that is sent again has another identification.
         let Some(nonce) = s.packet.nonce() else { continue };
         let probe = (nonce, ip.is_answer(), ip.id);

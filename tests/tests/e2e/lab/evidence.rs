@@ -14,7 +14,7 @@ use super::verdicts::SMALL;
 use super::{Lab, command, podlab, text};
 
 /// What tshark reads in a file, one packet a line; an error when it complains.
-fn tshark(path: &Path, fields: &[&str]) -> Result<Vec<Vec<String>>> {
+pub(super) fn tshark(path: &Path, fields: &[&str]) -> Result<Vec<Vec<String>>> {
     let mut tshark = Command::new("tshark");
     tshark.args(["-n", "-r"]).arg(path).args(["-d", "udp.port==8472,vxlan", "-T", "fields"]);
     tshark.args(fields.iter().flat_map(|field| ["-e", field]));
@@ -25,7 +25,7 @@ fn tshark(path: &Path, fields: &[&str]) -> Result<Vec<Vec<String>>> {
 }
 
 /// Starts a capture and waits until it listens.
-fn listening(
+pub(super) fn listening(
     lab: &Lab,
     rest: &[&str],
 ) -> Result<(std::process::Child, BufReader<std::process::ChildStderr>)> {

@@ -8,6 +8,7 @@ mod contract;
 mod document;
 mod evidence;
 mod faults;
+mod flood;
 mod graph;
 mod http;
 mod ipv6;
