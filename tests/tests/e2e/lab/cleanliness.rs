@@ -157,26 +157,55 @@ fn a_lab_killed_at_any_moment_leaves_nothing() -> Result<()> {
         let moment = Duration::from_millis(random(&mut state, 400));
         let (victim, namespaces) = kill_once(&name, moment, random(&mut state, 3))
             .with_context(|| format!("round {round}, seed {seed}"))?;
-        let deadline = Instant::now() + LIMIT;
-        let left = |pid: &i32| {
-            pid_namespace(*pid).is_some_and(|inode| namespaces.contains(&format!("pid:[{inode}]")))
-        };
-        // The kernel gives a number to the next namespace once it is free: beside other tests it may be another's.
-        let kept = || if is_alone { held(&namespaces) } else { Vec::new() };
-        // With the last process go its descriptors and mounts, and with those the namespaces that nothing else holds.
-        while pids().any(|pid| left(&pid)) || !processes(&name).is_empty() || !kept().is_empty() {
-            ensure!(
-                Instant::now() < deadline,
-                "processes or namespaces of the lab are left after {LIMIT:?}: {:?}, {:?} (round {round}, {victim} after {moment:?}, seed {seed})",
-                processes(&name),
-                kept()
-            );
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        nothing_is_left(&name, &namespaces, is_alone, LIMIT)
+            .with_context(|| format!("round {round}, {victim} after {moment:?}, seed {seed}"))?;
         victims.insert(victim);
     }
     assert_eq!(difference(&before, &fingerprint()?), None, "seed {seed}");
     ensure!(victims.len() >= 2, "only {victims:?} was killed in {kills} rounds (seed {seed})");
+    Ok(())
+}
+
+/// Waits until no process of a lab is left, and nothing that holds one of its namespaces and so its mounts.
+fn nothing_is_left(name: &str, namespaces: &BTreeSet<String>, is_alone: bool, limit: Duration) -> Result<()> {
+    let deadline = Instant::now() + limit;
+    let left =
+        |pid: &i32| pid_namespace(*pid).is_some_and(|inode| namespaces.contains(&format!("pid:[{inode}]")));
+    // The kernel gives a number to the next namespace once it is free: beside other tests it may be another's.
+    let kept = || if is_alone { held(namespaces) } else { Vec::new() };
+    // With the last process go its descriptors and mounts, and with those the namespaces that nothing else holds.
+    while pids().any(|pid| left(&pid)) || !processes(name).is_empty() || !kept().is_empty() {
+        ensure!(
+            Instant::now() < deadline,
+            "processes or namespaces of the lab are left after {limit:?}: {:?}, {:?}",
+            processes(name),
+            kept()
+        );
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    Ok(())
+}
+
+#[test]
+fn a_lab_that_outlives_its_death_is_seen() -> Result<()> {
+    let lab = Lab::up("outlives", &["--nodes", "1", "--pods", "1"])?;
+    let all = processes(&lab.name);
+    let supervisor = all.iter().find(|(_, line)| line.contains("__supervisor")).context("no supervisor")?.0;
+    let own = namespaces_of(std::process::id() as i32);
+    let namespaces: BTreeSet<String> =
+        namespaces_of(supervisor).into_iter().filter(|name| !own.contains(name)).collect();
+    let soon = Duration::from_millis(200);
+    let alive = nothing_is_left(&lab.name, &namespaces, true, soon).unwrap_err();
+    ensure!(format!("{alive}").contains("__supervisor"), "{alive}");
+    // Its mounts live on with whoever has them open.
+    let holder = fs::File::open(format!("/proc/{supervisor}/ns/mnt"))?;
+    kill(Pid::from_raw(supervisor), Signal::SIGKILL)?;
+    nothing_is_left(&lab.name, &namespaces, false, LIMIT)?;
+    let held = nothing_is_left(&lab.name, &namespaces, true, soon).unwrap_err();
+    // Beside other tests there may be others, to whom the kernel gave a number anew.
+    let own = std::process::id().to_string();
+    ensure!(format!("{held}").split(|c: char| !c.is_ascii_digit()).any(|word| word == own), "{held}");
+    drop(holder);
     Ok(())
 }
 
@@ -194,7 +223,8 @@ fn kill_once(name: &str, moment: Duration, which: u64) -> Result<(String, BTreeS
     while begin.elapsed() < moment {
         std::thread::sleep(Duration::from_millis(10).min(moment.saturating_sub(begin.elapsed())));
         if workers.is_empty() && begin.elapsed() > moment / 2 {
-            for verb in [&["verify"][..], &["trace", "kubia-1", "kubia-5"], &["down"]] {
+            for verb in [&["verify"][..], &["trace", "kubia-1", "kubia-5"], &["break", "masq-all"], &["down"]]
+            {
                 let mut args = vec![verb[0], "--name", name];
                 args.extend(&verb[1..]);
                 let worker =
