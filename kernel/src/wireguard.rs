@@ -1,14 +1,15 @@
 //! WireGuard devices: keys, peers and where these are, over generic netlink (linux/wireguard.h). The link itself is made by
 //! [`crate::link::add`].
 
-use std::net::SocketAddrV4;
+use std::net::{IpAddr, SocketAddr};
 
-use ipnetwork::Ipv4Network;
+use ipnetwork::IpNetwork;
 
 use crate::channel::Channel;
 use crate::error::{Cause, Result};
 use crate::netns::Netns;
 use crate::nft::{Attrs, Body};
+use crate::route::Family;
 use crate::wire;
 
 /// linux/netlink.h, `NETLINK_GENERIC`; linux/genetlink.h, `GENL_ID_CTRL`, `CTRL_CMD_GETFAMILY`, `CTRL_ATTR_*`
@@ -43,13 +44,13 @@ pub type Key = [u8; 32];
 
 /// Another end.
 #[derive(Debug, Clone, Copy)]
-pub struct Peer {
+pub struct Peer<'a> {
     /// Its public key.
     pub key: Key,
     /// Where it is.
-    pub endpoint: SocketAddrV4,
+    pub endpoint: SocketAddr,
     /// The addresses that it may send from, and that are sent to it.
-    pub allowed: Ipv4Network,
+    pub allowed: &'a [IpNetwork],
 }
 
 /// A generic netlink socket that knows WireGuard's family. It keeps acting in the namespace in which it was opened.
@@ -104,7 +105,7 @@ impl WireGuard {
     }
 
     /// Adds a peer to the device.
-    pub fn add_peer(&mut self, name: &str, peer: &Peer) -> Result<()> {
+    pub fn add_peer(&mut self, name: &str, peer: &Peer<'_>) -> Result<()> {
         let m = peer_message(name, peer);
         let set = self.channel.change(self.family, 0, &Body(&m.bytes));
         set.map_err(|c| c.about(format!("add peer {} to WireGuard device {name:?}", peer.endpoint)))
@@ -122,27 +123,53 @@ fn device_message(name: &str, private: &Key, port: u16) -> Attrs {
     m
 }
 
-fn peer_message(name: &str, peer: &Peer) -> Attrs {
-    // struct sockaddr_in
-    let mut endpoint = (libc::AF_INET as u16).to_ne_bytes().to_vec();
-    endpoint.extend(peer.endpoint.port().to_be_bytes());
-    endpoint.extend(peer.endpoint.ip().octets());
-    endpoint.extend([0; 8]);
+fn peer_message(name: &str, peer: &Peer<'_>) -> Attrs {
     let mut m = header(SET_DEVICE, 1);
     m.text(wg::IFNAME, name);
     m.nest(wg::PEERS, |list| {
         list.nest(0, |one| {
-            one.raw(wg::PEER_PUBLIC_KEY, &peer.key).raw(wg::PEER_ENDPOINT, &endpoint);
+            one.raw(wg::PEER_PUBLIC_KEY, &peer.key).raw(wg::PEER_ENDPOINT, &endpoint(peer.endpoint));
             one.nest(wg::PEER_ALLOWED, |list| {
-                list.nest(0, |one| {
-                    one.raw(wg::ALLOWED_FAMILY, &(libc::AF_INET as u16).to_ne_bytes())
-                        .raw(wg::ALLOWED_ADDRESS, &peer.allowed.network().octets())
-                        .u8(wg::ALLOWED_LENGTH, peer.allowed.prefix());
-                });
+                for net in peer.allowed {
+                    list.nest(0, |one| {
+                        one.raw(wg::ALLOWED_FAMILY, &family(net.ip()).to_ne_bytes())
+                            .raw(wg::ALLOWED_ADDRESS, &octets(net.network()))
+                            .u8(wg::ALLOWED_LENGTH, net.prefix());
+                    });
+                }
             });
         });
     });
     m
+}
+
+/// `struct sockaddr_in` or `sockaddr_in6`
+fn endpoint(end: SocketAddr) -> Vec<u8> {
+    let mut bytes = family(end.ip()).to_ne_bytes().to_vec();
+    bytes.extend(end.port().to_be_bytes());
+    match end {
+        SocketAddr::V4(v4) => {
+            bytes.extend(v4.ip().octets());
+            bytes.extend([0; 8]);
+        }
+        SocketAddr::V6(v6) => {
+            bytes.extend([0; 4]); // flow label
+            bytes.extend(v6.ip().octets());
+            bytes.extend(v6.scope_id().to_ne_bytes());
+        }
+    }
+    bytes
+}
+
+fn family(address: IpAddr) -> u16 {
+    u16::from(u8::from(Family::of(address).number()))
+}
+
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(v4) => v4.octets().to_vec(),
+        IpAddr::V6(v6) => v6.octets().to_vec(),
+    }
 }
 
 #[cfg(test)]
@@ -161,7 +188,7 @@ mod tests {
         let peer = Peer {
             key: [9; 32],
             endpoint: "192.0.2.12:51820".parse().unwrap(),
-            allowed: "10.244.2.0/24".parse().unwrap(),
+            allowed: &["10.244.2.0/24".parse().unwrap()],
         };
         let mut expected = vec![1, 1, 0, 0, 8, 0, 2, 0, b'w', b'g', b'0', 0];
         expected.extend([96, 0, 8, 0x80, 92, 0, 0, 0x80]); // PEERS, the first
@@ -171,6 +198,27 @@ mod tests {
         expected.extend([20, 0, 4, 0, 2, 0, 0xca, 0x6c, 192, 0, 2, 12, 0, 0, 0, 0, 0, 0, 0, 0]);
         expected.extend([32, 0, 9, 0x80, 28, 0, 0, 0x80]); // ALLOWEDIPS, the first
         expected.extend([6, 0, 1, 0, 2, 0, 0, 0, 8, 0, 2, 0, 10, 244, 2, 0, 5, 0, 3, 0, 24, 0, 0, 0]);
+        assert_eq!(peer_message("wg0", &peer).bytes, expected);
+    }
+
+    #[test]
+    fn peer_of_ipv6_with_pods_of_both_versions_is_a_literal_message() {
+        let peer = Peer {
+            key: [9; 32],
+            endpoint: "[fd00:192:0:2::12]:51820".parse().unwrap(),
+            allowed: &["10.244.2.0/24".parse().unwrap(), "fd00:10:244:2::/64".parse().unwrap()],
+        };
+        let mut expected = vec![1, 1, 0, 0, 8, 0, 2, 0, b'w', b'g', b'0', 0];
+        expected.extend([148, 0, 8, 0x80, 144, 0, 0, 0x80]);
+        expected.extend([36, 0, 1, 0]);
+        expected.extend([9; 32]);
+        expected.extend([32, 0, 4, 0, 10, 0, 0xca, 0x6c, 0, 0, 0, 0]);
+        expected.extend([0xfd, 0, 1, 0x92, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0x12, 0, 0, 0, 0]);
+        expected.extend([72, 0, 9, 0x80, 28, 0, 0, 0x80]);
+        expected.extend([6, 0, 1, 0, 2, 0, 0, 0, 8, 0, 2, 0, 10, 244, 2, 0, 5, 0, 3, 0, 24, 0, 0, 0]);
+        expected.extend([40, 0, 0, 0x80, 6, 0, 1, 0, 10, 0, 0, 0, 20, 0, 2, 0]);
+        expected.extend([0xfd, 0, 0, 0x10, 2, 0x44, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0]);
+        expected.extend([5, 0, 3, 0, 64, 0, 0, 0]);
         assert_eq!(peer_message("wg0", &peer).bytes, expected);
     }
 }

@@ -2,15 +2,16 @@
 //!
 //! Nothing is listed or deleted, and no key is exchanged: what is added lives as long as its namespace.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnetwork::Ipv4Network;
+use ipnetwork::IpNetwork;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 
 use crate::channel::Channel;
 use crate::error::{Cause, Result};
 use crate::netns::Netns;
 use crate::nft::{Attrs, Body};
+use crate::route::Family;
 
 /// linux/netlink.h, `NETLINK_XFRM`
 const PROTOCOL: isize = 6;
@@ -35,9 +36,9 @@ const REPLAY_WINDOW: u8 = 32;
 #[derive(Debug, Clone, Copy)]
 pub struct Association<'a> {
     /// Who encrypts.
-    pub source: Ipv4Addr,
-    /// Who decrypts.
-    pub target: Ipv4Addr,
+    pub source: IpAddr,
+    /// Who decrypts; of the same IP version.
+    pub target: IpAddr,
     /// The number in every packet, at least 256 (RFC 4303, 2.1).
     pub spi: u32,
     /// Key and four bytes of salt (RFC 4106, 8.1): 20, 28 or 36 bytes.
@@ -61,13 +62,13 @@ pub struct Policy {
     /// Which packets.
     pub direction: Direction,
     /// From where.
-    pub from: Ipv4Network,
-    /// Where to.
-    pub to: Ipv4Network,
+    pub from: IpNetwork,
+    /// Where to; of the same IP version as all else here.
+    pub to: IpNetwork,
     /// Who encrypts.
-    pub source: Ipv4Addr,
-    /// Who decrypts.
-    pub target: Ipv4Addr,
+    pub source: IpAddr,
+    /// Who decrypts; of the same IP version.
+    pub target: IpAddr,
 }
 
 /// A NETLINK_XFRM socket. It keeps acting in the namespace in which it was opened.
@@ -97,9 +98,10 @@ impl Xfrm {
                 association.spi, association.source, association.target
             );
             match c {
-                Cause::Os { errno: libc::EPROTONOSUPPORT, .. } => {
-                    Cause::Lacks("ESP (CONFIG_INET_ESP)".into())
-                }
+                Cause::Os { errno: libc::EPROTONOSUPPORT, .. } => match association.target {
+                    IpAddr::V4(_) => Cause::Lacks("ESP (CONFIG_INET_ESP)".into()),
+                    IpAddr::V6(_) => Cause::Lacks("ESP over IPv6 (CONFIG_INET6_ESP)".into()),
+                },
                 Cause::Os { errno: libc::ENOSYS, .. } => {
                     Cause::Lacks("rfc4106(gcm(aes)) (CONFIG_CRYPTO_GCM, CONFIG_CRYPTO_SEQIV)".into())
                 }
@@ -118,9 +120,17 @@ impl Xfrm {
     }
 }
 
-/// Asks, in a namespace that is gone afterwards, whether the kernel has ESP with AES-GCM. `lacks()` names what it has not.
-pub fn require() -> Result<()> {
-    let (source, target) = (Ipv4Addr::new(127, 0, 0, 1), Ipv4Addr::new(127, 0, 0, 2));
+/// Asks, in a namespace that is gone afterwards, whether the kernel has ESP with AES-GCM over an IP version. `lacks()` names
+/// what it has not.
+pub fn require(family: Family) -> Result<()> {
+    let (source, target): (IpAddr, IpAddr) = match family {
+        Family::V4 => ([127, 0, 0, 1].into(), [127, 0, 0, 2].into()),
+        // Documentation (RFC 3849).
+        Family::V6 => (
+            Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into(),
+            Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2).into(),
+        ),
+    };
     let probe = Association { source, target, spi: 256, key: &[0; 20] };
     Xfrm::open_in(&Netns::create()?)?.add_association(&probe)
 }
@@ -128,14 +138,15 @@ pub fn require() -> Result<()> {
 /// `struct xfrm_usersa_info` and XFRMA_ALG_AEAD.
 fn association_message(association: &Association<'_>) -> Vec<u8> {
     let mut m = Attrs::default();
-    let any = any();
+    // Zeros: the whole of what the association is asked for.
+    let any = IpNetwork::from(IpAddr::from(Ipv4Addr::UNSPECIFIED));
     selector(&mut m.bytes, any, any, 0);
     id(&mut m.bytes, association.target, association.spi);
     address(&mut m.bytes, association.source);
     lifetime(&mut m.bytes);
     m.bytes.extend([0; 12]); // xfrm_stats
     m.bytes.extend([0; 8]); // seq, reqid
-    m.bytes.extend((libc::AF_INET as u16).to_ne_bytes());
+    m.bytes.extend(family(association.target).to_ne_bytes());
     m.bytes.extend([TUNNEL, REPLAY_WINDOW, 0]); // mode, replay window, flags
     m.bytes.resize(224, 0);
     let mut name = GCM.to_vec();
@@ -151,7 +162,7 @@ fn association_message(association: &Association<'_>) -> Vec<u8> {
 /// `struct xfrm_userpolicy_info` and XFRMA_TMPL.
 fn policy_message(policy: &Policy) -> Vec<u8> {
     let mut m = Attrs::default();
-    selector(&mut m.bytes, policy.from, policy.to, libc::AF_INET as u16);
+    selector(&mut m.bytes, policy.from, policy.to, family(policy.from.ip()));
     lifetime(&mut m.bytes);
     m.bytes.extend([0; 8]); // priority, index
     let direction = match policy.direction {
@@ -163,7 +174,7 @@ fn policy_message(policy: &Policy) -> Vec<u8> {
     m.bytes.resize(168, 0);
     let mut tmpl = Vec::new();
     id(&mut tmpl, policy.target, 0);
-    tmpl.extend((libc::AF_INET as u16).to_ne_bytes());
+    tmpl.extend(family(policy.target).to_ne_bytes());
     tmpl.extend([0; 2]);
     address(&mut tmpl, policy.source);
     tmpl.extend([0; 4]); // reqid
@@ -173,13 +184,13 @@ fn policy_message(policy: &Policy) -> Vec<u8> {
     m.bytes
 }
 
-fn any() -> Ipv4Network {
-    Ipv4Network::from(Ipv4Addr::UNSPECIFIED)
+fn family(address: IpAddr) -> u16 {
+    u16::from(u8::from(Family::of(address).number()))
 }
 
 /// `struct xfrm_selector`; family 0 is the whole of what the association is asked for.
-fn selector(out: &mut Vec<u8>, from: Ipv4Network, to: Ipv4Network, family: u16) {
-    let length = |net: Ipv4Network| if family == 0 { 0 } else { net.prefix() };
+fn selector(out: &mut Vec<u8>, from: IpNetwork, to: IpNetwork, family: u16) {
+    let length = |net: IpNetwork| if family == 0 { 0 } else { net.prefix() };
     address(out, to.network());
     address(out, from.network());
     out.extend([0; 8]); // ports and their masks
@@ -190,13 +201,18 @@ fn selector(out: &mut Vec<u8>, from: Ipv4Network, to: Ipv4Network, family: u16) 
 }
 
 /// `xfrm_address_t`
-fn address(out: &mut Vec<u8>, address: Ipv4Addr) {
-    out.extend(address.octets());
-    out.extend([0; 12]);
+fn address(out: &mut Vec<u8>, address: IpAddr) {
+    match address {
+        IpAddr::V4(v4) => {
+            out.extend(v4.octets());
+            out.extend([0; 12]);
+        }
+        IpAddr::V6(v6) => out.extend(v6.octets()),
+    }
 }
 
 /// `struct xfrm_id`
-fn id(out: &mut Vec<u8>, target: Ipv4Addr, spi: u32) {
+fn id(out: &mut Vec<u8>, target: IpAddr, spi: u32) {
     address(out, target);
     out.extend(spi.to_be_bytes());
     out.extend([ESP, 0, 0, 0]);
@@ -220,8 +236,8 @@ mod tests {
         bytes
     }
 
-    const SOURCE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 11);
-    const TARGET: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 12);
+    const SOURCE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 11));
+    const TARGET: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 12));
 
     /// As `ip xfrm state add ... mode tunnel replay-window 32 aead 'rfc4106(gcm(aes))' KEY 128` (iproute2 6.1) sends it.
     #[cfg(target_endian = "little")]
@@ -271,5 +287,24 @@ mod tests {
         let (from, to) = ("10.244.1.0/24".parse().unwrap(), "10.244.2.0/24".parse().unwrap());
         let policy = Policy { direction: Direction::Forward, from, to, source: SOURCE, target: TARGET };
         assert_eq!(policy_message(&policy), expected);
+    }
+
+    /// As iproute2 6.1 sends it with addresses of IPv6.
+    #[cfg(target_endian = "little")]
+    #[test]
+    fn policy_of_ipv6_has_whole_addresses_and_its_own_family() {
+        let net = |text: &str| text.parse::<IpNetwork>().unwrap();
+        let (from, to) = (net("fd00:10:244:1::/64"), net("fd00:10:244:2::/64"));
+        let (source, target): (IpAddr, IpAddr) =
+            ("fd00:192:0:2::11".parse().unwrap(), "fd00:192:0:2::12".parse().unwrap());
+        let bytes = policy_message(&Policy { direction: Direction::Out, from, to, source, target });
+        assert_eq!(bytes[..8], [0xfd, 0, 0, 0x10, 2, 0x44, 0, 2]);
+        assert_eq!(bytes[16..24], [0xfd, 0, 0, 0x10, 2, 0x44, 0, 1]);
+        assert_eq!(bytes[40..44], [10, 0, 64, 64]);
+        assert_eq!((bytes[172..174].to_vec(), bytes[187]), (vec![0xfd, 0], 0x12));
+        assert_eq!((bytes[192], bytes[196], bytes[215]), (50, 10, 0x11));
+        let association = Association { source, target, spi: 0x1234, key: &[7; 36] };
+        let bytes = association_message(&association);
+        assert_eq!((bytes[71], bytes[95], &bytes[212..214]), (0x12, 0x11, &[10, 0][..]));
     }
 }

@@ -1,7 +1,7 @@
 //! ESP (RFC 4303) with AES-256-GCM (RFC 4106), computed by a process: for kernels that have no ESP of their own. What is on
 //! the wire is the same.
 //!
-//! Tunnel mode, IPv4 inside, one key for each direction of each pair of nodes. Keys are as old as the lab: there is no key
+//! Tunnel mode, IPv4 or IPv6 inside, one key for each direction of each pair of nodes. Keys are as old as the lab: there is no key
 //! exchange (IKE) and no rekeying; a sender that has used up its sequence numbers stops.
 
 use aes_gcm::aead::{AeadInOut, KeyInit, Nonce};
@@ -14,8 +14,9 @@ const IV: usize = 8;
 const TAG: usize = 16;
 /// Padding length and next header.
 const TRAILER: usize = 2;
-/// "IPv4" as a next header: a whole packet is inside.
+/// "IPv4" and "IPv6" as a next header: a whole packet is inside.
 const IPV4: u8 = 4;
+const IPV6: u8 = 41;
 /// Sequence numbers that may come out of order.
 const WINDOW: u32 = 64;
 /// Key and salt.
@@ -44,6 +45,15 @@ impl Association {
     }
 }
 
+/// What an IP packet is as a next header, by its version.
+fn next_header(packet: &[u8]) -> Option<u8> {
+    match packet.first()? >> 4 {
+        4 => Some(IPV4),
+        6 => Some(IPV6),
+        _ => None,
+    }
+}
+
 /// Encrypts what goes to one node.
 pub(crate) struct Sender {
     association: Association,
@@ -55,8 +65,9 @@ impl Sender {
         Sender { association: Association::new(spi, secret), sequence: 0 }
     }
 
-    /// The ESP packet around an IPv4 packet; None when the sequence numbers are used up.
+    /// The ESP packet around an IP packet; None when the sequence numbers are used up, or for what is no IP packet.
     pub(crate) fn seal(&mut self, packet: &[u8]) -> Option<Vec<u8>> {
+        let next = next_header(packet)?;
         self.sequence = self.sequence.checked_add(1)?;
         let mut out = Vec::with_capacity(HEADER + IV + packet.len() + TRAILER + 3 + TAG);
         out.extend(self.association.spi.to_be_bytes());
@@ -65,7 +76,7 @@ impl Sender {
         let mut inside = packet.to_vec();
         let padding = (inside.len() + TRAILER).next_multiple_of(4) - inside.len() - TRAILER;
         inside.extend((1..=padding).map(|n| n as u8));
-        inside.extend([padding as u8, IPV4]);
+        inside.extend([padding as u8, next]);
         self.association.cipher.encrypt_in_place(&self.association.nonce(&iv), &out, &mut inside).ok()?;
         out.extend(iv);
         out.extend(inside);
@@ -86,7 +97,7 @@ impl Receiver {
         Receiver { association: Association::new(spi, secret), highest: 0, seen: 0 }
     }
 
-    /// The IPv4 packet inside; None for what is not of this association, was tampered with, or has been there before.
+    /// The IP packet inside; None for what is not of this association, was tampered with, or has been there before.
     pub(crate) fn open(&mut self, esp: &[u8]) -> Option<Vec<u8>> {
         let (header, rest) = esp.split_at_checked(HEADER)?;
         let (iv, sealed) = rest.split_at_checked(IV)?;
@@ -98,8 +109,11 @@ impl Receiver {
         let mut inside = sealed.to_vec();
         self.association.cipher.decrypt_in_place(&self.association.nonce(iv), header, &mut inside).ok()?;
         let [.., padding, next] = inside[..] else { return None };
-        let len = inside.len().checked_sub(TRAILER + usize::from(padding)).filter(|_| next == IPV4)?;
+        let len = inside.len().checked_sub(TRAILER + usize::from(padding))?;
         inside.truncate(len);
+        if next_header(&inside) != Some(next) {
+            return None;
+        }
         self.note(sequence);
         Some(inside)
     }
@@ -128,6 +142,7 @@ mod tests {
 
     const SPI: u32 = 0x0000_4321;
     const PACKET: &[u8] = b"E an IPv4 packet, or so";
+    const PACKET_V6: &[u8] = b"`an IPv6 packet";
 
     fn ends() -> (Sender, Receiver) {
         let mut secret = [7; SECRET];
@@ -146,6 +161,23 @@ mod tests {
             assert_eq!((sealed.len() - TAG) % 4, 0, "RFC 4303, 2.4: what is encrypted ends on four bytes");
             assert_eq!(receiver.open(&sealed).as_deref(), Some(PACKET));
         }
+    }
+
+    #[test]
+    fn packets_of_both_versions_are_told_apart_and_others_not_taken() {
+        let (mut sender, mut receiver) = ends();
+        for packet in [PACKET, PACKET_V6] {
+            assert_eq!(receiver.open(&sender.seal(packet).unwrap()).as_deref(), Some(packet));
+        }
+        assert_eq!((sender.seal(b"Packet of version 5"), sender.seal(b"")), (None, None));
+        // As IPv4 in the trailer, and IPv6 in itself.
+        let sequence: u32 = 9;
+        let (mut head, iv) = (SPI.to_be_bytes().to_vec(), u64::from(sequence).to_be_bytes());
+        head.extend(sequence.to_be_bytes());
+        let mut inside = [PACKET_V6, &[1, 1, IPV4]].concat();
+        let own = &sender.association;
+        own.cipher.encrypt_in_place(&own.nonce(&iv), &head, &mut inside).unwrap();
+        assert_eq!(receiver.open(&[&head[..], &iv, &inside].concat()), None);
     }
 
     #[test]

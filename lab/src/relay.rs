@@ -4,16 +4,17 @@
 
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 
 use anyhow::{Context, Result};
-use ipnetwork::Ipv4Network;
+use ipnetwork::IpNetwork;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::{Deserialize, Serialize};
 
 use crate::esp::{Receiver, SECRET, Sender};
+use crate::stack::Each;
 
 /// ESP in UDP.
 pub(crate) const PORT: u16 = 4500;
@@ -28,9 +29,8 @@ pub(crate) struct Secret {
 /// What a process knows of another node.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Peer {
-    pub(crate) address: Ipv4Addr,
-    #[serde(with = "text")]
-    pub(crate) pods: Ipv4Network,
+    pub(crate) address: IpAddr,
+    pub(crate) pods: Each<IpNetwork>,
     pub(crate) send: Secret,
     pub(crate) receive: Secret,
 }
@@ -38,30 +38,15 @@ pub(crate) struct Peer {
 /// What a process is to do.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Plan {
-    pub(crate) address: Ipv4Addr,
-    #[serde(with = "text")]
-    pub(crate) pods: Ipv4Network,
+    pub(crate) address: IpAddr,
+    pub(crate) pods: Each<IpNetwork>,
     pub(crate) peers: Vec<Peer>,
-}
-
-/// A prefix as it is written.
-mod text {
-    use ipnetwork::Ipv4Network;
-    use serde::{Deserialize, Deserializer, Serializer, de};
-
-    pub(super) fn serialize<S: Serializer>(net: &Ipv4Network, s: S) -> Result<S::Ok, S::Error> {
-        s.collect_str(net)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Ipv4Network, D::Error> {
-        String::deserialize(d)?.parse().map_err(de::Error::custom)
-    }
 }
 
 /// Both directions to and from another node.
 struct Pair {
     address: SocketAddr,
-    pods: Ipv4Network,
+    pods: Each<IpNetwork>,
     sender: Sender,
     receiver: Receiver,
 }
@@ -70,7 +55,7 @@ struct Pair {
 pub(crate) struct Relay {
     device: File,
     socket: UdpSocket,
-    pods: Ipv4Network,
+    pods: Each<IpNetwork>,
     pairs: Vec<Pair>,
 }
 
@@ -82,7 +67,7 @@ impl Relay {
                 secret.key[..].try_into().context("a key of another length")
             };
             Ok(Pair {
-                address: SocketAddrV4::new(peer.address, PORT).into(),
+                address: SocketAddr::new(peer.address, PORT),
                 pods: peer.pods,
                 sender: Sender::new(peer.send.spi, &secret(&peer.send)?),
                 receiver: Receiver::new(peer.receive.spi, &secret(&peer.receive)?),
@@ -116,7 +101,7 @@ impl Relay {
     /// What is for no peer's pods is dropped, as a router without a route does.
     fn send(&mut self, packet: &[u8]) -> Result<()> {
         let Some((_, target)) = ends(packet) else { return Ok(()) };
-        let Some(pair) = self.pairs.iter_mut().find(|pair| pair.pods.contains(target)) else { return Ok(()) };
+        let Some(pair) = self.pairs.iter_mut().find(|pair| has(&pair.pods, target)) else { return Ok(()) };
         let sealed = pair.sender.seal(packet).context("the sequence numbers are used up")?;
         match self.socket.send_to(&sealed, pair.address) {
             // A peer that is not there yet, or no more: datagrams get lost.
@@ -133,18 +118,30 @@ impl Relay {
         let Some(pair) = self.pairs.iter_mut().find(|pair| pair.address == from) else { return Ok(()) };
         let Some(packet) = pair.receiver.open(esp) else { return Ok(()) };
         let Some((source, target)) = ends(&packet) else { return Ok(()) };
-        if pair.pods.contains(source) && self.pods.contains(target) {
+        if has(&pair.pods, source) && has(&self.pods, target) {
             self.device.write_all(&packet).context("write the device")?;
         }
         Ok(())
     }
 }
 
-/// Source and destination of an IPv4 packet.
-fn ends(packet: &[u8]) -> Option<(Ipv4Addr, Ipv4Addr)> {
-    let address =
-        |at: usize| -> Option<Ipv4Addr> { Some(<[u8; 4]>::try_from(packet.get(at..at + 4)?).ok()?.into()) };
-    (packet.first()? >> 4 == 4).then_some((address(12)?, address(16)?))
+fn has(pods: &Each<IpNetwork>, address: IpAddr) -> bool {
+    pods.iter().any(|net| net.contains(address))
+}
+
+/// Source and destination of an IP packet.
+fn ends(packet: &[u8]) -> Option<(IpAddr, IpAddr)> {
+    fn address<const N: usize>(packet: &[u8], at: usize) -> Option<IpAddr>
+    where
+        IpAddr: From<[u8; N]>,
+    {
+        Some(<[u8; N]>::try_from(packet.get(at..at + N)?).ok()?.into())
+    }
+    match packet.first()? >> 4 {
+        4 => Some((address::<4>(packet, 12)?, address::<4>(packet, 16)?)),
+        6 => Some((address::<16>(packet, 8)?, address::<16>(packet, 24)?)),
+        _ => None,
+    }
 }
 
 /// None when there is nothing more at the moment.

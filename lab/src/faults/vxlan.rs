@@ -60,7 +60,7 @@ fn some_tunnel(cluster: &Cluster) -> Option<Tunnel> {
 fn tunnel(cluster: &Cluster, near: &Node, far: &Node, family: kernel::Family) -> Option<Tunnel> {
     match cluster.mode.wire(near, far, family) {
         Wire::Tunnel(tunnel) => Some(tunnel),
-        Wire::Plain | Wire::Sealed(_) => None,
+        Wire::Plain | Wire::Sealed { .. } => None,
     }
 }
 

@@ -1,10 +1,11 @@
 //! Encrypted mesh, as Weave: what goes to another node's pods is encrypted to that node. By WireGuard where the kernel has
 //! it, else by the kernel's ESP (xfrm); where it has neither, a process on each node takes the packets from a TUN device
-//! and sends them as ESP in UDP to its peer. ESP has a key for each direction of each pair.
+//! and sends them as ESP in UDP to its peer. ESP has a key for each direction of each pair. Packets of both IP versions go
+//! over the nodes' first one; by the kernel's ESP each over its own.
 
 use std::collections::HashMap;
 use std::fs::{self, File, Permissions};
-use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -12,7 +13,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 use anyhow::{Context, Result};
-use ipnetwork::{IpNetwork, Ipv4Network};
+use ipnetwork::IpNetwork;
 use kernel::addr;
 use kernel::link::{self, Change, LinkKind, NewLink};
 use kernel::route::{self, Route};
@@ -28,6 +29,7 @@ use crate::construct::{enter, in_thread};
 use crate::esp::SECRET;
 use crate::fabric;
 use crate::relay::{PORT, Peer, Plan, Relay, Secret};
+use crate::stack;
 use crate::topology::Topology;
 
 /// WireGuard's device, port and MTU: 1500 less IPv6, UDP and its own 32 bytes, as wg-quick(8) has it.
@@ -38,6 +40,8 @@ const WIREGUARD_MTU: usize = 1420;
 const DEVICE: &str = "mesh0";
 /// What fits into the wire's 1500 with IPv4, UDP, ESP's header, counter, tag and trailer (20 + 8 + 8 + 8 + 16 + 2).
 const MTU: usize = 1438;
+/// The same with IPv6, whose header has 20 bytes more.
+const MTU_V6: usize = MTU - 20;
 /// Bytes that may wait for the process.
 const ROOM: usize = 4 << 20;
 /// Secrets, logs and process numbers.
@@ -57,14 +61,9 @@ impl Mode for Mesh {
     fn options(&self) -> &'static [(&'static str, &'static str)] {
         &[
             ("wireguard", "by WireGuard; MTU 1420"),
-            ("esp", "by the kernel's ESP (xfrm); MTU 1438"),
-            ("process", "by a process on each node, ESP in UDP; MTU 1438"),
+            ("esp", "by the kernel's ESP (xfrm); MTU 1438, with IPv6 1418"),
+            ("process", "by a process on each node, ESP in UDP; MTU 1438, over IPv6 1418"),
         ]
-    }
-
-    fn refuse(&self, topology: &Topology) -> Option<String> {
-        let why = "it encrypts IPv4 only · try: --ip-family ipv4, or another mode";
-        topology.ranges.pods.of(Family::V6).map(|_| why.to_owned())
     }
 
     fn require(&self, option: Option<&str>) -> Result<()> {
@@ -72,7 +71,7 @@ impl Mode for Mesh {
     }
 
     fn network(&self, option: Option<&str>, ip_masq: bool, families: &[Family]) -> Option<String> {
-        Some(bridge(ip_masq, Some(Carrier::of(option).mtu()), families))
+        Some(bridge(ip_masq, Some(Carrier::of(option).mtu(families)), families))
     }
 
     fn routers(&self, _option: Option<&str>, _topology: &Topology) -> Routers {
@@ -100,8 +99,13 @@ impl Mode for Mesh {
         Siblings::Switched
     }
 
-    fn wire(&self, option: Option<&str>, _near: &Node, _far: &Node, _: Family) -> Wire {
-        Wire::Sealed(Carrier::of(option).device())
+    fn wire(&self, option: Option<&str>, near: &Node, far: &Node, family: Family) -> Wire {
+        let carrier = Carrier::of(option);
+        let end = |node: &Node| match carrier {
+            Carrier::Esp => node.address.of(family).unwrap_or(node.address.first),
+            Carrier::WireGuard | Carrier::Process => node.address.first,
+        };
+        Wire::Sealed { device: carrier.device(), ends: [end(near), end(far)] }
     }
 }
 
@@ -133,13 +137,19 @@ impl Carrier {
             Carrier::WireGuard => {
                 Ok(link::require(&mut Rtnl::open_in(&Netns::create()?)?, &LinkKind::Wireguard)?)
             }
-            Carrier::Esp => Ok(xfrm::require()?),
+            Carrier::Esp => Ok([Family::V4, Family::V6].into_iter().try_for_each(xfrm::require)?),
             Carrier::Process => Ok(tap::require()?),
         }
     }
 
-    fn mtu(self) -> usize {
-        if self == Carrier::WireGuard { WIREGUARD_MTU } else { MTU }
+    /// Of pods that have addresses of these versions.
+    fn mtu(self, families: &[Family]) -> usize {
+        match self {
+            Carrier::WireGuard => WIREGUARD_MTU,
+            Carrier::Esp if families.contains(&Family::V6) => MTU_V6,
+            Carrier::Process if !families.contains(&Family::V4) => MTU_V6,
+            Carrier::Esp | Carrier::Process => MTU,
+        }
     }
 
     /// The node's link that the packets pass; xfrm has none.
@@ -170,49 +180,61 @@ fn by_wireguard(ground: &Ground<'_>) -> Result<()> {
         let connect = || -> Result<()> {
             let mut wireguard = WireGuard::open_in(&node.space.netns)?;
             for (number, peer) in fabric::peers(ground, node) {
-                let (address, allowed) = v4(peer)?;
-                let endpoint = SocketAddrV4::new(address, WIREGUARD_PORT);
-                let peer = wireguard::Peer { key: keys[number], endpoint, allowed };
+                let endpoint = SocketAddr::new(peer.address.first, WIREGUARD_PORT);
+                let allowed: Vec<IpNetwork> = peer.pod_cidr.iter().collect();
+                let peer = wireguard::Peer { key: keys[number], endpoint, allowed: &allowed };
                 wireguard.add_peer(WIREGUARD, &peer)?;
             }
             let mut rtnl = Rtnl::open_in(&node.space.netns)?;
             let index = link::by_name(&mut rtnl, WIREGUARD)?.index;
             link::set(&mut rtnl, index, &Change { up: Some(true), ..Change::default() })?;
-            let peers: Vec<Ipv4Network> =
-                fabric::peers(ground, node).map(|(_, peer)| Ok(v4(peer)?.1)).collect::<Result<_>>()?;
-            routes(&mut rtnl, index, (v4(node)?.1, ground.topology.ranges.services), peers.into_iter())
+            routes(&mut rtnl, index, ground, node)
         };
         connect().with_context(|| format!("mesh of {}", node.space.name))?;
     }
     Ok(())
 }
 
-/// Associations and policies for the PodCIDRs of each pair. The route stays the default one: the policy decides later.
+/// Associations and policies for the PodCIDRs of each pair and version. The route stays the default one: the policy decides
+/// later.
 fn by_kernel(ground: &Ground<'_>) -> Result<()> {
-    let secrets = secrets(ground.nodes.len())?;
-    for (index, node) in ground.nodes.iter().enumerate() {
-        let mut xfrm = Xfrm::open_in(&node.space.netns)?;
-        let mut connect = |number: usize, peer: &Node| -> Result<()> {
-            let mut add =
-                |source: &Node, target: &Node, secret: &Secret, directions: &[Direction]| -> Result<()> {
-                    let (key, spi) = (&secret.key[..], secret.spi);
-                    let ((source_ip, from), (target_ip, to)) = (v4(source)?, v4(target)?);
-                    xfrm.add_association(&Association { source: source_ip, target: target_ip, spi, key })?;
-                    for direction in directions {
-                        let policy =
-                            Policy { direction: *direction, from, to, source: source_ip, target: target_ip };
-                        xfrm.add_policy(&policy)?;
-                    }
-                    Ok(())
-                };
-            add(node, peer, &secrets[&(index, number)], &[Direction::Out])?;
-            add(peer, node, &secrets[&(number, index)], &[Direction::In, Direction::Forward])
-        };
-        for (number, peer) in fabric::peers(ground, node) {
-            connect(number, peer).with_context(|| format!("mesh of {}", node.space.name))?;
+    for family in ground.topology.ranges.pods.families() {
+        let secrets = secrets(ground.nodes.len())?;
+        for (index, node) in ground.nodes.iter().enumerate() {
+            let mut xfrm = Xfrm::open_in(&node.space.netns)?;
+            let mut connect = |number: usize, peer: &Node| -> Result<()> {
+                let mut add =
+                    |source: &Node, target: &Node, secret: &Secret, directions: &[Direction]| -> Result<()> {
+                        let (key, spi) = (&secret.key[..], secret.spi);
+                        let ((source_ip, from), (target_ip, to)) = (of(source, family)?, of(target, family)?);
+                        let association = Association { source: source_ip, target: target_ip, spi, key };
+                        xfrm.add_association(&association)?;
+                        for direction in directions {
+                            xfrm.add_policy(&Policy {
+                                direction: *direction,
+                                from,
+                                to,
+                                source: source_ip,
+                                target: target_ip,
+                            })?;
+                        }
+                        Ok(())
+                    };
+                add(node, peer, &secrets[&(index, number)], &[Direction::Out])?;
+                add(peer, node, &secrets[&(number, index)], &[Direction::In, Direction::Forward])
+            };
+            for (number, peer) in fabric::peers(ground, node) {
+                connect(number, peer).with_context(|| format!("mesh of {}", node.space.name))?;
+            }
         }
     }
     Ok(())
+}
+
+/// A node's address and PodCIDR of a version that the lab has.
+fn of(node: &Node, family: Family) -> Result<(IpAddr, IpNetwork)> {
+    let both = node.address.of(family).zip(node.pod_cidr.of(family));
+    both.with_context(|| format!("{} has no {}", node.space.name, stack::word(family)))
 }
 
 /// A process on each node, with the secrets of its pairs.
@@ -221,40 +243,32 @@ fn by_process(ground: &Ground<'_>) -> Result<()> {
     fs::set_permissions(STATE, Permissions::from_mode(0o700))?;
     let secrets = secrets(ground.nodes.len())?;
     for (index, node) in ground.nodes.iter().enumerate() {
-        let peer = |(number, peer): (usize, &Node)| -> Result<Peer> {
-            let (address, pods) = v4(peer)?;
+        let peer = |(number, peer): (usize, &Node)| {
             let (send, receive) = (&secrets[&(index, number)], &secrets[&(number, index)]);
-            Ok(Peer { address, pods, send: send.clone(), receive: receive.clone() })
+            let (address, pods) = (peer.address.first, peer.pod_cidr);
+            Peer { address, pods, send: send.clone(), receive: receive.clone() }
         };
-        let (address, pods) = v4(node)?;
-        let peers = fabric::peers(ground, node).map(peer).collect::<Result<_>>()?;
-        let plan = Plan { address, pods, peers };
-        start(node, &plan, ground.topology.ranges.services)
-            .with_context(|| format!("mesh of {}", node.space.name))?;
+        let peers = fabric::peers(ground, node).map(peer).collect();
+        let plan = Plan { address: node.address.first, pods: node.pod_cidr, peers };
+        start(ground, node, &plan).with_context(|| format!("mesh of {}", node.space.name))?;
     }
     Ok(())
 }
 
-/// A node's address and PodCIDR; without IPv4 the mode is refused.
-fn v4(node: &Node) -> Result<(Ipv4Addr, Ipv4Network)> {
-    node.v4().with_context(|| format!("{} has no IPv4", node.space.name))
-}
-
-/// Routes to prefixes by a link. As in a tunnel, what the node itself sends to pods of others, and to services, which are led
-/// to such a pod only after the source was chosen, comes from the first address of its own PodCIDR, which no pod gets: the
-/// peer takes no other.
-fn routes(
-    rtnl: &mut Rtnl,
-    index: u32,
-    (own, services): (Ipv4Network, Ipv4Network),
-    to: impl Iterator<Item = Ipv4Network>,
-) -> Result<()> {
-    let own = own.network().into();
-    addr::add(rtnl, index, IpNetwork::from(own), &fabric::NODAD)?;
-    let (dst, src) = (Some(IpNetwork::V4(services)), Some(own));
-    route::add(rtnl, &Route { dst, src, oif: Some(index), ..Route::default() })?;
-    for pods in to {
-        route::add(rtnl, &Route { dst: Some(IpNetwork::V4(pods)), oif: Some(index), ..Route::default() })?;
+/// Routes to the pods of the other nodes by a link. As in a tunnel, what the node itself sends to pods of others, and to
+/// services, which are led to such a pod only after the source was chosen, comes from the first address of its own PodCIDR,
+/// which no pod gets: the peer takes no other.
+fn routes(rtnl: &mut Rtnl, index: u32, ground: &Ground<'_>, node: &Node) -> Result<()> {
+    for pods in node.pod_cidr.iter() {
+        let own = pods.network();
+        addr::add(rtnl, index, IpNetwork::from(own), &fabric::NODAD)?;
+        if own.is_ipv4() {
+            let dst = Some(IpNetwork::V4(ground.topology.ranges.services));
+            route::add(rtnl, &Route { dst, src: Some(own), oif: Some(index), ..Route::default() })?;
+        }
+    }
+    for pods in fabric::peers(ground, node).flat_map(|(_, peer)| peer.pod_cidr.iter()) {
+        route::add(rtnl, &Route { dst: Some(pods), oif: Some(index), ..Route::default() })?;
     }
     Ok(())
 }
@@ -278,7 +292,7 @@ fn secrets(nodes: usize) -> Result<HashMap<(usize, usize), Secret>> {
 
 /// The device of a node with its routes, its socket, and the process behind both. The device goes with the process; what
 /// arrives before the process looks waits.
-fn start(node: &Node, plan: &Plan, services: Ipv4Network) -> Result<()> {
+fn start(ground: &Ground<'_>, node: &Node, plan: &Plan) -> Result<()> {
     let name = &node.space.name;
     fs::write(path(name, "json"), serde_json::to_vec(plan)?)?;
     let log = File::create(path(name, "log"))?;
@@ -289,8 +303,10 @@ fn start(node: &Node, plan: &Plan, services: Ipv4Network) -> Result<()> {
     let _ = setsockopt(&socket, RcvBufForce, &ROOM);
     let mut rtnl = Rtnl::open_in(&node.space.netns)?;
     let index = link::by_name(&mut rtnl, DEVICE)?.index;
-    link::set(&mut rtnl, index, &Change { up: Some(true), mtu: Some(MTU as u32), ..Change::default() })?;
-    routes(&mut rtnl, index, (plan.pods, services), plan.peers.iter().map(|peer| peer.pods))?;
+    let families: Vec<Family> = node.pod_cidr.families().collect();
+    let mtu = Some(Carrier::Process.mtu(&families) as u32);
+    link::set(&mut rtnl, index, &Change { up: Some(true), mtu, ..Change::default() })?;
+    routes(&mut rtnl, index, ground, node)?;
     let process = in_thread(|| {
         enter(&node.space)?;
         let mut relay = Command::new("/proc/self/exe");

@@ -175,8 +175,13 @@ pub enum Wire {
     Plain,
     /// Whole, in a datagram from node to node.
     Tunnel(Tunnel),
-    /// Encrypted from node to node, by this link of the nodes; None where the kernel does it without one.
-    Sealed(Option<&'static str>),
+    /// Encrypted from node to node.
+    Sealed {
+        /// The link of the nodes that does it; None where the kernel does it without one.
+        device: Option<&'static str>,
+        /// The addresses of the near and the far node between which it is seen.
+        ends: [IpAddr; 2],
+    },
 }
 
 /// A packet in a packet, readable.

@@ -102,7 +102,7 @@ pub(super) fn across(
         Wire::Tunnel(Tunnel { device, vni, port }) => {
             (Look::Vxlan { vni, port, from: around(near), to: around(far) }, 0, Some(device))
         }
-        Wire::Sealed(device) => (Look::Sealed, 0, device),
+        Wire::Sealed { device, .. } => (Look::Sealed, 0, device),
     };
     // What is encrypted is not seen on the wire; the nodes' own links show it before and after.
     let wire = |stage: Stage, direction| if look == Look::Sealed { stage } else { stage.required(direction) };

@@ -106,7 +106,7 @@ impl Leg<'_> {
         let far = others.iter().find_map(|state| self.node_of(&state.name))?;
         match self.cluster.mode.wire(near, far, self.family()) {
             Wire::Tunnel(tunnel) => Some(tunnel),
-            Wire::Plain | Wire::Sealed(_) => None,
+            Wire::Plain | Wire::Sealed { .. } => None,
         }
     }
 

@@ -19,20 +19,21 @@ use super::verdicts::{SMALL, all_pass, kinds, rulings, verdicts};
 use super::{Lab, podlab, text};
 
 /// The modes that carry IPv6, each with what is on the wire and how far it is across two racks.
-const MODES: [(&str, &str); 5] = [
+const MODES: [(&str, &str); 6] = [
     ("routed", "the pods' own packets, nothing around them"),
     ("ptp", "the pods' own packets, nothing around them"),
     ("bgp", "the pods' own packets, nothing around them"),
     ("macvlan", "the pods' own packets, nothing around them"),
     ("vxlan", "VXLAN, VNI 1"),
+    ("mesh:process", "ESP in UDP to port 4500"),
 ];
 
 fn up(name: &str, family: &str, options: &[&str]) -> Result<Lab> {
-    Lab::up(name, &[&["--ip-family", family][..], options].concat())
+    Lab::up(&name.replace(':', "-"), &[&["--ip-family", family][..], options].concat())
 }
 
 /// So many times what a lab of one IP version comes to.
-fn pass_times(times: usize) -> Vec<(String, String, usize)> {
+pub(super) fn pass_times(times: usize) -> Vec<(String, String, usize)> {
     all_pass().into_iter().map(|(check, ruling, count)| (check, ruling, count * times)).collect()
 }
 
@@ -90,7 +91,7 @@ fn a_pass_in_ipv6_rests_on_the_same_packet_at_every_point() -> Result<()> {
 #[test]
 fn across_racks_each_router_takes_one_of_the_hop_limit() -> Result<()> {
     let racks = ["--nodes", "3", "--racks", "2", "--pods", "1"];
-    for mode in ["routed", "ptp", "vxlan", "bgp"] {
+    for mode in ["routed", "ptp", "vxlan", "bgp", "mesh:process"] {
         let lab = up(&format!("6-racks-{mode}"), "dual", &[&["--mode", mode][..], &racks].concat())?;
         let (code, report) = lab.verify(&["cross-node", "ingress", "egress"])?;
         assert_eq!(code, 0, "{mode}: {:?}", rulings(&report));
@@ -98,7 +99,8 @@ fn across_racks_each_router_takes_one_of_the_hop_limit() -> Result<()> {
             let all = verdicts(&report, "cross-node")?;
             let far = all.iter().find(|it| it["subject"] == subject).context("no verdict")?;
             let last = far["request"].as_array().and_then(|points| points.last()).context("no points")?;
-            assert_eq!(last["ttl"], if mode == "vxlan" { 62 } else { 59 }, "{mode}: {far}");
+            let is_carried = ["vxlan", "mesh:process"].contains(&mode);
+            assert_eq!(last["ttl"], if is_carried { 62 } else { 59 }, "{mode}: {far}");
         }
     }
     Ok(())
@@ -110,6 +112,36 @@ fn debians_plugins_pass_in_ipv6_too() -> Result<()> {
         let options = [&["--mode", mode, "--cni-bin", DEBIAN][..], &SMALL].concat();
         let lab = up(&format!("6-deb-{mode}"), "dual", &options)?;
         assert_eq!(rulings(&lab.verify(&[])?.1), pass_times(2), "{mode}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_mesh_seals_ipv6_too_and_what_goes_around_it_is_red() -> Result<()> {
+    for family in ["ipv6", "dual"] {
+        let options = [&["--mode", "mesh:process"][..], &SMALL].concat();
+        let lab = up(&format!("6-mesh-{family}"), family, &options)?;
+        let (_, report) = lab.verify(&["cross-node"])?;
+        for verdict in verdicts(&report, "cross-node")? {
+            let points =
+                verdict["request"].as_array().into_iter().chain(verdict["reply"].as_array()).flatten();
+            let at: Vec<&str> = points.filter_map(|point| point["at"].as_str()).collect();
+            let on_wire = |at: &&str| at.starts_with("fabric/") || at.ends_with("node1/eth0");
+            ensure!(!at.is_empty() && !at.iter().any(on_wire), "{at:?}");
+        }
+        if family == "ipv6" {
+            continue;
+        }
+        lab.exec(
+            "node1",
+            &["ip", "-6", "route", "replace", "fd00:10:244:2::/64", "via", "fd00:192:0:2::12"],
+        )?;
+        let (code, report) = lab.verify(&["cross-node"])?;
+        assert_eq!((code, red_families(&report)), (1, vec!["IPv6".to_owned()]), "{family}");
+        let across = verdicts(&report, "cross-node")?;
+        let clear = across.iter().filter(|it| it["ruling"] != "PASS");
+        ensure!(clear.clone().all(|it| kinds(it).contains(&"wire-differs")), "{family}: {report:#}");
+        ensure!(clear.clone().count() >= 4, "{family}: {report:#}");
     }
     Ok(())
 }
@@ -242,7 +274,7 @@ fn faults_of_both_versions_are_seen_in_an_ipv6_lab_and_heal() -> Result<()> {
 
 #[test]
 fn idle_wires_are_quiet_in_ipv6_too() -> Result<()> {
-    let modes = ["routed", "ptp", "vxlan", "macvlan"];
+    let modes = ["routed", "ptp", "vxlan", "macvlan", "mesh:process"];
     let make = |mode: &str| up(&format!("6-idle-{mode}"), "dual", &[&["--mode", mode][..], &SMALL].concat());
     let labs: Vec<Lab> = modes.into_iter().map(make).collect::<Result<_>>()?;
     stay_quiet(&labs)
@@ -300,8 +332,7 @@ fn a_trace_in_ipv6_tells_the_neighbours_and_why() -> Result<()> {
 #[test]
 fn what_ipv6_has_not_is_refused_before_anything_is_made() -> Result<()> {
     for (options, words) in [
-        (&["--mode", "mesh", "--ip-family", "dual"][..], "mode mesh: it encrypts IPv4 only"),
-        (&["--ip-family", "ipv6", "--service-cidr", "10.96.0.0/16"], "serviceCIDR: services are IPv4's"),
+        (&["--ip-family", "ipv6", "--service-cidr", "10.96.0.0/16"][..], "serviceCIDR: services are IPv4's"),
         (
             &["--ip-family", "ipv6", "--pod-cidr", "10.1.0.0/16"],
             "podCIDR: 10.1.0.0/16 is not of the lab's ipFamily",

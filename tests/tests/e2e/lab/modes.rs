@@ -15,6 +15,7 @@ use podnet_tests::devices;
 use podnet_tests::plugins::{self, DEBIAN};
 use serde_json::Value;
 
+use super::ipv6::pass_times;
 use super::verdicts::{SMALL, all_pass, kinds, rulings, verdicts};
 use super::{Lab, podlab, text};
 
@@ -101,25 +102,38 @@ fn debians_plugins_pass_in_every_mode_too() -> Result<()> {
 
 #[test]
 fn pods_have_the_mtu_that_fits_into_the_modes_wire() -> Result<()> {
-    // The longest datagram, with DF set (IP_MTU_DISCOVER 10, IP_PMTUDISC_DO 2), is answered with its own length; one byte
-    // more is refused by the pod's own kernel.
-    const SERVER: &str = "import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(('', 9)); \
-                          s.settimeout(20); data, peer = s.recvfrom(4096); s.sendto(str(len(data)).encode(), peer)";
-    const CLIENT: &str = "import socket, sys; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.setsockopt(0, 10, 2); \
-                          s.settimeout(1)\n\
-                          for n in range(10):\n s.sendto(b'x' * int(sys.argv[1]), ('10.244.2.2', 9))\n \
+    // The longest datagram, never cut (IP_MTU_DISCOVER 10, IP_PMTUDISC_DO 2; IPV6_DONTFRAG 62), is answered with its own
+    // length; one byte more is refused by the pod's own kernel.
+    const SERVER: &str = "import socket; s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM); s.setsockopt(41, 26, 0); \
+                          s.bind(('::', 9)); s.settimeout(20); data, peer = s.recvfrom(4096); \
+                          s.sendto(str(len(data)).encode(), peer)";
+    const CLIENT: &str = "import socket, sys; v6 = ':' in sys.argv[2]; \
+                          s = socket.socket(socket.AF_INET6 if v6 else socket.AF_INET, socket.SOCK_DGRAM); \
+                          s.setsockopt(*((41, 62, 1) if v6 else (0, 10, 2))); s.settimeout(1)\n\
+                          for n in range(10):\n s.sendto(b'x' * int(sys.argv[1]), (sys.argv[2], 9))\n \
                           try: print(s.recv(99).decode()); break\n except OSError: pass";
-    for (mode, mtu) in [("vxlan", 1450_u32), ("mesh:process", 1438), ("routed", 1500)] {
-        let lab = up(&label("mtu", mode), mode, &SMALL)?;
+    const V4: (&str, u32) = ("10.244.2.2", 20);
+    const V6: (&str, u32) = ("fd00:10:244:2::2", 40);
+    for (mode, family, (target, header), mtu) in [
+        ("vxlan", "dual", V4, 1430_u32),
+        ("vxlan", "ipv4", V4, 1450),
+        ("mesh:process", "ipv4", V4, 1438),
+        ("mesh:process", "dual", V6, 1438),
+        ("mesh:process", "ipv6", V6, 1418),
+        ("routed", "ipv6", V6, 1500),
+    ] {
+        let options = [&SMALL[..], &["--ip-family", family]].concat();
+        let lab = up(&format!("{}-{family}", label("mtu", mode)), mode, &options)?;
         let link = lab.exec("kubia-1", &["ip", "-o", "link", "show", "eth0"])?;
-        ensure!(link.contains(&format!("mtu {mtu} ")), "{mode}: {link}");
+        ensure!(link.contains(&format!("mtu {mtu} ")), "{mode} {family}: {link}");
         let mut server =
             super::command(&["exec", "--name", &lab.name, "kubia-3", "--", "python3", "-c", SERVER])?
                 .stdin(Stdio::null())
                 .spawn()?;
-        let longest = mtu - 20 - 8;
-        let send =
-            |bytes: u32| lab.podlab("exec", &["kubia-1", "--", "python3", "-c", CLIENT, &bytes.to_string()]);
+        let longest = mtu - header - 8;
+        let send = |bytes: u32| {
+            lab.podlab("exec", &["kubia-1", "--", "python3", "-c", CLIENT, &bytes.to_string(), target])
+        };
         let fits = send(longest)?;
         assert_eq!(
             String::from_utf8_lossy(&fits.stdout).trim(),
@@ -225,21 +239,29 @@ fn mesh_of_the_kernel(feature: &str, mode: &str, looks: &str, spoil: &str) -> Re
         ensure!(refused.status.code() == Some(5) && text(&refused).contains("CONFIG_"), "{}", text(&refused));
         return Ok(());
     }
-    let lab = up(&label("k", mode), mode, &SMALL)?;
+    for (family, times) in [("ipv4", 1), ("ipv6", 1), ("dual", 2)] {
+        mesh_in((family, times), mode, looks, spoil).with_context(|| format!("{mode} {family}"))?;
+    }
+    Ok(())
+}
+
+fn mesh_in((family, times): (&str, usize), mode: &str, looks: &str, spoil: &str) -> Result<()> {
+    let options = [&SMALL[..], &["--ip-family", family]].concat();
+    let lab = up(&format!("{}-{family}", label("k", mode)), mode, &options)?;
     // A machine that is emulated may take longer over an answer than a probe waits.
     let deadline = Instant::now() + LIMIT * 3;
     let (mut code, mut report) = lab.verify(&[])?;
     while code != 0 && Instant::now() < deadline {
         (code, report) = lab.verify(&[])?;
     }
-    assert_eq!((code, rulings(&report)), (0, all_pass()));
+    assert_eq!((code, rulings(&report)), (0, pass_times(times)));
     let wire = on_wire(&report);
     ensure!(wire.len() == 1 && wire[0].0.starts_with(looks), "{wire:?}");
     lab.exec("node1", &["sh", "-c", spoil])?;
     let (code, report) = lab.verify(&["cross-node"])?;
     let all = verdicts(&report, "cross-node")?;
     let is_lost = |it: &Value| it["findings"].to_string().contains("unreachable");
-    ensure!(code == 1 && all.len() == 8 && all.iter().all(is_lost), "{report:#}");
+    ensure!(code == 1 && all.len() == 8 * times && all.iter().all(is_lost), "{report:#}");
     Ok(())
 }
 
