@@ -21,6 +21,7 @@ mod rootless;
 mod run;
 mod scale;
 mod serve;
+mod service_modes;
 mod services;
 mod step;
 mod topology;
