@@ -92,6 +92,7 @@ impl Watch {
         let mut sieve = Sieve { interest, ..Sieve::default() };
         for there in link::list(&mut Rtnl::open()?)? {
             sieve.link(there.index, &there.name);
+            sieve.link_of_pod(there.index, Some(there.group));
         }
         Ok(Watch { routing, tables, sieve })
     }
@@ -147,6 +148,8 @@ struct Sieve {
     interest: Interest,
     /// The indices of tunnels that there are or were.
     tunnels: BTreeSet<u32>,
+    /// The indices of pods' links.
+    pods: BTreeSet<u32>,
     loopback: u32,
 }
 
@@ -161,7 +164,12 @@ impl Sieve {
 
     fn of(&mut self, event: &Event) -> Look {
         let routes = match event {
-            Event::Link { index, name } => self.link(*index, name) || self.interest.uplinks.contains(index),
+            Event::Link { index, name, group } => {
+                // A pod's link that is taken out of its group.
+                let policy = self.link_of_pod(*index, *group) && group.is_some();
+                let routes = self.link(*index, name) || self.interest.uplinks.contains(index);
+                return Look { routes, policy, masquerade: false };
+            }
             Event::Address(address) => {
                 let ip = address.net.ip();
                 address.index == self.loopback || !(self.is_pods(ip) || is_on_every_link(ip))
@@ -178,6 +186,17 @@ impl Sieve {
             }
         };
         Look { routes, ..Look::default() }
+    }
+
+    /// Whether a link was one of a pod's and is so no more.
+    fn link_of_pod(&mut self, index: u32, group: Option<u32>) -> bool {
+        match group {
+            Some(program::LINKS) => {
+                self.pods.insert(index);
+                false
+            }
+            _ => self.pods.remove(&index),
+        }
     }
 
     /// Whether a link is a tunnel; remembers it.
@@ -244,7 +263,7 @@ mod tests {
     #[test]
     fn pods_coming_and_going_are_nothing_to_look_at() {
         for event in [
-            Event::Link { index: 30, name: "veth1".into() },
+            Event::Link { index: 30, name: "veth1".into(), group: Some(0) },
             route("10.244.1.7/32"),
             route("fd00:1::7/128"),
             route("fe80::/64"),
@@ -260,9 +279,9 @@ mod tests {
     fn what_routes_and_tunnels_stand_on_is_looked_at() {
         let ours = Route { protocol: routing::PROTOCOL, table: Some(5), ..Route::default() };
         for event in [
-            Event::Link { index: 9, name: "podnet-vxlan".into() },
-            Event::Link { index: 44, name: "podnet-vxlan6".into() },
-            Event::Link { index: 2, name: "eth0".into() },
+            Event::Link { index: 9, name: "podnet-vxlan".into(), group: Some(0) },
+            Event::Link { index: 44, name: "podnet-vxlan6".into(), group: Some(0) },
+            Event::Link { index: 2, name: "eth0".into(), group: Some(0) },
             route("0.0.0.0/0"),
             route("10.244.2.0/24"),
             route("10.244.1.0/24"),
@@ -286,6 +305,19 @@ mod tests {
     }
 
     #[test]
+    fn a_pods_link_that_leaves_its_group_is_looked_at_and_one_that_is_deleted_is_not() {
+        let mut sieve = sieve();
+        let mut look = |index, group| sieve.of(&Event::Link { index, name: "veth1".into(), group });
+        for (index, group) in
+            [(30, Some(0)), (30, Some(program::LINKS)), (31, Some(program::LINKS)), (31, None)]
+        {
+            assert_eq!(look(index, group), Look::default(), "{index} {group:?}");
+        }
+        assert_eq!(look(30, Some(0)), Look { policy: true, ..Look::default() });
+        assert_eq!(look(30, Some(0)), Look::default(), "it is told once");
+    }
+
+    #[test]
     fn lost_announcements_may_have_been_about_anything() {
         let heard = Heard { events: Vec::new(), lost: true };
         assert_eq!(sieve().sift(&heard), Look::ALL);
@@ -295,7 +327,7 @@ mod tests {
     fn a_tunnel_is_known_by_its_new_number_once_it_was_announced() {
         let mut sieve = sieve();
         assert!(!sieve.of(&Event::Neigh { index: 44 }).is_any());
-        sieve.of(&Event::Link { index: 44, name: "podnet-vxlan".into() });
+        sieve.of(&Event::Link { index: 44, name: "podnet-vxlan".into(), group: Some(0) });
         assert!(sieve.of(&Event::Neigh { index: 44 }).routes);
     }
 }

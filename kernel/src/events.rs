@@ -43,6 +43,8 @@ pub enum Event {
         index: u32,
         /// Its name.
         name: String,
+        /// Its device group; None once it is deleted.
+        group: Option<u32>,
     },
     /// An address was added, changed or deleted.
     Address(Address),
@@ -168,7 +170,8 @@ fn read(m: &Message<'_>, all: &mut Vec<Event>) -> std::result::Result<(), Cause>
     match m.kind {
         libc::RTM_NEWLINK | libc::RTM_DELLINK => {
             let link = link::parse(m.payload)?;
-            all.push(Event::Link { index: link.index, name: link.name });
+            let group = (m.kind == libc::RTM_NEWLINK).then_some(link.group);
+            all.push(Event::Link { index: link.index, name: link.name, group });
         }
         libc::RTM_NEWADDR | libc::RTM_DELADDR => all.extend(addr::read(m.payload)?.map(Event::Address)),
         libc::RTM_NEWROUTE | libc::RTM_DELROUTE => {

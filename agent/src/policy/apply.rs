@@ -241,6 +241,8 @@ fn judges_anew(before: &Program, after: &Program) -> bool {
 fn hook(chain: &str) -> Option<Hook<'static>> {
     let at = |priority| Some(Hook::new(ChainKind::Filter, Point::Forward, priority));
     match chain {
+        // For the node itself as well, and before the kernel takes a packet for one of a connection.
+        program::SOURCES => Some(Hook::new(ChainKind::Filter, Point::Prerouting, priority::RAW)),
         // One behind the other: what the first lets through has still to pass the second.
         "egress" => at(priority::FILTER),
         "ingress" => at(priority::FILTER + 1),

@@ -16,7 +16,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::names::name;
-use super::program::{Chain, Line, Program, Set, Target, Verdicts};
+use super::program::{Chain, Line, Program, SOURCES, Set, Target, Verdicts};
 use super::slots::Slot;
 use super::{Direction, isolating};
 use crate::model::{Cluster, Key, Pod, Policy, Protocol};
@@ -105,8 +105,14 @@ impl Compiler {
         let families: Vec<bool> = [false, true].into_iter().filter(|ipv6| of_family(*ipv6)).collect();
 
         let mut program = Program::default();
+        let about = "what pods send under addresses that are not theirs".to_owned();
+        program.chains.insert(SOURCES.into(), Arc::new(Chain { about, lines: vec![Line::Forged] }));
         for direction in Direction::ALL {
-            let mut lines = if direction == Direction::Egress { vec![Line::Cut] } else { Vec::new() };
+            let mut lines = Vec::new();
+            if direction == Direction::Egress {
+                lines.extend(cidrs.iter().map(|&net| Line::Unmarked(net)));
+                lines.push(Line::Cut);
+            }
             lines.push(Line::Established);
             lines.extend(families.iter().map(|&ipv6| Line::Itself { ipv6 }));
             lines.extend(families.iter().map(|&ipv6| Line::Pods { direction, ipv6 }));

@@ -5,11 +5,12 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use kernel::Nfnl;
+use kernel::{Nfnl, Rtnl};
 
 use super::apply::{Applied, Kept};
 use super::compile::{Compiler, locals};
 use super::cut::{self, Cut};
+use super::links;
 use super::program::Program;
 use super::slots::{self, Request, Slots, Verb};
 use crate::model::Cluster;
@@ -34,6 +35,7 @@ pub struct Outcome {
 pub struct Enforcer {
     node: String,
     records: PathBuf,
+    rtnl: Rtnl,
     nfnl: Nfnl,
     compiler: Compiler,
     kept: Kept,
@@ -55,6 +57,7 @@ impl Enforcer {
         Ok(Enforcer {
             node: node.to_owned(),
             records,
+            rtnl: Rtnl::open()?,
             nfnl: Nfnl::open()?,
             compiler: Compiler::new(node),
             kept: Kept::new(),
@@ -88,6 +91,10 @@ impl Enforcer {
         self.slots.tidy(cluster);
         let program = self.compiler.compile(cluster, self.slots.all(), self.slots.released());
         let mut outcome = Outcome::default();
+        if self.kept.program().is_none() {
+            // Before the rules are there that ask for it.
+            self.mark(cluster)?;
+        }
         let applied = self.kept.apply(&mut self.nfnl, program);
         outcome.applied = applied.with_context(|| format!("policy of node {}", self.node))?;
         if outcome.applied.judged_anew || self.uncut {
@@ -122,6 +129,12 @@ impl Enforcer {
         self.sync(cluster)
     }
 
+    /// Has the kernel know the pods' links.
+    fn mark(&mut self, cluster: &Cluster) -> Result<usize> {
+        let cidrs = cluster.nodes.get(&self.node).map(|it| it.pod_cidrs.as_slice()).unwrap_or_default();
+        links::mark(&mut self.rtnl, cidrs).with_context(|| format!("links of the pods of node {}", self.node))
+    }
+
     fn armed(&self) -> impl Iterator<Item = IpAddr> {
         self.kept.program().into_iter().flat_map(|it| it.pods.keys().copied())
     }
@@ -148,11 +161,13 @@ impl Enforcer {
         self.slots.follow(read);
         let mut outcome = self.sync(cluster)?;
         outcome.warnings.extend(refused);
+        let marked = if whole { self.mark(cluster)? } else { 0 };
         let drift = self.kept.drift(&mut self.nfnl, whole).context("look at the table of policies")?;
         if drift.is_some() {
             self.kept.distrust();
             outcome = self.sync(cluster)?;
         }
-        Ok((drift, outcome))
+        let unmarked = (marked > 0).then(|| format!("{marked} links of pods were in another device group"));
+        Ok((drift.or(unmarked), outcome))
     }
 }

@@ -17,6 +17,7 @@ pub mod enforce;
 pub mod evaluate;
 pub mod explain;
 pub mod explain_cli;
+pub mod links;
 mod names;
 pub mod probe;
 pub mod program;

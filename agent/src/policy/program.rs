@@ -14,6 +14,10 @@ use crate::model::Protocol;
 /// The bit of the connection mark by which connections are cut. kube-proxy marks packets, not connections, and uses
 /// other bits there.
 pub const CUT: u32 = 0x0008_0000;
+/// The device group of pods' links on the node, into which `podnet-policy` puts them: `ip link show group 10180`.
+pub const LINKS: u32 = 10180;
+/// The chain that every packet meets first.
+pub const SOURCES: &str = "sources";
 /// The table's name, in family inet.
 pub const TABLE: &str = "podnet-policy";
 
@@ -96,6 +100,10 @@ pub enum Ports {
 /// A rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Line {
+    /// Drops what a pod sends under an address that is not its own.
+    Forged,
+    /// Drops what claims to be of one of this node's pods and came in by no pod's link.
+    Unmarked(IpNetwork),
     /// Drops what is of a connection that was cut.
     Cut,
     /// Lets through what is of a connection that was let through.
@@ -194,6 +202,10 @@ impl fmt::Display for Ports {
 impl fmt::Display for Line {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Line::Forged => write!(f, "iifgroup {LINKS} fib saddr . iif oif missing drop"),
+            Line::Unmarked(net) => {
+                write!(f, "iifgroup != {LINKS} {} saddr {net} drop", ip(net.is_ipv6()))
+            }
             Line::Cut => write!(f, "ct mark & {CUT:#010x} != 0 drop"),
             Line::Established => f.write_str("ct state established,related accept"),
             Line::Itself { ipv6 } => {

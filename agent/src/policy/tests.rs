@@ -112,7 +112,7 @@ fn a_program_has_the_same_names_everywhere_and_only_what_its_node_needs() {
     let cluster = cluster();
     let (one, other) = (compile(&cluster, "n0", &[]), compile(&cluster, "n1", &[]));
     assert_eq!(one, compile(&cluster.clone(), "n0", &[]));
-    assert!(other.sets.is_empty() && other.chains.len() == 2, "{other}");
+    assert!(other.sets.is_empty() && other.chains.len() == 3, "{other}");
     assert_eq!(other.pods.len(), 1, "a hostNetwork pod has no address of its own: {other}");
     let mut same = cluster.clone();
     let mut twin = same.policies[&Key::new("x", "web")].clone();

@@ -88,6 +88,8 @@ numbers! {
     BridgeOifName = 18,
     /// Unicast, broadcast, multicast; one byte.
     PacketType = 19,
+    /// Device group of the incoming link.
+    IifGroup = 21,
 }
 
 numbers! {

@@ -100,6 +100,21 @@ impl Rule {
         self.meta(Meta::OifName).cmp(op, &name_bytes(name))
     }
 
+    /// Device group of the incoming link ([`crate::link::Link::group`]), or another one.
+    #[must_use]
+    pub fn iifgroup(self, op: Op, group: u32) -> Rule {
+        self.meta(Meta::IifGroup).cmp(op, &group.to_ne_bytes())
+    }
+
+    /// The way back to the source is not the link by which the packet came in (`fib saddr . iif oif 0`). What has no
+    /// such way by its nature passes: a packet of `::` or 0.0.0.0 that asks for an address (nft_fib_ipv6.c,
+    /// nft_fib_ipv4.c). For chains at prerouting, input and forward.
+    #[must_use]
+    pub fn came_another_way(self) -> Rule {
+        let flags = fib_flag::SADDR | fib_flag::IIF;
+        self.expr(Expr::Fib { result: Fib::Oif, flags, dreg: Reg::R1 }).cmp(Op::Eq, &[0; 4])
+    }
+
     /// Source address within `net`, or not.
     #[must_use]
     pub fn saddr(self, op: Op, net: IpNetwork) -> Rule {

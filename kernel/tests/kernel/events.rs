@@ -52,7 +52,10 @@ fn every_kind_of_change_is_heard_and_reading_does_not_wait() {
         let config = Event::Config { family: Family::V4, index: None };
         let all = heard(&mut listener, |all| all.events.contains(&config));
         let has = |wanted: &dyn Fn(&Event) -> bool| all.events.iter().filter(|it| wanted(it)).count();
-        assert!(has(&|it| *it == Event::Link { index: a.index, name: "a".into() }) > 0, "{all:?}");
+        assert!(
+            has(&|it| *it == Event::Link { index: a.index, name: "a".into(), group: Some(0) }) > 0,
+            "{all:?}"
+        );
         let address = |it: &Event| matches!(it, Event::Address(it) if it.net == net("10.1.0.1/24"));
         assert_eq!(has(&address), 1, "{all:?}");
         let ours = |it: &Event| matches!(it, Event::Route(it) if it.dst == to.dst && it.protocol == 80);
@@ -89,7 +92,7 @@ fn more_than_fits_is_said_to_be_lost_and_hearing_goes_on() {
         }
         assert!(heard(&mut listener, |all| all.lost).lost);
         up(rtnl, a.index);
-        let link = Event::Link { index: a.index, name: "a".into() };
+        let link = Event::Link { index: a.index, name: "a".into(), group: Some(0) };
         heard(&mut listener, |all| all.events.contains(&link) && !all.lost);
     });
 }

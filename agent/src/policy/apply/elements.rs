@@ -8,7 +8,7 @@ use kernel::nft::{Base, Element, Expr, Meta, Op, Reg, Rule, ct_state, ip_bytes};
 use super::to_verdict;
 use crate::policy::Direction;
 use crate::policy::blocks::{self, Interval};
-use crate::policy::program::{self, CUT, Line, Ports, Set, Target};
+use crate::policy::program::{self, CUT, LINKS, Line, Ports, Set, Target};
 
 /// The elements of `set` that `other`, the same set at another time, does not have.
 pub(super) fn elements(set: &Set, other: Option<&Set>) -> Vec<Element> {
@@ -75,6 +75,11 @@ pub(super) fn pair(address: IpAddr) -> Element {
 /// The kernel's rule of a line.
 pub(in crate::policy) fn rule(line: &Line) -> Rule {
     match line {
+        Line::Forged => Rule::new().iifgroup(Op::Eq, LINKS).came_another_way().drop(),
+        Line::Unmarked(net) => {
+            let rule = Rule::new().iifgroup(Op::Neq, LINKS);
+            family(rule, net.is_ipv6()).saddr(Op::Eq, *net).drop()
+        }
         Line::Cut => Rule::new().ct_mark(CUT).drop(),
         Line::Established => Rule::new().ct_state(ct_state::ESTABLISHED | ct_state::RELATED).accept(),
         Line::Itself { ipv6 } => {

@@ -8,6 +8,7 @@
 
 mod agent;
 mod config;
+mod links;
 mod record;
 mod table;
 
@@ -50,6 +51,7 @@ impl Plugin for Policy {
         });
         // The record first: from now on the agent knows that the addresses are no former pod's.
         record.write(&config.path_of(&record))?;
+        links::mark(previous, &record.addresses)?;
         table::close(&mut nfnl, &record.addresses)?;
         forget_flows(&mut nfnl, &record.addresses);
         if let Err(why) = agent::arm(&config.socket, &record) {
@@ -68,7 +70,8 @@ impl Plugin for Policy {
 
     fn check(&self, call: &Call) -> Result<(), Error> {
         let config = PolicyConfig::resolve(call)?;
-        let wanted = Record::of(call, addresses(call, attach::prev_result(call)?))?;
+        let previous = attach::prev_result(call)?;
+        let wanted = Record::of(call, addresses(call, previous))?;
         let path = config.path_of(&wanted);
         let Some(record) = Record::read(&path)? else {
             return Err(Error::internal(format!("record {} is missing", path.display())));
@@ -80,6 +83,7 @@ impl Plugin for Policy {
         if !table::is_there(&mut nfnl)? {
             return Err(Error::internal(table::ABSENT));
         }
+        links::check(previous, &record.addresses)?;
         table::check(&mut nfnl, &record.addresses)
     }
 

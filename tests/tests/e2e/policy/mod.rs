@@ -3,6 +3,7 @@
 mod bed;
 mod cases;
 mod flows;
+mod forged;
 mod frames;
 mod generate;
 mod node;

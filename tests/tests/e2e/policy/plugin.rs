@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use agent::policy::program::LINKS;
 use agent::policy::slots;
 use anyhow::{Context, Result, ensure};
 use kernel::packet::PacketSocket;
@@ -233,8 +234,24 @@ fn del_and_gc_take_away_record_verdicts_and_connections() -> Result<()> {
 }
 
 const CHAINED: &str = r#"{"dataDir":"@DIR@/podnet"}"#;
-const RESULT: &str = r#"{"cniVersion":"1.1.0","interfaces":[{"name":"eth0","sandbox":"@POD@"}],
-    "ips":[{"address":"10.1.2.3/24","interface":0},{"address":"2001:db8::3/64","interface":0}]}"#;
+const RESULT: &str = r#"{"cniVersion":"1.1.0","interfaces":[{"name":"node0"},{"name":"eth0","sandbox":"@POD@"}],
+    "ips":[{"address":"10.1.2.3/24","interface":1},{"address":"2001:db8::3/64","interface":1}]}"#;
+
+/// The node's side of [`RESULT`], as `ptp` makes it.
+fn make_link(world: &World) -> Result<()> {
+    world.host_ip(&[
+        "link add node0 type veth peer name far0",
+        "link set far0 up",
+        "link set node0 up",
+        "route add 10.1.2.3/32 dev node0",
+        "-6 route add 2001:db8::3/128 dev node0",
+    ])
+}
+
+/// The group of that link.
+fn group(world: &World) -> Result<u32> {
+    Ok(link::by_name(&mut Rtnl::open_in(&world.host)?, "node0")?.group)
+}
 
 #[test]
 fn without_the_table_add_is_to_be_tried_again_and_status_says_so() -> Result<()> {
@@ -248,7 +265,16 @@ fn without_the_table_add_is_to_be_tried_again_and_status_says_so() -> Result<()>
     ensure!(status.run()?.error()?.code == 50);
     make_table(&world)?;
     status.run()?.silent()?;
+    let error = add.run()?.error()?;
+    ensure!(error.msg.contains("node0"), "a link of prevResult is not there: {error:?}");
+    make_link(&world)?;
+    world.host_ip(&["-6 route del 2001:db8::3/128 dev node0", "-6 route add 2001:db8::3/128 dev far0"])?;
+    let error = add.run()?.error()?;
+    ensure!(error.msg.contains("route to 2001:db8::3 leads to none"), "a pod that may forge: {error:?}");
+    ensure!(!world.dir().join("podnet/slots/c0-eth0.json").exists(), "a failed ADD leaves a record");
+    world.host_ip(&["-6 route replace 2001:db8::3/128 dev node0"])?;
     let added = add.run()?.result()?;
+    ensure!(group(&world)? == LINKS, "the link's group is {}", group(&world)?);
     ensure!(added["ips"] == result["ips"], "the result is passed on: {added}");
     for text in [r#"{"dataDir":"run"}"#, r#"{"dataDir":7}"#] {
         let error = world.call("podnet-policy", "ADD").config("1.1.0", text).prev(&result).run()?.error()?;
@@ -263,6 +289,7 @@ fn without_the_table_add_is_to_be_tried_again_and_status_says_so() -> Result<()>
 fn add_closes_what_a_former_pod_left_and_a_late_del_touches_nothing() -> Result<()> {
     let world = World::new(Side::Podnet, 1)?;
     make_table(&world)?;
+    make_link(&world)?;
     let result: Value = serde_json::from_str(&world.fill(RESULT))?;
     let open = |map: &str, ip: &str| {
         nft(&world, &format!("add element inet podnet-policy {map} {{ {ip} : accept }}"))
@@ -300,6 +327,10 @@ fn add_closes_what_a_former_pod_left_and_a_late_del_touches_nothing() -> Result<
     }
     open("ingress6", "2001:db8::3")?;
     call("CHECK", "new").run()?.silent()?;
+    world.host_ip(&["link set node0 group 7"])?;
+    let error = call("CHECK", "new").run()?.error()?;
+    ensure!(error.msg.contains("node0 is in group 7"), "{error:?}");
+    world.host_ip(&["link set node0 group 10180"])?;
     // A DEL that comes when the address is another container's already.
     call("DEL", "former").run()?.silent()?;
     call("CHECK", "new").run()?.silent()?;
