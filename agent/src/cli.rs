@@ -171,16 +171,13 @@ fn hooks(places: &Places) -> Vec<uninstall::Hook<'static>> {
         anyhow::ensure!(removed.trouble.is_empty(), "{}", removed.trouble.join("; "));
         Ok((removed.changes > 0).then(|| format!("{} removed", removed.changes)))
     };
-    let masquerade = || {
-        let removed = masquerade::remove(&mut Nfnl::open()?)?;
-        Ok(removed.then(|| "removed table inet podnet-masq".to_owned()))
+    let table = |table: kernel::nft::Table<'static>| {
+        move || {
+            let removed = kernel::nft::remove(&mut Nfnl::open()?, table)?;
+            Ok(removed.then(|| format!("removed table {table}")))
+        }
     };
-    let policies = || {
-        let mut nfnl = Nfnl::open()?;
-        let is_there = kernel::nft::table(&mut nfnl, policy::apply::OURS)?.is_some();
-        policy::apply::remove(&mut nfnl)?;
-        Ok(is_there.then(|| "removed table inet podnet-policy".to_owned()))
-    };
+    let (masquerade, policies) = (table(masquerade::TABLE), table(policy::apply::OURS));
     vec![("routes", Box::new(routes)), ("masquerade", Box::new(masquerade)), ("policies", Box::new(policies))]
 }
 

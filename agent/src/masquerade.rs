@@ -127,22 +127,6 @@ pub fn apply(nfnl: &mut Nfnl, wanted: &Masquerade) -> Result<bool> {
     Ok(true)
 }
 
-/// Deletes the table; true when there was one.
-///
-/// # Errors
-/// The kernel refuses.
-pub fn remove(nfnl: &mut Nfnl) -> Result<bool> {
-    if nft::table(nfnl, TABLE)?.is_none() {
-        return Ok(false);
-    }
-    let mut batch = Batch::new();
-    batch.delete_table(TABLE);
-    match nfnl.commit(batch) {
-        Err(error) if !error.is_not_found() => Err(error),
-        _ => Ok(true),
-    }
-}
-
 /// Asks the kernel whether it would take the table, for a look at what it lacks before pods are promised anything.
 ///
 /// # Errors

@@ -5,6 +5,8 @@ use super::rule::Rule;
 use super::set::{Element, Set};
 use super::userdata::Userdata;
 use super::{Hook, Table, msg};
+use crate::error::Result;
+use crate::nfnl::Nfnl;
 use crate::wire;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST};
 
@@ -256,5 +258,21 @@ impl Batch {
         // The sequence number is the socket's to give, when the batch is sent.
         wire::push(&mut self.bytes, msg::kind(kind), NLM_F_REQUEST | flags, 0, &Body(&body.bytes));
         self
+    }
+}
+
+/// Deletes a table and everything in it; true when there was one. A table that goes meanwhile is none.
+///
+/// # Errors
+/// The kernel's words.
+pub fn remove(nfnl: &mut Nfnl, table: Table<'_>) -> Result<bool> {
+    if super::table(nfnl, table)?.is_none() {
+        return Ok(false);
+    }
+    let mut batch = Batch::new();
+    batch.delete_table(table);
+    match nfnl.commit(batch) {
+        Err(error) if error.is_not_found() => Ok(false),
+        done => done.map(|()| true),
     }
 }

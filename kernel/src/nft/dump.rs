@@ -1,5 +1,7 @@
 //! What is there: tables, chains, rules of a chain, sets, elements.
 
+use std::collections::BTreeMap;
+
 use ipnetwork::IpNetwork;
 
 use super::attr::{self, Attrs, Body};
@@ -252,7 +254,7 @@ pub fn rules_of(
     query.text(1, table.name).text(2, chain);
     nfnl.dump(msg::kind(msg::GETRULE), &Body(&query.bytes), |payload, all| {
         // A kernel that does not filter dumps every rule of the family.
-        all.extend(read_rule(payload, table.name, chain, &which)?);
+        all.extend(read_rule(payload, table.name, Some(chain), &which)?.map(|(_, rule)| rule));
         Ok(())
     })
     .map_err(|c| c.about(format!("list rules of chain {table} {chain}")))
@@ -279,49 +281,47 @@ pub fn handles(nfnl: &mut Nfnl, table: Table<'_>, chain: &str) -> Result<Vec<(u6
     .map_err(|c| c.about(format!("list rules of chain {table} {chain}")))
 }
 
-/// The chain of every rule of a table, without a look at what the rules do.
-pub fn chains_of_rules(nfnl: &mut Nfnl, table: Table<'_>) -> Result<Vec<String>> {
+/// Every rule of a table, in one pass: by chain, in order. A chain without rules has no entry.
+pub fn rules_by_chain(nfnl: &mut Nfnl, table: Table<'_>) -> Result<BTreeMap<String, Vec<RuleInfo>>> {
     let mut query = table.attrs();
     query.text(1, table.name);
-    nfnl.dump(msg::kind(msg::GETRULE), &Body(&query.bytes), |payload, all| {
-        let (mut ours, mut chain) = (false, String::new());
-        wire::attributes(wire::after(payload, HEADER), |kind, value| match kind {
-            1 => ours = wire::to_text(value) == table.name,
-            2 => chain = wire::to_text(value),
-            _ => {}
-        })?;
-        if ours {
-            all.push(chain);
-        }
+    let found = nfnl.dump(msg::kind(msg::GETRULE), &Body(&query.bytes), |payload, all| {
+        // A kernel that does not filter dumps every rule of the family.
+        all.extend(read_rule(payload, table.name, None, |_| true)?);
         Ok(())
-    })
-    .map_err(|c| c.about(format!("list rules of table {table}")))
+    });
+    let found = found.map_err(|c| c.about(format!("list rules of table {table}")))?;
+    let mut chains: BTreeMap<String, Vec<RuleInfo>> = BTreeMap::new();
+    for (chain, rule) in found {
+        chains.entry(chain).or_default().push(rule);
+    }
+    Ok(chains)
 }
 
-/// None for a rule of another chain.
+/// A rule and its chain; None for one of another table, or of another chain than the one that is asked for.
 fn read_rule(
     payload: &[u8],
     table: &str,
-    chain: &str,
+    chain: Option<&str>,
     which: impl Fn(&Userdata) -> bool,
-) -> std::result::Result<Option<RuleInfo>, Cause> {
-    let (mut named, mut list) = (0, &[][..]);
+) -> std::result::Result<Option<(String, RuleInfo)>, Cause> {
+    let (mut is_of_table, mut name, mut list) = (false, String::new(), &[][..]);
     let mut found = RuleInfo { handle: 0, expressions: Vec::new(), userdata: Userdata::default() };
     wire::attributes(wire::after(payload, HEADER), |kind, value| match kind {
-        1 => named += u32::from(wire::to_text(value) == table),
-        2 => named += u32::from(wire::to_text(value) == chain),
+        1 => is_of_table = wire::to_text(value) == table,
+        2 => name = wire::to_text(value),
         3 => found.handle = attr::to_u64(value).unwrap_or(0),
         4 => list = value,
         7 => found.userdata = Userdata::from_bytes(value),
         _ => {}
     })?;
-    if named != 2 {
+    if !is_of_table || chain.is_some_and(|it| it != name) {
         return Ok(None);
     }
     if which(&found.userdata) {
         found.expressions = decode::expressions(list)?;
     }
-    Ok(Some(found))
+    Ok(Some((name, found)))
 }
 
 /// Every set and map of a table; none when there is no such table.

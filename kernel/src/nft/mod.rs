@@ -26,9 +26,9 @@ mod userdata;
 
 use std::fmt;
 
-pub use batch::Batch;
+pub use batch::{Batch, remove};
 pub use dump::{
-    ChainInfo, RuleInfo, SetInfo, TableInfo, chain, chains, chains_of_rules, elements, handles, rules,
+    ChainInfo, RuleInfo, SetInfo, TableInfo, chain, chains, elements, handles, rules, rules_by_chain,
     rules_of, sets, table, tables,
 };
 pub use expr::{Base, Ct, Expr, Fib, Meta, Op, Reg, Verdict, ct_state, ct_status, fib_flag, nat_flag};

@@ -2,20 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kernel::nft::{self, Data};
+use kernel::nft::{self, ChainInfo, Data, Element};
 use kernel::{Nfnl, Result};
 
 use super::elements::{elements, pair};
-use super::{Kept, OURS, to_verdict};
+use super::{Kept, OURS, hook, rule, to_verdict};
 use crate::policy::Direction;
-use crate::policy::program;
+use crate::policy::program::{self, Program};
 
 impl Kept {
     /// What of the table is other than it was programmed, in words; `None`: nothing. One question to the kernel where
-    /// nobody has changed any table since the last time. Else it counts the rules of each chain and compares the pods' maps,
-    /// and with `whole` counts the elements of every set, too.
-    ///
-    /// Rules that were replaced one by one with others, as many as before, are not noticed.
+    /// nobody has changed any table since the last time. Else it compares chains, rules and the pods' maps, and with `whole`
+    /// the elements of every set, too.
     ///
     /// # Errors
     /// The kernel's words.
@@ -32,23 +30,8 @@ impl Kept {
             }
             Some(_) => {}
         }
-        let mut chains: BTreeMap<String, usize> =
-            nft::chains(nfnl, OURS)?.into_iter().map(|it| (it.name, 0)).collect();
-        for chain in nft::chains_of_rules(nfnl, OURS)? {
-            *chains.entry(chain).or_default() += 1;
-        }
-        for (name, chain) in &program.chains {
-            match chains.remove(&**name) {
-                None => return Ok(Some(format!("chain {name} is gone"))),
-                Some(rules) if rules != chain.lines.len() => {
-                    let wanted = chain.lines.len();
-                    return Ok(Some(format!("chain {name} has {rules} rules and not {wanted}")));
-                }
-                Some(_) => {}
-            }
-        }
-        if let Some(chain) = chains.keys().next() {
-            return Ok(Some(format!("chain {chain} is another program's")));
+        if let Some(drift) = drift_of_chains(nfnl, program)? {
+            return Ok(Some(drift));
         }
         for ipv6 in [false, true] {
             for direction in Direction::ALL {
@@ -75,9 +58,15 @@ impl Kept {
         }
         if whole {
             for (name, set) in &program.sets {
-                let (wanted, there) = (elements(set, None).len(), nft::elements(nfnl, OURS, name)?.len());
+                let keys = |all: Vec<Element>| -> BTreeSet<(Vec<u8>, bool)> {
+                    all.into_iter().map(|it| (it.key, it.is_end)).collect()
+                };
+                let (wanted, there) = (keys(elements(set, None)), keys(nft::elements(nfnl, OURS, name)?));
                 if wanted != there {
-                    return Ok(Some(format!("set {name} has {there} elements and not {wanted}")));
+                    let (wanted, there) = (wanted.len(), there.len());
+                    return Ok(Some(format!(
+                        "set {name} is other than it was: {there} elements of {wanted}"
+                    )));
                 }
             }
             // What was not looked at may still be other, so only a whole look saves the next.
@@ -85,4 +74,27 @@ impl Kept {
         }
         Ok(None)
     }
+}
+
+/// What of the chains and their rules is other than in the program.
+fn drift_of_chains(nfnl: &mut Nfnl, program: &Program) -> Result<Option<String>> {
+    let mut chains: BTreeMap<String, ChainInfo> =
+        nft::chains(nfnl, OURS)?.into_iter().map(|it| (it.name.clone(), it)).collect();
+    let mut rules = nft::rules_by_chain(nfnl, OURS)?;
+    for (name, chain) in &program.chains {
+        let Some(there) = chains.remove(&**name) else { return Ok(Some(format!("chain {name} is gone"))) };
+        let at = hook(name).map(|it| (it.point.number(OURS.family), it.priority));
+        if there.hook != at || there.accept.unwrap_or(true) != hook(name).is_none_or(|it| it.accept) {
+            return Ok(Some(format!("chain {name} stands elsewhere, or drops at its end")));
+        }
+        let (there, wanted) = (rules.remove(&**name).unwrap_or_default(), chain.lines.len());
+        if there.len() != wanted {
+            return Ok(Some(format!("chain {name} has {} rules and not {wanted}", there.len())));
+        }
+        if let Some(at) = there.iter().zip(&chain.lines).position(|(it, line)| !it.does(&rule(line))) {
+            let line = &chain.lines[at];
+            return Ok(Some(format!("rule {} of chain {name} is not {line}", at + 1)));
+        }
+    }
+    Ok(chains.keys().next().map(|chain| format!("chain {chain} is another program's")))
 }

@@ -152,8 +152,8 @@ fn nothing_is_left_when_all_is_removed() -> Result<()> {
     n0.run(|| -> Result<()> {
         let removed = routing::remove_all(&mut Rtnl::open()?, None)?;
         ensure!(removed.trouble.is_empty(), "{removed:?}");
-        ensure!(masquerade::remove(&mut Nfnl::open()?)?, "there was a table");
-        ensure!(!masquerade::remove(&mut Nfnl::open()?)?, "and now there is none");
+        ensure!(kernel::nft::remove(&mut Nfnl::open()?, masquerade::TABLE)?, "there was a table");
+        ensure!(!kernel::nft::remove(&mut Nfnl::open()?, masquerade::TABLE)?, "and now there is none");
         let again = routing::remove_all(&mut Rtnl::open()?, Some(&all[0]))?;
         ensure!(again.is_quiet(), "{again:?}");
         Ok(())

@@ -9,6 +9,7 @@ mod generate;
 mod node;
 mod oracle;
 mod plugin;
+mod rules;
 mod table;
 
 use std::process::Command;
