@@ -3,8 +3,9 @@
 //! Needed where a rewriting of addresses has changed: a flow that the kernel knows keeps its old rewriting, for UDP as
 //! long as datagrams come. Nothing here makes an entry, and nothing of one is changed but its mark.
 
+use std::collections::BTreeSet;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use crate::error::{Cause, Result};
 use crate::nfnl::Nfnl;
@@ -16,6 +17,7 @@ use crate::wire;
 const CHANGE: u16 = 1 << 8;
 const GET: u16 = 1 << 8 | 1;
 const DELETE: u16 = 1 << 8 | 2;
+const GET_STATS: u16 = 1 << 8 | 5;
 /// `struct nfgenmsg`
 const HEADER: usize = 4;
 
@@ -29,16 +31,24 @@ mod cta {
     pub(super) const MARK_MASK: u16 = 21;
     pub(super) const FILTER: u16 = 25;
     pub(super) const TUPLE_IP: u16 = 1;
+    pub(super) const IP_V4_SRC: u16 = 1;
     pub(super) const TUPLE_PROTO: u16 = 2;
     pub(super) const PROTO_NUM: u16 = 1;
     pub(super) const PROTO_SRC_PORT: u16 = 2;
     pub(super) const PROTO_DST_PORT: u16 = 3;
+    pub(super) const STATS_GLOBAL_ENTRIES: u16 = 1;
     pub(super) const FILTER_ORIG_FLAGS: u16 = 1;
+    pub(super) const FILTER_REPLY_FLAGS: u16 = 2;
 }
 
 /// Bits of CTA_FILTER_ORIG_FLAGS: which fields of the tuple count (nf_conntrack_netlink.c).
+const BY_SOURCE: u32 = 1;
 const BY_PROTOCOL: u32 = 1 << 3;
 const BY_DST_PORT: u32 = 1 << 5;
+
+/// From how many connections on the kernel is asked for those of one IPv4 address alone. It goes through its table twice
+/// for that, which takes as long as it takes to tell of some thousand.
+const MANY: u32 = 8_000;
 
 /// Which connections are meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,6 +105,49 @@ pub fn all(nfnl: &mut Nfnl) -> Result<Vec<Flow>> {
     dump(nfnl, &Attrs::message(0, 0), |_| true)
 }
 
+/// The connections of which one of these addresses is an end ([`Flow::is_of`]). The kernel tells no others of a family of
+/// which there are none, and, where it follows many and one address is IPv4, none but its.
+pub fn of(nfnl: &mut Nfnl, addresses: &[IpAddr]) -> Result<Vec<Flow>> {
+    let own: BTreeSet<IpAddr> = addresses.iter().copied().collect();
+    let v4: Vec<Ipv4Addr> =
+        own.iter().filter_map(|it| if let IpAddr::V4(v4) = it { Some(*v4) } else { None }).collect();
+    let is_own = |it: &Flow| own.contains(&it.original.source) || own.contains(&it.reply.source);
+    let of_family = |family: u8| Attrs::message(family, 0);
+    let v6 = own.len() > v4.len();
+    match v4[..] {
+        [] if !v6 => Ok(Vec::new()),
+        // A kernel that cannot count says in the pass over all what it lacks.
+        [address] if count(nfnl).is_ok_and(|it| it >= MANY) => {
+            let mut all = dump(nfnl, &from(address, false), |it| it.original.source == IpAddr::V4(address))?;
+            // None twice: one that has both ends here was told as its client's.
+            let served = |it: &Flow| is_own(it) && it.original.source != IpAddr::V4(address);
+            all.extend(dump(nfnl, &from(address, true), served)?);
+            if v6 {
+                all.extend(dump(nfnl, &of_family(Family::V6.number().into()), is_own)?);
+            }
+            Ok(all)
+        }
+        [] => dump(nfnl, &of_family(Family::V6.number().into()), is_own),
+        _ if v6 => dump(nfnl, &of_family(0), is_own),
+        _ => dump(nfnl, &of_family(Family::V4.number().into()), is_own),
+    }
+}
+
+/// How many connections the kernel follows in the socket's namespace.
+pub fn count(nfnl: &mut Nfnl) -> Result<u32> {
+    let read = |payload: &[u8]| {
+        let mut entries = 0;
+        wire::attributes(wire::after(payload, HEADER), |kind, value| {
+            if kind == cta::STATS_GLOBAL_ENTRIES {
+                entries = to_u32(value).unwrap_or(0);
+            }
+        })?;
+        Ok(entries)
+    };
+    let counted = nfnl.get(GET_STATS, &Body(&Attrs::message(0, 0).bytes), read);
+    counted.map_err(|c| c.about("count connections"))
+}
+
 /// The connections that fit.
 pub fn list(nfnl: &mut Nfnl, filter: &Filter) -> Result<Vec<Flow>> {
     dump(nfnl, &query(filter), |flow| filter.fits(flow))
@@ -125,8 +178,7 @@ pub fn delete(nfnl: &mut Nfnl, filter: &Filter) -> Result<usize> {
 /// Has the kernel forget the connections of which one of these addresses is an end ([`Flow::is_of`]); returns how many
 /// those were.
 pub fn delete_of(nfnl: &mut Nfnl, addresses: &[IpAddr]) -> Result<usize> {
-    let of = |flow: &Flow| addresses.iter().any(|it| flow.is_of(*it));
-    let flows = dump(nfnl, &Attrs::message(0, 0), of)?;
+    let flows = of(nfnl, addresses)?;
     forget(nfnl, &flows)
 }
 
@@ -202,6 +254,18 @@ fn query(filter: &Filter) -> Attrs {
     });
     // In the host's byte order, unlike all else here.
     a.nest(cta::FILTER, |f| _ = f.raw(cta::FILTER_ORIG_FLAGS, &flags.to_ne_bytes()));
+    a
+}
+
+/// The request of a dump of what an IPv4 address opened, or with `replies` of what it answers. As [`query`], an older kernel
+/// passes the filter over.
+fn from(address: Ipv4Addr, replies: bool) -> Attrs {
+    let mut a = Attrs::message(Family::V4.number().into(), 0);
+    a.nest(if replies { cta::TUPLE_REPLY } else { cta::TUPLE_ORIG }, |tuple| {
+        tuple.nest(cta::TUPLE_IP, |ip| _ = ip.raw(cta::IP_V4_SRC, &address.octets()));
+    });
+    let flags = if replies { cta::FILTER_REPLY_FLAGS } else { cta::FILTER_ORIG_FLAGS };
+    a.nest(cta::FILTER, |f| _ = f.raw(flags, &BY_SOURCE.to_ne_bytes()));
     a
 }
 

@@ -4,7 +4,9 @@
 mod elements;
 mod look;
 
+use std::collections::{BTreeSet, HashSet};
 use std::net::IpAddr;
+use std::ops::BitOrAssign;
 use std::sync::Arc;
 
 use kernel::nft::{
@@ -13,7 +15,7 @@ use kernel::nft::{
 use kernel::{Nfnl, Result};
 
 use super::Direction;
-use super::program::{self, Program, Set, TABLE, Target, Verdicts};
+use super::program::{self, Line, Program, Set, TABLE, Target, Verdicts};
 pub(super) use elements::rule;
 use elements::{elements, pair, verdict};
 
@@ -21,14 +23,36 @@ use elements::{elements, pair, verdict};
 pub const OURS: Table<'static> = Table::new(Family::Inet, TABLE);
 
 /// What a change was.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Applied {
     /// The table was made anew as a whole.
     pub whole: bool,
     /// How many messages it took; 0: everything was as it should be.
     pub messages: usize,
-    /// Something was changed by which connections that are there may be judged otherwise: not only new pods.
-    pub judged_anew: bool,
+    /// Of whom connections that are there may be judged otherwise.
+    pub anew: Anew,
+}
+
+/// The addresses of this node of which connections may be judged otherwise than before.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Anew {
+    /// None: new pods alone, or nothing that concerns one.
+    #[default]
+    Nobody,
+    /// These.
+    Of(BTreeSet<IpAddr>),
+    /// All that there are, and those that were.
+    Everybody,
+}
+
+impl BitOrAssign for Anew {
+    fn bitor_assign(&mut self, other: Anew) {
+        match (&mut *self, other) {
+            (_, Anew::Nobody) | (Anew::Everybody, _) => {}
+            (Anew::Of(mine), Anew::Of(others)) => mine.extend(others),
+            (_, other) => *self = other,
+        }
+    }
 }
 
 /// The table as this process made it.
@@ -72,9 +96,8 @@ impl Kept {
     /// # Errors
     /// The kernel refused the whole table; what was there stays.
     pub fn apply(&mut self, nfnl: &mut Nfnl, program: Program) -> Result<Applied> {
-        let judged_anew = self.programmed.as_ref().is_none_or(|before| judges_anew(before, &program));
         if let Some(before) = &self.programmed {
-            let batch = difference(before, &program);
+            let (batch, anew) = (difference(before, &program), judged_anew(before, &program));
             let messages = batch.len();
             if batch.is_empty() {
                 self.programmed = Some(program);
@@ -84,7 +107,7 @@ impl Kept {
             if nfnl.commit(batch).is_ok() {
                 self.programmed = Some(program);
                 self.note_generation(nfnl, at)?;
-                return Ok(Applied { whole: false, messages, judged_anew });
+                return Ok(Applied { whole: false, messages, anew });
             }
         }
         self.programmed = None;
@@ -95,7 +118,7 @@ impl Kept {
         self.note_generation(nfnl, at)?;
         self.handle = kernel::nft::table(nfnl, OURS)?.map_or(0, |it| it.handle);
         self.programmed = Some(program);
-        Ok(Applied { whole: true, messages, judged_anew: true })
+        Ok(Applied { whole: true, messages, anew: Anew::Everybody })
     }
 
     /// Our change raised the number by one; more says that another program came between, and a look is due.
@@ -104,16 +127,6 @@ impl Kept {
         self.generation = (before.checked_add(1) == Some(now)).then_some(now);
         Ok(())
     }
-}
-
-/// Takes the table away.
-///
-/// # Errors
-/// The kernel's words; a table that is not there is none.
-pub fn remove(nfnl: &mut Nfnl) -> Result<()> {
-    let mut batch = Batch::new();
-    batch.add_table(OURS, None).delete_table(OURS);
-    nfnl.commit(batch)
 }
 
 /// The batch that makes the whole table, whatever is there.
@@ -229,13 +242,39 @@ fn change_pods(batch: &mut Batch, before: &Program, after: &Program) {
     }
 }
 
-/// Whether connections that are there may be judged otherwise.
-fn judges_anew(before: &Program, after: &Program) -> bool {
-    let same_set = |name: &String, set: &Set| after.sets.get(name).is_some_and(|other| other == set);
-    before.chains != after.chains
-        || before.sets.len() != after.sets.len()
-        || !before.sets.iter().all(|(name, set)| same_set(name, set))
-        || before.pods.iter().any(|(address, it)| after.pods.get(address).is_some_and(|other| other != it))
+/// Whose connections may be judged otherwise: the pods that are there as before whose verdicts, chains or sets are others.
+fn judged_anew(before: &Program, after: &Program) -> Anew {
+    if before.chains.get("egress") != after.chains.get("egress") {
+        return Anew::Everybody;
+    }
+    let is_other = |set: &str| before.sets.get(set) != after.sets.get(set);
+    let mut other: HashSet<&str> = HashSet::new();
+    for (name, chain) in &after.chains {
+        let looks_into = |line: &Line| line.sets().any(is_other);
+        if before.chains.get(name) != Some(chain) || chain.lines.iter().any(looks_into) {
+            other.insert(name);
+        }
+    }
+    let is_asked = |target: &Target| match target {
+        Target::Open => false,
+        Target::Chain(name) => {
+            let asked = after.chains.get(name).into_iter().flat_map(|it| &it.lines);
+            other.contains(&**name) || asked.filter_map(Line::asks).any(|it| other.contains(it))
+        }
+    };
+    let is_anew = |address: &IpAddr, now: &Verdicts| {
+        before
+            .pods
+            .get(address)
+            .is_some_and(|then| then != now || Direction::ALL.iter().any(|it| is_asked(now.of(*it))))
+    };
+    let anew: BTreeSet<IpAddr> = after
+        .pods
+        .iter()
+        .filter(|(address, now)| is_anew(address, now))
+        .map(|(address, _)| *address)
+        .collect();
+    if anew.is_empty() { Anew::Nobody } else { Anew::Of(anew) }
 }
 
 fn hook(chain: &str) -> Option<Hook<'static>> {

@@ -11,6 +11,7 @@ use std::net::IpAddr;
 use kernel::conntrack::{self, Flow};
 use kernel::{Nfnl, Result};
 
+use super::apply::Anew;
 use super::compile::Local;
 use super::evaluate::{Addresses, Connection, evaluate};
 use super::program::CUT;
@@ -59,12 +60,21 @@ pub fn changes<'f>(
     other.collect()
 }
 
-/// Looks at every connection that the kernel follows, and cuts and restores.
+/// Looks at the connections of those whose may be judged otherwise, and cuts and restores.
 ///
 /// # Errors
 /// The kernel's words, such as that it lacks what lists connections.
-pub fn cut(nfnl: &mut Nfnl, cluster: &Cluster, locals: &BTreeMap<IpAddr, Local<'_>>) -> Result<Cut> {
-    let flows = conntrack::all(nfnl)?;
+pub fn cut(
+    nfnl: &mut Nfnl,
+    cluster: &Cluster,
+    locals: &BTreeMap<IpAddr, Local<'_>>,
+    anew: &Anew,
+) -> Result<Cut> {
+    let flows = match anew {
+        Anew::Nobody => return Ok(Cut::default()),
+        Anew::Of(addresses) => conntrack::of(nfnl, &addresses.iter().copied().collect::<Vec<_>>())?,
+        Anew::Everybody => conntrack::all(nfnl)?,
+    };
     let mut done = Cut { judged: flows.len(), ..Cut::default() };
     for (flow, forbidden) in changes(cluster, locals, &flows) {
         let changed = conntrack::set_mark(nfnl, flow, if forbidden { CUT } else { 0 }, CUT)?;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use kernel::{Nfnl, Rtnl};
 
-use super::apply::{Applied, Kept};
+use super::apply::{Anew, Applied, Kept};
 use super::compile::{Compiler, locals};
 use super::cut::{self, Cut};
 use super::links;
@@ -41,8 +41,8 @@ pub struct Enforcer {
     kept: Kept,
     slots: Slots,
     waiting: Vec<Request>,
-    /// Connections are still to be judged, since that went wrong the last time.
-    uncut: bool,
+    /// Whose connections are still to be judged, since that went wrong the last time.
+    uncut: Anew,
 }
 
 impl Enforcer {
@@ -63,7 +63,7 @@ impl Enforcer {
             kept: Kept::new(),
             slots,
             waiting: Vec::new(),
-            uncut: false,
+            uncut: Anew::Nobody,
         })
     }
 
@@ -97,12 +97,11 @@ impl Enforcer {
         }
         let applied = self.kept.apply(&mut self.nfnl, program);
         outcome.applied = applied.with_context(|| format!("policy of node {}", self.node))?;
-        if outcome.applied.judged_anew || self.uncut {
+        self.uncut |= outcome.applied.anew.clone();
+        if self.uncut != Anew::Nobody {
             let locals = locals(cluster, &self.node, self.slots.all(), self.slots.released());
-            let cut = cut::cut(&mut self.nfnl, cluster, &locals);
-            self.uncut = cut.is_err();
-            match cut {
-                Ok(cut) => outcome.cut = cut,
+            match cut::cut(&mut self.nfnl, cluster, &locals, &self.uncut) {
+                Ok(cut) => (outcome.cut, self.uncut) = (cut, Anew::Nobody),
                 Err(error) => outcome.warnings.push(format!("cut connections: {error}")),
             }
         }

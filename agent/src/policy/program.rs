@@ -144,6 +144,25 @@ pub enum Line {
     },
 }
 
+impl Line {
+    /// The policy's sets that it looks into.
+    pub fn sets(&self) -> impl Iterator<Item = &str> {
+        let (peers, ports) = match self {
+            Line::Accept { peers, ports: Ports::Set(_, ports) | Ports::Named(ports), .. } => {
+                (peers.as_deref(), Some(ports))
+            }
+            Line::Accept { peers, .. } => (peers.as_deref(), None),
+            _ => (None, None),
+        };
+        peers.into_iter().chain(ports.map(String::as_str))
+    }
+
+    /// The policy's chain that it asks.
+    pub fn asks(&self) -> Option<&str> {
+        if let Line::Ask(chain) = self { Some(chain) } else { None }
+    }
+}
+
 /// A chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chain {

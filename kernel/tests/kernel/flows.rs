@@ -125,3 +125,63 @@ fn bits_of_a_mark_are_set_and_cleared_and_the_others_left() {
         assert_eq!(conntrack::all(nfnl).unwrap(), []);
     });
 }
+
+#[test]
+fn flows_of_an_address_are_those_that_it_opened_or_serves_each_once() {
+    with_nfnl(|nfnl, _| {
+        follow(nfnl);
+        let table = Table::new(Family::Inet, "t6");
+        let mut batch = Batch::new();
+        batch
+            .add_table(table, None)
+            .add_chain(table, "in", Some(&Hook::new(ChainKind::Filter, Point::Input, priority::FILTER)))
+            .append(table, "in", &Rule::new().ct_state(ct_state::INVALID).drop());
+        nfnl.commit(batch).unwrap();
+        let server = UdpSocket::bind("127.0.0.9:7777").unwrap();
+        let talk = |from: &str, to: &str| {
+            UdpSocket::bind((from, 0)).unwrap().send_to(b"x", to).unwrap();
+        };
+        for from in 1..=6 {
+            talk(&format!("127.0.1.{from}"), "127.0.0.5:7001");
+        }
+        // To an address that another one answers for; to itself.
+        talk("127.0.1.1", "127.0.0.8:7000");
+        talk("127.0.1.1", "127.0.1.1:7001");
+        talk("::1", "[::1]:7001");
+        assert_eq!(server.recv(&mut [0; 8]).unwrap(), 1, "the rewriting works");
+        // As they are told when they are few, and when they are many.
+        for many in [false, true] {
+            if many {
+                let client = UdpSocket::bind("127.0.2.1:0").unwrap();
+                for n in 0..8_100_u16 {
+                    let [high, low] = n.to_be_bytes();
+                    client.send_to(b"x", (std::net::Ipv4Addr::new(127, 1, high, low), 9000)).unwrap();
+                }
+            }
+            assert_eq!(conntrack::count(nfnl).unwrap() > 8_000, many);
+            let mut of = |all: &[&str]| {
+                let all: Vec<std::net::IpAddr> = all.iter().map(|it| it.parse().unwrap()).collect();
+                let mut found = conntrack::of(nfnl, &all).unwrap();
+                let count = found.len();
+                found.sort_by_key(ToString::to_string);
+                found.dedup();
+                assert_eq!(found.len(), count, "{all:?}: one is told twice");
+                assert!(found.iter().all(|flow| all.iter().any(|it| flow.is_of(*it))), "{all:?}: {found:?}");
+                count
+            };
+            assert_eq!(of(&[]), 0);
+            assert_eq!(of(&["127.0.1.1"]), 3);
+            assert_eq!(of(&["127.0.0.9"]), 1, "who really answers");
+            assert_eq!(of(&["127.0.0.8"]), 0, "an address that nobody has");
+            assert_eq!(of(&["127.0.0.5"]), 6);
+            assert_eq!(of(&["127.0.1.2", "127.0.1.1", "127.0.1.2", "127.0.0.9"]), 4);
+            assert_eq!(
+                of(&["127.0.1.1", "127.0.1.2", "127.0.1.3", "127.0.1.4", "127.0.1.5", "127.0.1.6"]),
+                8
+            );
+            assert_eq!(of(&["::1"]), 1);
+            assert_eq!(of(&["::1", "127.0.1.1"]), 4);
+            assert_eq!(of(&["::2", "127.0.0.9"]), 1, "one of the other family, which has none");
+        }
+    });
+}

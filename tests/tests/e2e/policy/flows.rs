@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use agent::policy::apply::Kept;
+use agent::policy::apply::{Anew, Kept};
 use agent::policy::compile::{compile, locals};
 use agent::policy::{cut, probe_kernel, slots};
 use anyhow::{Context, Result, ensure};
@@ -58,6 +58,61 @@ fn a_connection_is_cut_when_a_policy_forbids_it_and_goes_on_when_one_allows_it()
     Ok(())
 }
 
+/// A change that is nobody's has nobody's connections looked at; one that is of some pods, theirs alone.
+#[test]
+fn only_connections_of_pods_that_a_change_concerns_are_judged_anew() -> Result<()> {
+    let mut one = One::new(true)?;
+    let mut enforcer = one.enforcer()?;
+    let pods: Vec<_> =
+        ["a", "b", "c"].map(|it| add_pod(one.node(), "x", it)).into_iter().collect::<Result<_>>()?;
+    for pod in &pods {
+        one.tell_pod("x", &pod.name, &pod.ips)?;
+    }
+    enforcer.repair(&one.cluster, true)?;
+    let [a, b, c] = &pods[..] else { unreachable!("three pods") };
+    let talks = [
+        Talk::to_port(&a.netns, b, 8080)?,
+        Talk::to_port(&a.netns, c, 8081)?,
+        Talk::to_port(&b.netns, c, 8082)?,
+    ];
+    for talk in &talks {
+        talk.goes_on("without a policy")?;
+    }
+    let step = |one: &mut One, policies: &[Value], enforcer: &mut agent::policy::Enforcer| -> Result<_> {
+        one.set_policies(policies)?;
+        let outcome = enforcer.sync(&one.cluster)?;
+        Ok((outcome.cut.judged, outcome.cut.cut, outcome.cut.restored))
+    };
+    let of = |name: &str, from: &str, to: &str| {
+        let peers = json!([{"podSelector": {"matchLabels": {"pod": from}}}]);
+        let select = json!({"matchLabels": {"pod": to}});
+        policy("x", name, json!({"podSelector": select, "ingress": [{"from": peers}]}))
+    };
+    // b has a connection of a and one to c; a policy isolates it from all but c.
+    ensure!(step(&mut one, &[of("p", "c", "b")], &mut enforcer)? == (2, 1, 0));
+    // One that selects nobody of this node, and the same again.
+    let nobody = of("q", "a", "nobody");
+    ensure!(step(&mut one, &[of("p", "c", "b"), nobody.clone()], &mut enforcer)? == (0, 0, 0));
+    ensure!(step(&mut one, &[of("p", "c", "b"), nobody], &mut enforcer)? == (0, 0, 0));
+    // What the policy lets in by its peers: a set that is looked into by b's policy alone.
+    let also = policy(
+        "x",
+        "p",
+        json!({"podSelector": {"matchLabels": {"pod": "b"}},
+        "ingress": [{"from": [{"podSelector": {"matchExpressions": [{"key": "pod", "operator": "Exists"}]}}]}]}),
+    );
+    ensure!(step(&mut one, std::slice::from_ref(&also), &mut enforcer)? == (2, 0, 1));
+    one.tell_pod("x", "d", &["10.244.9.9".parse()?])?;
+    one.cluster.pods.values_mut().filter(|it| it.key.name == "d").for_each(|it| it.node = "n1".into());
+    ensure!(
+        step(&mut one, std::slice::from_ref(&also), &mut enforcer)? == (2, 0, 0),
+        "a peer more, of b's policy"
+    );
+    // Two policies more, of two pods: those of the three connections that are theirs.
+    ensure!(step(&mut one, &[also, of("r", "b", "c"), of("s", "b", "a")], &mut enforcer)? == (3, 1, 0));
+    Ok(())
+}
+
 /// The negative control: rules alone let a connection go on that is there.
 #[test]
 fn without_the_cut_a_forbidden_connection_goes_on() -> Result<()> {
@@ -76,10 +131,10 @@ fn without_the_cut_a_forbidden_connection_goes_on() -> Result<()> {
     Kept::new().apply(&mut nfnl, compile(&one.cluster, "n0", slots.all()))?;
     talk.goes_on("a policy that forbids it, without a cut")?;
     let locals = locals(&one.cluster, "n0", slots.all(), slots.released());
-    let done = cut::cut(&mut nfnl, &one.cluster, &locals)?;
+    let done = cut::cut(&mut nfnl, &one.cluster, &locals, &Anew::Everybody)?;
     ensure!((done.cut, done.restored) == (1, 0), "{done:?}");
     talk.is_stopped("with the cut")?;
-    ensure!(cut::cut(&mut nfnl, &one.cluster, &locals)?.cut == 0, "it is cut twice");
+    ensure!(cut::cut(&mut nfnl, &one.cluster, &locals, &Anew::Everybody)?.cut == 0, "it is cut twice");
     Ok(())
 }
 
@@ -124,7 +179,15 @@ fn a_table_that_another_program_changed_is_noticed_and_repaired() -> Result<()> 
         (format!("flush chain inet podnet-policy {policy}"), "has 0 rules"),
         (format!("delete element inet podnet-policy ingress4 {{ {} }}", b.ips[0]), "map ingress4"),
         ("flush set inet podnet-policy itself4".to_owned(), "itself4"),
-        (format!("flush set inet podnet-policy {peers}"), "has 0 elements"),
+        (format!("flush set inet podnet-policy {peers}"), "0 elements of 1"),
+        (
+            format!(
+                "delete element inet podnet-policy {peers} {{ {} }}; add element inet podnet-policy {peers} {{ 10.244.0.99 }}",
+                a.ips[0]
+            ),
+            "1 elements of 1",
+        ),
+        ("add chain inet podnet-policy egress { policy drop ; }".to_owned(), "chain egress stands elsewhere"),
         ("add chain inet podnet-policy theirs".to_owned(), "another program's"),
     ];
     for (command, words) in whole {

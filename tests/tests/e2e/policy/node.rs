@@ -145,6 +145,15 @@ pub(super) struct Talk {
 impl Talk {
     /// From a pod to port 8080 of another, which is reached under `to`.
     pub(super) fn new(client: &Netns, server: &Pod, to: SocketAddr) -> Result<Talk> {
+        Talk::at(client, server, 8080, to)
+    }
+
+    /// As [`Talk::new`], to another port of the pod, under its own address.
+    pub(super) fn to_port(client: &Netns, server: &Pod, port: u16) -> Result<Talk> {
+        Talk::at(client, server, port, SocketAddr::new(server.ips[0], port))
+    }
+
+    fn at(client: &Netns, server: &Pod, port: u16, to: SocketAddr) -> Result<Talk> {
         let bind = |address: SocketAddr| {
             move || -> Result<UdpSocket> {
                 let socket = UdpSocket::bind(address)?;
@@ -152,7 +161,7 @@ impl Talk {
                 Ok(socket)
             }
         };
-        let server = server.netns.run(bind((server.ips[0], 8080).into()))??;
+        let server = server.netns.run(bind((server.ips[0], port).into()))??;
         let client = client.run(bind(([0, 0, 0, 0], 0).into()))??;
         Ok(Talk { client, server, to })
     }
