@@ -32,6 +32,7 @@ pub(crate) mod ifla {
     pub(crate) const MACVLAN_BC_QUEUE_LEN: u16 = 7;
     pub(crate) const VLAN_PROTOCOL: u16 = 5;
     pub(crate) const VXLAN_LOCAL: u16 = 4;
+    pub(crate) const VXLAN_LEARNING: u16 = 7;
     pub(crate) const VXLAN_LOCAL6: u16 = 17;
     pub(crate) const VXLAN_PORT: u16 = 15;
     pub(crate) const AF_SPEC: u16 = 26;

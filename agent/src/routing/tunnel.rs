@@ -54,9 +54,10 @@ fn one(rtnl: &mut Rtnl, tunnel: &Tunnel, applied: &mut Applied) -> std::result::
         None => format!("tunnel {name}: {error}"),
     };
     let there = match link::by_name(rtnl, name) {
-        Ok(there) if there.data == Some(kind) => Some(there),
+        Ok(there) if there.data == Some(kind) && there.learns == Some(false) => Some(there),
         Ok(there) if is_ours(&there) => {
-            // Its datagrams come from another address than they should; that cannot be changed.
+            // Its datagrams come from another address than they should, which cannot be changed; or it has learned from
+            // whoever sent it one where others are, and with the link that goes, too.
             link::delete(rtnl, there.index).map_err(told)?;
             applied.changes += 1;
             None

@@ -66,6 +66,8 @@ pub struct Link {
     pub alias: Option<String>,
     /// Of a macvlan, ipvlan, vlan, dummy, VRF or VXLAN: its properties. None too for a mode that [`LinkKind`] does not know.
     pub data: Option<LinkKind>,
+    /// Of a VXLAN: whether it takes senders of frames into its forwarding database (IFLA_VXLAN_LEARNING).
+    pub learns: Option<bool>,
     /// Of a TUN or TAP device: its properties.
     pub tun: Option<Tun>,
     /// Of a bridge: whether it filters by VLAN.

@@ -30,6 +30,7 @@ pub(crate) fn link(payload: &[u8]) -> Result<Link, Cause> {
         group: 0,
         alias: None,
         data: None,
+        learns: None,
         tun: None,
         vlan_filtering: None,
         port: None,
@@ -110,6 +111,13 @@ fn link_info(bytes: &[u8], link: &mut Link) -> Result<(), Cause> {
     }
     if let (Some("tun"), Some(data)) = (link.kind.as_deref(), data) {
         link.tun = Some(tap::read(data)?);
+    }
+    if let (Some("vxlan"), Some(data)) = (link.kind.as_deref(), data) {
+        wire::attributes(data, |kind, value| {
+            if kind == ifla::VXLAN_LEARNING {
+                link.learns = Some(is_on(value));
+            }
+        })?;
     }
     if let (Some("bridge"), Some(data)) = (link.kind.as_deref(), data) {
         wire::attributes(data, |kind, value| {

@@ -82,6 +82,7 @@ fn vxlan_forwards_as_it_is_told_and_neighbours_stay() {
             .unwrap();
         let made = link::by_name(rtnl, "vx").unwrap();
         assert_eq!((made.data, made.mac, made.mtu), (Some(kind), Some(MAC), 1450));
+        assert_eq!(made.learns, Some(false));
         // The same network may be over the other IP version too.
         let kind = LinkKind::Vxlan { vni: 7, local: "fd00::11".parse().unwrap(), port: 8472 };
         link::add(rtnl, &NewLink { mac: Some(MAC), ..NewLink::new("vx6", kind) }).unwrap();
