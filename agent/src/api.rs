@@ -3,8 +3,9 @@
 //! Each kind of object is watched by a task of its own, which begins with all that there are, goes on with each change,
 //! and begins anew when the connection is lost. What it hears goes into one queue, as [`Change`]s.
 
-use std::env;
 use std::fmt::Debug;
+use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::time::Duration;
 
@@ -22,8 +23,9 @@ use tokio::sync::mpsc;
 use crate::model::{Change, Cluster, Key};
 use crate::wire;
 
-/// The kubelet's own way to the API, which is there before any pod network and without kube-proxy.
-pub const KUBELET_CONFIG: &str = "/etc/kubernetes/kubelet.conf";
+/// kube-proxy's own way to the API as kubeadm and kind write it down, in the ConfigMap `kube-proxy`: of use before kube-proxy
+/// has made the API's service address one that answers. The manifest mounts it where there is one.
+pub const PROXY_CONFIG: &str = "/etc/podnet/kube-proxy/kubeconfig.conf";
 
 /// How long one API may take to answer whether it is there at all before the next is tried.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -32,8 +34,8 @@ const PATIENCE: Duration = Duration::from_secs(3);
 const PAGE: u32 = 500;
 
 /// Connects to the API: by `kubeconfig` where it is given; otherwise by the pod's service account, at the address
-/// in the environment; where nobody answers there, because kube-proxy is not yet or never, at the server
-/// that the kubelet's own configuration names, still as the service account.
+/// in the environment; where nobody answers there, because kube-proxy is not there yet, at the server that kube-proxy's
+/// configuration names ([`PROXY_CONFIG`]), still as the service account.
 ///
 /// # Errors
 /// That none of them answered, with what each said.
@@ -48,18 +50,21 @@ pub async fn connect(kubeconfig: Option<&Path>) -> Result<Client> {
     let first = answering(config.clone()).await;
     let Err(first) = first else { return first };
     let second = async {
-        let kubelet = env::var("PODNET_KUBELET_CONFIG").unwrap_or_else(|_| KUBELET_CONFIG.to_owned());
-        let file = Kubeconfig::read_from(&kubelet).with_context(|| format!("read {kubelet}"))?;
-        let server = server(&file).ok_or_else(|| anyhow!("{kubelet} names no server"))?;
+        let Some(server) = server(PROXY_CONFIG.as_ref())? else {
+            bail!(
+                "{PROXY_CONFIG} is not there: no ConfigMap kube-proxy, as of kubeadm, names another address"
+            );
+        };
         let mut config = config.clone();
-        config.cluster_url = server.parse().with_context(|| format!("server {server:?} of {kubelet}"))?;
+        config.cluster_url =
+            server.parse().with_context(|| format!("server {server:?} of {PROXY_CONFIG}"))?;
         // The certificate has the name by which it is reached here.
         config.tls_server_name = None;
         answering(config).await
     };
     second.await.map_err(|second| {
         anyhow!(
-            "the API answers neither at its service's address ({first:#}) nor at the kubelet's ({second:#})"
+            "the API answers neither at its service's address ({first:#}) nor at kube-proxy's ({second:#})"
         )
     })
 }
@@ -73,8 +78,22 @@ async fn by_file(path: &Path) -> Result<Client> {
     Client::try_from(config).with_context(at)
 }
 
-fn server(file: &Kubeconfig) -> Option<String> {
-    file.clusters.iter().find_map(|it| it.cluster.as_ref()?.server.clone())
+/// The server that a kubeconfig names. `None` where there is no such file, or nothing in it: clusters without kubeadm have
+/// none.
+fn server(path: &Path) -> Result<Option<String>> {
+    let read = || format!("read {}", path.display());
+    let text = match fs::read_to_string(path) {
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            return Ok(None);
+        }
+        text => text.with_context(read)?,
+    };
+    if text.trim().is_empty() {
+        return Ok(None);
+    }
+    let file = Kubeconfig::from_yaml(&text).with_context(read)?;
+    let server = file.clusters.iter().find_map(|it| it.cluster.as_ref()?.server.clone());
+    server.map(Some).ok_or_else(|| anyhow!("{} names no server", path.display()))
 }
 
 /// A client, once the API has said its version to it.
@@ -191,6 +210,37 @@ where
         };
         if to.send(News::Change(change)).await.is_err() {
             return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_way_of_kube_proxy_is_taken_where_there_is_one_and_missed_by_nobody() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("kubeconfig.conf");
+        assert_eq!(server(&file).unwrap(), None, "no such file");
+        assert_eq!(
+            server(&dir.path().join("kube-proxy/kubeconfig.conf")).unwrap(),
+            None,
+            "no such directory"
+        );
+        let written = |text: &str| {
+            fs::write(&file, text).unwrap();
+            server(&file)
+        };
+        assert_eq!(written(" \n").unwrap(), None, "an empty file");
+        // As kubeadm writes it.
+        let text = "apiVersion: v1\nkind: Config\nclusters:\n- cluster:\n    certificate-authority: \
+            /var/run/secrets/kubernetes.io/serviceaccount/ca.crt\n    server: https://kind-control-plane:6443\n  \
+            name: default\ncontexts: []\nusers: []\n";
+        assert_eq!(written(text).unwrap().as_deref(), Some("https://kind-control-plane:6443"));
+        for text in ["clusters: [", "apiVersion: v1\nkind: Config\nclusters: []\n"] {
+            let error = format!("{:#}", written(text).unwrap_err());
+            assert!(error.contains("kubeconfig.conf"), "{error}");
         }
     }
 }

@@ -1,9 +1,12 @@
 //! The manifests: each is what Kubernetes takes, and says what the code does.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use k8s_openapi::api::apps::v1::DaemonSet;
-use k8s_openapi::api::core::v1::{Container, HTTPGetAction, PodSpec, ServiceAccount};
+use k8s_openapi::api::core::v1::{
+    ConfigMapVolumeSource, Container, HTTPGetAction, PodSpec, ServiceAccount, Volume,
+};
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde::Serialize;
@@ -108,7 +111,13 @@ fn containers_may_do_what_they_need_and_no_more() {
             assert_eq!((requests["cpu"].0.as_str(), requests["memory"].0.as_str()), ("10m", "16Mi"));
         }
         let volumes = spec.volumes.unwrap();
-        assert!(volumes.iter().all(|it| it.host_path.is_some()), "no secret, no configuration: {volumes:?}");
+        let of_api: Vec<&Volume> = volumes.iter().filter(|it| it.host_path.is_none()).collect();
+        // No secret; and what is not there on every cluster stops no pod.
+        let maps: Vec<_> = of_api.iter().filter_map(|it| it.config_map.as_ref()).collect();
+        assert_eq!((of_api.len(), maps.len()), if path == FILES[0] { (1, 1) } else { (0, 0) }, "{volumes:?}");
+        assert!(maps.iter().all(|it| it.optional == Some(true)), "{maps:?}");
+        let files = volumes.iter().filter_map(|it| it.host_path.as_ref()?.type_.as_deref());
+        assert!(files.into_iter().all(|it| it.starts_with("Directory")), "a file that a node may not have");
     }
 }
 
@@ -124,8 +133,9 @@ fn paths_are_the_nodes_own_and_those_of_the_code() {
     .map(|it| (it.display().to_string(), it.display().to_string(), false))
     .to_vec();
     expected.push(("/proc/sys/net".to_owned(), "/host/proc/sys/net".to_owned(), false));
-    let kubelet = crate::api::KUBELET_CONFIG.to_owned();
-    expected.push((kubelet.clone(), kubelet, true));
+    let proxy = Path::new(crate::api::PROXY_CONFIG).parent().unwrap().display().to_string();
+    // kubeadm's ConfigMap and its key (cmd/kubeadm/app/constants, `KubeProxyConfigMap`, `KubeProxyKubeConfigFileName`).
+    expected.push(("kube-proxy kubeconfig.conf".to_owned(), proxy, true));
     expected.sort();
     for path in FILES {
         let spec = pod(path);
@@ -133,7 +143,14 @@ fn paths_are_the_nodes_own_and_those_of_the_code() {
         for container in containers(&spec) {
             let mounts = container.volume_mounts.iter().flatten().map(|mount| {
                 let volume = volumes.iter().find(|it| it.name == mount.name).unwrap();
-                let on_node = volume.host_path.as_ref().unwrap().path.clone();
+                let map = |it: &ConfigMapVolumeSource| {
+                    let items = it.items.iter().flatten();
+                    let file = Path::new(crate::api::PROXY_CONFIG).file_name().unwrap().to_str().unwrap();
+                    let keys = items.filter(|it| it.path == file).map(|it| it.key.as_str());
+                    format!("{} {}", it.name, keys.collect::<Vec<_>>().join(" "))
+                };
+                let of_api = || map(volume.config_map.as_ref().unwrap());
+                let on_node = volume.host_path.as_ref().map_or_else(of_api, |it| it.path.clone());
                 (on_node, mount.mount_path.clone(), mount.read_only == Some(true))
             });
             let mut mounts: Vec<_> = mounts.collect();

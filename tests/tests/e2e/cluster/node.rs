@@ -27,10 +27,9 @@ const DIRECTORIES: &str = "set -e
 mkdir -p /run/etc /run/work
 mount -t tmpfs tmpfs /opt
 mount -t overlay -o lowerdir=/etc,upperdir=/run/etc,workdir=/run/work overlay /etc
-mkdir -p /opt/cni/bin /etc/cni/net.d /etc/kubernetes
+mkdir -p /opt/cni/bin /etc/cni/net.d
 mount --bind \"$1/opt/cni/bin\" /opt/cni/bin
-mount --bind \"$1/etc/cni/net.d\" /etc/cni/net.d
-cp \"$2\" /etc/kubernetes/kubelet.conf";
+mount --bind \"$1/etc/cni/net.d\" /etc/cni/net.d";
 
 fn is_ready(client: &Client) -> Result<(bool, Value)> {
     let node = client.get(NODE)?;
@@ -75,8 +74,7 @@ fn manifest_makes_a_node_ready_which_runs_what_kubernetes_wants_and_can_be_taken
     let client = control.client()?;
     let mut machine = Machine::start(node)?;
     let root = node.root.to_string_lossy().into_owned();
-    let kubelet = control.kubeconfig("system:node:n0", Some("system:nodes"))?;
-    machine.run(&["bash", "-c", DIRECTORIES, "directories", &root, &kubelet.to_string_lossy()])?;
+    machine.run(&["bash", "-c", DIRECTORIES, "directories", &root])?;
     let archive = machine.dir().join("podnet.tar");
     kube::write_programs(&archive, AGENT, &[&plugins::podnetd()?, &plugins::podnet()?])?;
     machine.import(&archive)?;
@@ -88,6 +86,13 @@ fn manifest_makes_a_node_ready_which_runs_what_kubernetes_wants_and_can_be_taken
     })
     .with_context(|| machine.last_words())?;
 
+    // As kubeadm leaves it, for a kube-proxy that is not there yet: the agent's only way to the API.
+    let server = json!([{"name": "default", "cluster": {"server": "https://172.18.0.1:6443"}}]);
+    let kubeconfig = json!({"apiVersion": "v1", "kind": "Config", "clusters": server}).to_string();
+    client.create(&json!({
+        "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "kube-proxy", "namespace": "kube-system"},
+        "data": {"config.conf": "", "kubeconfig.conf": kubeconfig},
+    }))?;
     // kubectl apply -f deploy/podnet.yaml
     client.apply_file(MANIFEST.as_ref())?;
     let conflist = node.root.join("etc/cni/net.d/05-podnet.conflist");
