@@ -2,6 +2,9 @@
 
 use anyhow::{Context, Result, ensure};
 use podnet_tests::{Side, World};
+use serde_json::Value;
+
+use crate::policy;
 
 /// Plugins that are called one after the other, each with the result of the one before.
 #[derive(Debug)]
@@ -10,6 +13,22 @@ pub(crate) struct Chain {
     pub(crate) plugins: Vec<(&'static str, String)>,
     /// `ip` commands on the node before.
     pub(crate) host: &'static [&'static str],
+}
+
+/// The plugin that needs the agent's table, and an agent that opens what it has closed.
+const POLICY: &str = "podnet-policy";
+
+impl Chain {
+    /// What has to be there before the first is called.
+    pub(crate) fn furnish(&self, world: &World) -> Result<()> {
+        world.host_ip(self.host)?;
+        if self.plugins.iter().any(|it| it.0 == POLICY) { policy::make_table(world) } else { Ok(()) }
+    }
+
+    /// What an agent does after an ADD of one of them.
+    pub(crate) fn answer(&self, world: &World, plugin: &str, result: &Value) -> Result<()> {
+        if plugin == POLICY { policy::arm(world, result) } else { Ok(()) }
+    }
 }
 
 /// Every plugin that runs on each kernel, with what it has rules, sysctls or devices for.
@@ -37,6 +56,8 @@ pub(crate) fn chains() -> Vec<Chain> {
         let bridge = with(r#""isGateway":true,"ipMasq":true,"macspoofchk":true,"#);
         all.push(Chain { plugins: vec![("bridge", bridge), (plugin, text.to_owned())], host: &[] });
     }
+    let policy = (POLICY, r#"{"dataDir":"@DIR@/podnet"}"#.to_owned());
+    all.push(Chain { plugins: vec![("ptp", with("")), policy], host: &[] });
     for (plugin, text, host) in [
         ("loopback", "{}".to_owned(), &[][..]),
         ("ptp", with(r#""ipMasq":true,"#), &[]),
@@ -54,7 +75,7 @@ pub(crate) fn chains() -> Vec<Chain> {
 /// ADD, CHECK and DEL of a chain under `strace`, which sees each program that is started.
 fn starts_no_program(chain: &Chain) -> Result<()> {
     let world = World::new(Side::Podnet, 1)?;
-    world.host_ip(chain.host)?;
+    chain.furnish(&world)?;
     let log = world.dir().join("strace").to_string_lossy().into_owned();
     let strace = ["strace", "-f", "-o", &log, "-e", "trace=execve,execveat"];
     let mut result = None;
@@ -65,7 +86,9 @@ fn starts_no_program(chain: &Chain) -> Result<()> {
             let outcome = call.run().context("run strace: is it installed?")?;
             ensure!(outcome.exit == Some(0), "{plugin} {verb}: {outcome:?}");
             if verb == "ADD" {
-                result = Some(outcome.json()?);
+                let added = outcome.json()?;
+                chain.answer(&world, plugin, &added)?;
+                result = Some(added);
             }
             let log = std::fs::read_to_string(&log).context("read strace's log")?;
             // The first is strace's own, of the plugin.

@@ -12,7 +12,7 @@ use podnet_tests::{Side, World};
 use crate::alone::{Chain, chains};
 
 /// ADD, CHECK and DEL of each plugin of a chain, called by `call`.
-fn works<'w>(chain: &Chain, call: impl Fn(&str, &str) -> Call<'w>) -> Result<()> {
+fn works<'w>(chain: &Chain, world: &World, call: impl Fn(&str, &str) -> Call<'w>) -> Result<()> {
     let mut result = None;
     for verb in ["ADD", "CHECK", "DEL"] {
         for (plugin, text) in &chain.plugins {
@@ -21,7 +21,9 @@ fn works<'w>(chain: &Chain, call: impl Fn(&str, &str) -> Call<'w>) -> Result<()>
             let outcome = call.run()?;
             ensure!(outcome.exit == Some(0), "{plugin} {verb}: {outcome:?}");
             if verb == "ADD" {
-                result = Some(outcome.json()?);
+                let added = outcome.json()?;
+                chain.answer(world, plugin, &added)?;
+                result = Some(added);
             }
         }
     }
@@ -32,9 +34,10 @@ fn works<'w>(chain: &Chain, call: impl Fn(&str, &str) -> Call<'w>) -> Result<()>
 fn every_plugin_works_in_a_user_namespace() -> Result<()> {
     for chain in chains() {
         let rootless = Rootless::new(Side::Podnet, 1)?;
-        rootless.world.host_ip(chain.host)?;
+        chain.furnish(&rootless.world)?;
         let before = rootless.world.snapshot()?.host.facts;
-        works(&chain, |plugin, verb| rootless.call(plugin, verb, 0)).with_context(|| format!("{chain:?}"))?;
+        works(&chain, &rootless.world, |plugin, verb| rootless.call(plugin, verb, 0))
+            .with_context(|| format!("{chain:?}"))?;
         let left = before.changes(&rootless.world.snapshot()?.host.facts);
         let left: Vec<_> = left.iter().filter(|change| change.path.contains("/veth")).collect();
         ensure!(left.is_empty(), "{chain:?} leaves {left:?}");
@@ -49,14 +52,15 @@ fn every_plugin_works_where_proc_sys_is_read_only_and_right() -> Result<()> {
             .into_iter()
             .map(|chain| {
                 let world = World::new(Side::Podnet, 1)?;
-                world.host_ip(chain.host)?;
+                chain.furnish(&world)?;
                 world.host.run(|| std::fs::write("/proc/sys/net/ipv4/ip_forward", "1"))??;
                 Ok((chain, world))
             })
             .collect::<Result<Vec<_>>>()?;
         read_only(Path::new("/proc/sys"))?;
         for (chain, world) in &worlds {
-            works(chain, |plugin, verb| world.call(plugin, verb)).with_context(|| format!("{chain:?}"))?;
+            works(chain, world, |plugin, verb| world.call(plugin, verb))
+                .with_context(|| format!("{chain:?}"))?;
         }
         // The negative control: what is not right yet cannot be set, and that is said.
         let (_, world) = &worlds[0];
