@@ -13,6 +13,7 @@ use ipnetwork::IpNetwork;
 use kernel::events::{Event, Heard, Listener};
 use kernel::route::{Route, TABLE_MAIN};
 use kernel::{Family, Result, Rtnl, link, nft};
+use nix::libc::EPERM;
 use tokio::io::unix::AsyncFd;
 
 use crate::masquerade;
@@ -71,7 +72,7 @@ impl Interest {
 #[derive(Debug)]
 pub struct Watch {
     routing: AsyncFd<Listener>,
-    /// None on a kernel without nf_tables.
+    /// None on a kernel without nf_tables, or without the leave to hear of them.
     tables: Option<AsyncFd<Listener>>,
     sieve: Sieve,
 }
@@ -85,7 +86,8 @@ impl Watch {
     pub fn open(interest: Interest) -> Result<Watch> {
         let tables = match Listener::tables() {
             Ok(tables) => Some(polled(tables)?),
-            Err(error) if error.lacks().is_some() => None,
+            // Who may not change tables has none to keep; what is missing is told by another ([`crate::policy::probe`]).
+            Err(error) if error.lacks().is_some() || error.errno() == Some(EPERM) => None,
             Err(error) => return Err(error),
         };
         let routing = polled(Listener::routing()?)?;

@@ -1,13 +1,13 @@
 //! What a kernel lacks of what policies need: each expression tried out, nothing made.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use kernel::{Nfnl, conntrack};
 
 use super::Direction;
 use super::apply;
-use super::program::{Addresses, Chain, Line, Ports, Program, Set, Target, Verdicts};
+use super::program::{Addresses, Chain, Line, Ports, Program, SOURCES, Set, Target, Verdicts};
 use crate::model::Protocol;
 
 /// What is missing, each as a sentence for the Node's event: without any of these policies are not enforced, or, of the
@@ -22,15 +22,22 @@ pub fn probe_kernel(nfnl: &mut Nfnl) -> Vec<String> {
         }
     };
     for (what, program) in programs() {
-        note(what, nfnl.try_out(apply::whole(&program)));
+        note(&what, nfnl.try_out(apply::whole(&program)));
     }
     let all = conntrack::all(nfnl).map(drop);
-    note("cut connections that are there", all);
+    note(CUT, all);
     missing
 }
 
+/// What is asked for, by name, in the order in which it is: with each of these a sentence of [`probe_kernel`] begins.
+pub fn asked() -> Vec<String> {
+    programs().into_iter().map(|it| it.0).chain([CUT.to_owned()]).collect()
+}
+
+const CUT: &str = "cut connections that are there";
+
 /// A table for each thing that can be missing, so that each is named.
-fn programs() -> Vec<(&'static str, Program)> {
+fn programs() -> Vec<(String, Program)> {
     let with = |lines: Vec<Line>| {
         let mut program = Program::default();
         for direction in Direction::ALL {
@@ -47,19 +54,27 @@ fn programs() -> Vec<(&'static str, Program)> {
         peers: peers.map(str::to_owned),
         ports,
     };
-    let mut all = vec![
+    let mut all = [
         ("tables of family inet with chains at the forward hook", with(Vec::new())),
         ("tell connections by their state (ct state)", with(vec![Line::Established])),
         ("tell connections by their mark (ct mark)", with(vec![Line::Cut])),
         ("ranges of ports", with(vec![accept(None, None, Ports::Range(Protocol::Tcp, 1, 9))])),
-    ];
+        ("device groups of links", with(vec![Line::Unmarked(IpAddr::from(Ipv4Addr::LOCALHOST).into())])),
+    ]
+    .map(|(what, program)| (what.to_owned(), program))
+    .to_vec();
+    let mut sources = with(Vec::new());
+    let chain = Chain { about: String::new(), lines: vec![Line::Forged] };
+    sources.chains.insert(SOURCES.into(), Arc::new(chain));
+    all.push(("the way back to a packet's source (fib)".to_owned(), sources));
     for ipv6 in [false, true] {
         let pods = vec![Line::Itself { ipv6 }, Line::Pods { direction: Direction::Egress, ipv6 }, Line::Drop];
         let mut maps = with(pods);
         let address: IpAddr = if ipv6 { [0u16; 8].into() } else { [0u8; 4].into() };
         let verdicts = Verdicts { egress: Target::Chain("probe".into()), ingress: Target::Open };
         maps.pods.insert(address, verdicts);
-        all.push(("maps from addresses to chains", maps));
+        let family = if ipv6 { "IPv6" } else { "IPv4" };
+        all.push((format!("maps from {family} addresses to chains"), maps));
         let mut sets = with(vec![
             accept(Some(ipv6), Some("pods"), Ports::All),
             accept(Some(ipv6), Some("block"), Ports::Set(Protocol::Sctp, "ports".into())),
@@ -73,7 +88,7 @@ fn programs() -> Vec<(&'static str, Program)> {
             ("named".to_owned(), Set::Named { ipv6, ports: Arc::new([(address, Protocol::Udp, 53)].into()) }),
         ]
         .into();
-        all.push(("sets of addresses, ranges and ports", sets));
+        all.push((format!("sets of {family} addresses, ranges and ports"), sets));
     }
     all
 }

@@ -84,9 +84,23 @@ impl Cluster {
 
     /// Starts the agent of a node.
     pub(super) fn agent(&self, number: usize) -> Result<Running> {
+        self.agent_through(number, &[])
+    }
+
+    /// As [`Cluster::agent`], by a program that runs it in its own place; the program is found on PATH.
+    pub(super) fn agent_through(&self, number: usize, by: &[&str]) -> Result<Running> {
         let node = &self.nodes.nodes[number];
-        let mut command = Command::new(plugins::podnetd()?);
+        let podnetd = plugins::podnetd()?;
+        let mut command = match by {
+            [] => Command::new(podnetd),
+            [program, arguments @ ..] => {
+                let mut command = Command::new(program);
+                command.args(arguments).arg(podnetd);
+                command
+            }
+        };
         command.env_clear().env("NODE_NAME", &node.name);
+        command.envs(std::env::var_os("PATH").map(|it| ("PATH", it)));
         command.arg("run").arg("--root").arg(&node.root);
         command.arg("--plugin").arg(plugins::podnet()?).arg("--kubeconfig").arg(&self.kubeconfig);
         Running::start(&node.netns, &mut command, &node.root.join("podnetd.log"))

@@ -8,6 +8,7 @@
 //! ```
 
 mod bed;
+mod lacks;
 mod node;
 mod restarts;
 
