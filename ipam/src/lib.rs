@@ -18,4 +18,5 @@ pub mod store;
 
 pub use error::{Error, Result};
 pub use range::{Range, RangeConf, RangeSet};
+pub use session::INDEXES;
 pub use store::{Allocation, Owner, Reserved, Store};

@@ -25,8 +25,8 @@ const LOCK: &str = "lock";
 const LOCK_MODE: Mode = Mode::from_bits_truncate(0o750);
 /// How often the lock is taken anew when it is found to have been removed meanwhile.
 const LOCK_TRIES: usize = 100;
-/// The directory of all indexes, below the data directory.
-const INDEXES: &str = ".podnet";
+/// The directory of indexes beside the networks' own, in a directory of reservations.
+pub const INDEXES: &str = ".podnet";
 /// Our files in the index directory while they are written: one each, as only the lock's holder writes.
 const DRAFT: &str = "reservation";
 const LAST_DRAFT: &str = "last";

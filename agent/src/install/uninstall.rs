@@ -124,7 +124,7 @@ fn release(places: &Places, rtnl: &mut Rtnl) -> Result<Option<String>> {
     if swept.in_use == 0 {
         // What is left of the network is the plugin's memory of where it was, and its index.
         let networks = places.reservations();
-        let indexes = networks.join(".podnet");
+        let indexes = networks.join(ipam::INDEXES);
         for dir in [networks.join(NETWORK), indexes.join(NETWORK)] {
             files::unless_absent(fs::remove_dir_all(&dir))
                 .with_context(|| format!("remove {}", dir.display()))?;
