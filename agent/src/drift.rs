@@ -174,7 +174,9 @@ impl Sieve {
             }
             Event::Address(address) => {
                 let ip = address.net.ip();
-                address.index == self.loopback || !(self.is_pods(ip) || is_on_every_link(ip))
+                let is_gateway = self.tunnels.contains(&address.index) && self.is_pods(ip);
+                let is_strange = !(self.is_pods(ip) || is_on_every_link(ip));
+                address.index == self.loopback || is_gateway || is_strange
             }
             Event::Route(route) => self.route(route),
             Event::Neigh { index } => self.tunnels.contains(index),

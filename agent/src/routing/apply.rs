@@ -73,7 +73,7 @@ pub fn apply(rtnl: &mut Rtnl, plan: &Plan) -> Result<Applied> {
     let state = State::gather(rtnl, &tunnels.values().copied().collect::<Vec<_>>())?;
     let steps = Steps::between(plan, &tunnels, &state);
     if !steps.is_empty() {
-        take(rtnl, steps, &state, &mut applied)?;
+        take(rtnl, steps, &mut applied)?;
     } else {
         applied.foreign = steps.foreign;
     }
@@ -112,7 +112,7 @@ fn forward(plan: &Plan, applied: &mut Applied) {
     }
 }
 
-fn take(rtnl: &mut Rtnl, steps: Steps, state: &State, applied: &mut Applied) -> Result<()> {
+fn take(rtnl: &mut Rtnl, steps: Steps, applied: &mut Applied) -> Result<()> {
     let Steps { batch, about, rules: [add, delete], gateways: [come, go], foreign } = steps;
     applied.foreign = foreign;
     // The kernel takes a route's source only once it is there; a gateway address is none, so their order is free.
@@ -131,12 +131,12 @@ fn take(rtnl: &mut Rtnl, steps: Steps, state: &State, applied: &mut Applied) -> 
     };
     add.iter().for_each(|it| note(rule::add(rtnl, it)));
     delete.iter().for_each(|it| note(rule::delete(rtnl, it)));
-    for net in come {
+    for (link, net) in come {
         // With scope link it is nobody's source unless it is asked for.
         let scope = net.is_ipv4().then_some(SCOPE_LINK);
         let options = AddrOptions { nodad: true, scope, ..AddrOptions::default() };
-        note(addr::add_marked(rtnl, state.loopback, net, &options, PROTOCOL));
+        note(addr::add_marked(rtnl, link, net, &options, PROTOCOL));
     }
-    go.into_iter().for_each(|net| note(addr::delete(rtnl, state.loopback, net)));
+    go.into_iter().for_each(|(link, net)| note(addr::delete(rtnl, link, net)));
     Ok(())
 }

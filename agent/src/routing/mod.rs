@@ -15,7 +15,9 @@
 //!   their own addresses. What pods send to the InternalIP of a node behind a router goes through the tunnel as well, by
 //!   a rule for packets from the own PodCIDRs: the routers on the way would take a pod for a forged address.
 //! * The gateway address of the node's pods is on `lo`, so that it is there before the first pod (a probe from a peer
-//!   asks it). It has scope link, so the kernel never chooses it as a source by itself.
+//!   asks it). It has scope link, so the kernel never chooses it as a source by itself. The IPv4 one is on the tunnel, too:
+//!   what a peer's pod answers by its node's address comes by the tunnel and is not from there, and no reverse-path filter
+//!   lets that pass on a link without an address.
 
 mod apply;
 mod facts;

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use kernel::Family;
+
 use super::plan::{How, Out, Peer, Plan, Route};
 use super::{TABLE, tunnel_name, word};
 
@@ -76,7 +78,9 @@ impl fmt::Display for Plan {
             writeln!(f, "rule from {cidr} lookup {TABLE}")?;
         }
         for gateway in &self.gateways {
-            writeln!(f, "gateway {gateway} on lo")?;
+            let tunnel = self.tunnels.iter().find(|it| it.family == Family::V4 && gateway.is_ipv4());
+            let tunnel = tunnel.map(|it| format!(" and {}", tunnel_name(it.family))).unwrap_or_default();
+            writeln!(f, "gateway {gateway} on lo{tunnel}")?;
         }
         for family in &self.forwards {
             writeln!(f, "forwards {}", word(*family))?;

@@ -24,8 +24,8 @@ pub(super) struct State {
     pub(super) rules: Vec<rule::Rule>,
     /// The index of the loopback link.
     pub(super) loopback: u32,
-    /// Its addresses, and whether each is marked as ours.
-    pub(super) gateways: Vec<(IpNetwork, bool)>,
+    /// Its addresses and the tunnels', each with the link's index, and whether it is marked as ours.
+    pub(super) gateways: Vec<(u32, IpNetwork, bool)>,
 }
 
 impl State {
@@ -50,13 +50,15 @@ impl State {
             state.fdb.retain(|it| tunnels.contains(&it.index));
         }
         state.loopback = link::by_name(rtnl, LOOPBACK)?.index;
-        let addresses = addr::list(rtnl, Some(state.loopback))?.into_iter();
-        state.gateways = addresses.map(|it| (it.net, it.protocol == PROTOCOL)).collect();
+        for index in std::iter::once(state.loopback).chain(tunnels.iter().copied()) {
+            let addresses = addr::list(rtnl, Some(index))?.into_iter();
+            state.gateways.extend(addresses.map(|it| (index, it.net, it.protocol == PROTOCOL)));
+        }
         Ok(state)
     }
 
-    /// An address of the loopback link.
-    pub(super) fn has_gateway(&self, ip: IpAddr) -> bool {
-        self.gateways.iter().any(|(net, _)| net.ip() == ip)
+    /// Whether a link has an address.
+    pub(super) fn has_gateway(&self, index: u32, ip: IpAddr) -> bool {
+        self.gateways.iter().any(|(link, net, _)| *link == index && net.ip() == ip)
     }
 }

@@ -25,8 +25,8 @@ pub(super) struct Steps {
     pub(super) about: Vec<(String, bool)>,
     /// Rules to add, then to delete.
     pub(super) rules: [Vec<rule::Rule>; 2],
-    /// Gateway addresses to add, then to delete.
-    pub(super) gateways: [Vec<IpNetwork>; 2],
+    /// Gateway addresses to add, then to delete, each with its link's index.
+    pub(super) gateways: [Vec<(u32, IpNetwork)>; 2],
     /// Routes of other programs to the same destinations.
     pub(super) foreign: Vec<String>,
 }
@@ -53,15 +53,16 @@ impl Steps {
             steps.about.push((format!("{}", old.destination()), true));
         }
         steps.rules = rules(plan, state);
-        let wanted: BTreeSet<IpAddr> = plan.gateways.iter().copied().collect();
+        let on_loopback = plan.gateways.iter().map(|it| (state.loopback, *it));
+        // A loose reverse-path filter is as strict as any on a link without an IPv4 address (fib_validate_source).
+        let ipv4 = plan.gateways.iter().filter(|it| it.is_ipv4());
+        let in_tunnel = tunnels.get(&Family::V4).into_iter().flat_map(|it| ipv4.clone().map(|ip| (*it, *ip)));
+        let wanted: BTreeSet<(u32, IpAddr)> = on_loopback.chain(in_tunnel).collect();
+        let missing = wanted.iter().filter(|(link, ip)| !state.has_gateway(*link, *ip));
+        let ours = state.gateways.iter().filter(|it| it.2);
         steps.gateways = [
-            wanted.iter().filter(|it| !state.has_gateway(**it)).map(|it| alone(*it)).collect(),
-            state
-                .gateways
-                .iter()
-                .filter(|(net, ours)| *ours && !wanted.contains(&net.ip()))
-                .map(|it| it.0)
-                .collect(),
+            missing.map(|(link, ip)| (*link, alone(*ip))).collect(),
+            ours.filter(|it| !wanted.contains(&(it.0, it.1.ip()))).map(|it| (it.0, it.1)).collect(),
         ];
         steps
     }

@@ -74,9 +74,10 @@ fn there() -> State {
         }],
         loopback: 1,
         gateways: vec![
-            ("127.0.0.1/8".parse().unwrap(), false),
-            ("10.244.0.1/32".parse().unwrap(), true),
-            ("fd00:10:244::1/128".parse().unwrap(), true),
+            (1, "127.0.0.1/8".parse().unwrap(), false),
+            (1, "10.244.0.1/32".parse().unwrap(), true),
+            (TUNNEL, "10.244.0.1/32".parse().unwrap(), true),
+            (1, "fd00:10:244::1/128".parse().unwrap(), true),
         ],
     }
 }
@@ -89,13 +90,13 @@ fn steps(state: &State) -> Steps {
 fn a_kernel_as_planned_is_left_alone() {
     assert!(steps(&there()).is_empty());
     let all = Steps::between(&tunnelled(), &tunnels(), &State::default());
-    // Three routes, neighbour and forwarding entry, a rule, two gateways.
-    assert_eq!(all.len(), 8);
+    // Three routes, neighbour and forwarding entry, a rule, two gateways and that of the tunnel.
+    assert_eq!(all.len(), 9);
 }
 
 #[test]
 fn each_thing_that_is_missing_or_other_is_one_step() {
-    let changes: [&dyn Fn(&mut State); 9] = [
+    let changes: [&dyn Fn(&mut State); 10] = [
         &|it| it.routes.retain(|it| it.oif != Some(2)),
         &|it| it.routes[0].gateway = Some(ip("172.18.0.99")),
         &|it| it.routes[0].src = None,
@@ -104,7 +105,8 @@ fn each_thing_that_is_missing_or_other_is_one_step() {
         &|it| it.neighs[0].state = 0x20,
         &|it| it.fdb[0].dst = Some(ip("172.19.0.99")),
         &|it| it.rules.clear(),
-        &|it| it.gateways.truncate(2),
+        &|it| it.gateways.truncate(3),
+        &|it| it.gateways.retain(|it| it.0 != TUNNEL),
     ];
     for (number, change) in changes.iter().enumerate() {
         let mut state = there();
@@ -118,11 +120,11 @@ fn what_is_ours_and_not_planned_goes_and_what_is_not_ours_stays() {
     let mut state = there();
     let stale = route::Route { dst: Some("10.244.7.0/24".parse().unwrap()), ..state.routes[0].clone() };
     state.routes.push(route::Route { protocol: 4, ..stale.clone() });
-    state.gateways.push(("10.9.9.1/32".parse().unwrap(), false));
+    state.gateways.push((1, "10.9.9.1/32".parse().unwrap(), false));
     state.neighs.push(Neigh { state: 0x40, addr: ip("10.1.1.1"), ..state.neighs[0].clone() });
     assert!(steps(&state).is_empty(), "of others");
     state.routes.push(stale);
-    state.gateways.push(("10.9.8.1/32".parse().unwrap(), true));
+    state.gateways.push((1, "10.9.8.1/32".parse().unwrap(), true));
     state.neighs.push(Neigh { addr: ip("10.244.7.0"), ..state.neighs[0].clone() });
     state.fdb.push(FdbEntry { mac: tunnel_mac("n7"), ..state.fdb[0].clone() });
     state.rules.push(kernel::rule::Rule { priority: 5, ..state.rules[0].clone() });

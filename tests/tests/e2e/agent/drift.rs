@@ -99,6 +99,7 @@ fn what_others_change_is_put_right_and_then_it_is_quiet() -> Result<()> {
         "ip link del podnet-vxlan",
         "ip neigh flush dev podnet-vxlan nud permanent",
         "ip addr del 10.244.0.1/32 dev lo",
+        "ip addr del 10.244.0.1/32 dev podnet-vxlan",
         "sysctl -qw net.ipv4.conf.podnet-vxlan.rp_filter=1",
         "sysctl -qw net.ipv4.conf.podnet-vxlan.rp_filter=0",
         "sysctl -qw net.ipv4.ip_forward=0",
