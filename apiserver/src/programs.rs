@@ -1,10 +1,9 @@
-//! The rest of a cluster's programs: controllers, the scheduler, and kube-proxy. Each is started only where a test asks.
+//! The rest of a cluster's programs: controllers and the scheduler, and how kube-proxy is started. Each is started only where
+//! a test asks.
 
 use anyhow::Result;
-use kernel::Netns;
 
 use crate::control_plane::{ADMIN, ControlPlane, SERVICES};
-use crate::program::Program;
 
 /// The addresses of all pods, of which each node gets a part.
 pub const PODS: [&str; 2] = ["10.244.0.0/16", "fd00:10:244::/48"];
@@ -47,28 +46,27 @@ impl ControlPlane {
         self.start_program("kube-scheduler", &arguments)
     }
 
-    /// Starts kube-proxy on a node, in its namespace, with iptables; it ends when the value is dropped.
+    /// kube-proxy's arguments on a node: it works with iptables, and leaves alone what is one for the whole kernel.
     ///
     /// # Errors
-    /// It cannot be started.
-    pub fn start_kube_proxy(&self, netns: &Netns, node: &str) -> Result<Program> {
+    /// Its certificate cannot be made.
+    pub fn kube_proxy(&self, node: &str) -> Result<Vec<String>> {
         let kubeconfig = self.kubeconfig("system:kube-proxy", Some(ADMIN))?;
         let mut arguments = vec![
             format!("--kubeconfig={}", kubeconfig.display()),
             format!("--hostname-override={node}"),
             "--proxy-mode=iptables".to_owned(),
             format!("--cluster-cidr={}", self.primary_first(PODS).join(",")),
-            // What is one for the whole machine is left alone.
             "--conntrack-max-per-core=0".to_owned(),
             "--conntrack-tcp-timeout-established=0".to_owned(),
             "--conntrack-tcp-timeout-close-wait=0".to_owned(),
         ];
         arguments.extend(self.gates());
-        Program::start(netns, self.dir(), &self.assets.join("kube-proxy"), &arguments)
+        Ok(arguments)
     }
 
     /// Two ranges, that of the API's own version of IP first, as Kubernetes wants it.
-    pub(crate) fn primary_first<T>(&self, mut ranges: [T; 2]) -> [T; 2] {
+    pub fn primary_first<T>(&self, mut ranges: [T; 2]) -> [T; 2] {
         if self.address.is_ipv6() {
             ranges.reverse();
         }

@@ -124,6 +124,21 @@ impl Nodes {
         Ok(&self.nodes[number])
     }
 
+    /// Begins a node anew, as when its machine has been restarted: its namespace is another one, as it was made at first; name,
+    /// addresses and root are as before.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn reboot(&mut self, number: usize) -> Result<()> {
+        let node = &self.nodes[number];
+        ip(&self.outside, &[format!("link del to-{}", node.name)])?;
+        let netns = Netns::create().context("make a node's namespace")?;
+        self.wire(&netns, &node.name, node.rack, node.addresses())?;
+        forward(&netns)?;
+        self.nodes[number].netns = netns;
+        Ok(())
+    }
+
     /// A machine of rack 0 that is no node of the cluster, at 172.18.0.`host`.
     ///
     /// # Errors

@@ -2,15 +2,27 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use kernel::Netns;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 /// The image's name, in pods and for the sandbox of each. Without a command it waits for its end.
 pub const IMAGE: &str = "podnet.test/busybox:1";
+
+/// The page at which [`super::server`] tells a client's address as it sees it, and the pod's name.
+pub const WHO: &str = "/cgi-bin/who";
+
+/// What answers there.
+const ANSWER: &str = r#"#!/bin/sh
+printf 'Content-Type: text/plain\r\n\r\n%s %s\n' "$REMOTE_ADDR" "$(hostname)"
+"#;
 
 /// Where the package `busybox-static` has it.
 const BUSYBOX: &str = "/usr/bin/busybox";
@@ -25,11 +37,12 @@ pub(super) fn write(path: &Path) -> Result<()> {
     let listed = Command::new(program).arg("--list").output().context("start busybox")?;
     ensure!(listed.status.success(), "busybox --list: {}", String::from_utf8_lossy(&listed.stderr));
     let mut layer = tar::Builder::new(Vec::new());
-    for dir in ["bin/", "tmp/", "www/"] {
+    for dir in ["bin/", "tmp/", "www/", "www/cgi-bin/"] {
         add(&mut layer, tar::EntryType::Directory, dir, 0o755, &[])?;
     }
     let content = fs::read(program).with_context(|| format!("read {program}"))?;
     add(&mut layer, tar::EntryType::Regular, "bin/busybox", 0o755, &content)?;
+    add(&mut layer, tar::EntryType::Regular, &format!("www{WHO}"), 0o755, ANSWER.as_bytes())?;
     for applet in String::from_utf8(listed.stdout)?.lines().filter(|name| *name != "busybox") {
         let mut header = header(tar::EntryType::Symlink, 0o777, 0);
         layer.append_link(&mut header, format!("bin/{applet}"), "busybox")?;
@@ -62,6 +75,25 @@ pub fn write_programs(path: &Path, name: &str, programs: &[&Path]) -> Result<()>
     }
     let first = Path::new("/").join(programs[0].file_name().unwrap_or_default());
     pack(path, name, &layer.into_inner()?, &json!({"Entrypoint": [first]}))
+}
+
+/// Asks the server of a pod at `to` by HTTP, from `netns`: as whom it sees the client, and what the pod is called.
+///
+/// # Errors
+/// There is no answer within `limit`, or it is no such server's.
+pub fn who(netns: &Netns, to: SocketAddr, limit: Duration) -> Result<(IpAddr, String)> {
+    let connect = || TcpStream::connect_timeout(&to, limit);
+    let mut stream = netns.run(connect)?.with_context(|| format!("connect to {to}"))?;
+    stream.set_read_timeout(Some(limit))?;
+    write!(stream, "GET {WHO} HTTP/1.0\r\n\r\n").with_context(|| format!("ask {to}"))?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text).with_context(|| format!("read from {to}"))?;
+    let answer = || format!("{to} answered {text:?}");
+    let (_, body) = text.split_once("\r\n\r\n").with_context(answer)?;
+    let (seen, name) = body.trim().split_once(' ').with_context(answer)?;
+    let seen: IpAddr = seen.trim_matches(['[', ']']).parse().with_context(answer)?;
+    // An IPv4 client of a socket that is for both versions.
+    Ok((seen.to_canonical(), name.to_owned()))
 }
 
 fn pack(path: &Path, name: &str, layer: &[u8], config: &Value) -> Result<()> {

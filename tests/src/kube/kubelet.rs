@@ -1,10 +1,10 @@
-//! A node's machine: containerd and kubelet in the namespace of a [`Node`], which run real pods.
+//! A node's machine: containerd and kubelet in the namespace of a [`Node`], which run real pods, and kube-proxy.
 //!
 //! ```text
 //! unshare: mount and PID namespaces, the node's network namespace
 //!   └ 1: a shell that reaps      /run, /var/lib and /var/log are empty and in memory, some of /proc/sys is not the kernel's
 //!      ├ containerd, its shims, the pods' processes
-//!      └ kubelet
+//!      └ kubelet, kube-proxy
 //! ```
 //! When the shell dies the kernel ends all of it, and the mounts go too. Left are control groups, which the value
 //! removes; they are below one of its own. A machine that has control groups of version 2 alone will not do.
@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use apiserver::{ControlPlane, Program};
+use kernel::Netns;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
@@ -119,17 +120,40 @@ impl Machine {
         self.run(&[&import[..], &[&archive.to_string_lossy()]].concat()).map(drop)
     }
 
-    /// Kills one of its programs with SIGKILL and starts it again as it was.
+    /// Kills one of its programs with SIGKILL; pods' processes go on.
     ///
     /// # Errors
-    /// It was not started, or does not start.
-    pub fn restart(&mut self, name: &str) -> Result<()> {
+    /// It does not run.
+    pub fn kill(&mut self, name: &str) -> Result<()> {
         let at = self.programs.iter().position(|it| it.name() == name);
         let at = at.with_context(|| format!("{name} does not run on node {}", self.name))?;
-        self.programs[at].kill()?;
-        self.programs.remove(at);
-        let (path, arguments) = self.started[name].clone();
-        self.start_inside(&path, &arguments)
+        self.programs.remove(at).kill()
+    }
+
+    /// Starts one of its programs, which was killed, as it was.
+    ///
+    /// # Errors
+    /// It was never started, or does not start.
+    pub fn start_again(&mut self, name: &str) -> Result<()> {
+        let started = self.started.get(name).cloned();
+        let (path, arguments) = started.with_context(|| format!("{name} never ran on node {}", self.name))?;
+        self.start_inside(&path, &arguments)?;
+        // A kubelet that is started before it answers gives up.
+        if name == "containerd" { self.await_containerd() } else { Ok(()) }
+    }
+
+    /// Whether one of its programs was started and not killed.
+    pub fn has(&self, name: &str) -> bool {
+        self.programs.iter().any(|it| it.name() == name)
+    }
+
+    /// Starts kube-proxy, with iptables.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start_kube_proxy(&mut self, control: &ControlPlane) -> Result<()> {
+        let arguments = control.kube_proxy(&self.name)?;
+        self.start_inside(&control.assets().join("kube-proxy"), &arguments)
     }
 
     /// Starts kubelet, which registers the Node of this name.
@@ -144,7 +168,7 @@ impl Machine {
         let name = format!("kubelet-{}", node.name);
         let [certificate, key] = control.certificate(&name, &user, Some("system:nodes"), &names)?;
         let resolv = self.write("resolv.conf", "nameserver 10.96.0.10\n")?;
-        let ip = node.addresses()[usize::from(control.address.is_ipv6())];
+        let [ip, other] = control.primary_first(node.addresses());
         let configuration = json!({
             "apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration",
             "address": ip.to_string(), "readOnlyPort": 0,
@@ -171,7 +195,7 @@ impl Machine {
             "--container-runtime=remote".to_owned(),
             format!("--container-runtime-endpoint=unix://{SOCKET}"),
             format!("--hostname-override={}", node.name),
-            format!("--node-ip={ip}"),
+            format!("--node-ip={ip},{other}"),
             "--volume-plugin-dir=/var/lib/kubelet/volumeplugins".to_owned(),
         ];
         // It has got no default any more, and then no meaning.
@@ -192,19 +216,31 @@ impl Machine {
         Ok(String::from_utf8(output.stdout)?)
     }
 
-    /// One of its programs, `containerd` or `kubelet`.
+    /// The process of a container, as the machine numbers it; `container` is its ID as the status of a pod has it.
     ///
     /// # Errors
-    /// It was not started.
-    pub fn program(&mut self, name: &str) -> Result<&mut Program> {
-        let node = &self.name;
-        let mut all = self.programs.iter_mut();
-        all.find(|it| it.name() == name).with_context(|| format!("{name} does not run on node {node}"))
+    /// There is none.
+    pub fn process(&self, container: &str) -> Result<u32> {
+        let id = container.trim_start_matches("containerd://");
+        let tasks = self.run(&["ctr", "--address", SOCKET, "--namespace", "k8s.io", "tasks", "ls"])?;
+        let words = tasks.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let found = words.filter(|words| words.len() > 1).find(|words| words[0] == id);
+        let found = found.with_context(|| format!("no container {id} on node {}:\n{tasks}", self.name))?;
+        found[1].parse().with_context(|| format!("the process of {id}"))
     }
 
-    /// Its process 1, as this process numbers it: `/proc/N/root` is the machine's file system.
-    pub fn init(&self) -> i32 {
-        self.init.as_raw()
+    /// The network namespace of a container.
+    ///
+    /// # Errors
+    /// There is no such container.
+    pub fn netns_of(&self, container: &str) -> Result<Netns> {
+        let path = self.path(&format!("/proc/{}/ns/net", self.process(container)?));
+        Netns::open(&path).with_context(|| format!("open {}", path.display()))
+    }
+
+    /// A path of the machine's own as this process reaches it.
+    pub fn path(&self, path: &str) -> PathBuf {
+        format!("/proc/{}/root{path}", self.init).into()
     }
 
     /// The control group of its pods, a name in each hierarchy.
@@ -244,6 +280,10 @@ impl Machine {
         let configuration = self.write("containerd.toml", &configuration)?;
         let arguments = ["--config".to_owned(), configuration.to_string_lossy().into_owned()];
         self.start_inside(Path::new("/usr/bin/containerd"), &arguments)?;
+        self.await_containerd()
+    }
+
+    fn await_containerd(&self) -> Result<()> {
         wait_until("containerd answers", || self.run(&["ctr", "--address", SOCKET, "version"]))
             .map(drop)
             .with_context(|| self.last_words())
@@ -256,7 +296,7 @@ impl Machine {
         all.extend(["setpriv", "--pdeathsig", "KILL", "--"].map(str::to_owned));
         all.push(path.to_string_lossy().into_owned());
         all.extend_from_slice(arguments);
-        let netns = kernel::Netns::open(Path::new(&format!("/proc/{}/ns/net", self.init)))?;
+        let netns = Netns::open(Path::new(&format!("/proc/{}/ns/net", self.init)))?;
         let program = Program::start_as(&name, &netns, self.dir.path(), Path::new("/usr/bin/nsenter"), &all)?;
         self.programs.push(program);
         self.started.insert(name, (path.to_owned(), arguments.to_vec()));

@@ -5,6 +5,6 @@ mod kubelet;
 mod objects;
 
 pub use apiserver::{ADMIN, Client, ControlPlane, Event, PODS, Program, Refused, assets, condition, refusal};
-pub use image::{IMAGE, write_programs};
+pub use image::{IMAGE, WHO, who, write_programs};
 pub use kubelet::Machine;
-pub use objects::web;
+pub use objects::{patient, server, web};

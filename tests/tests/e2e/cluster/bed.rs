@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use podnet_tests::kube::{self, Client, ControlPlane};
 use podnet_tests::nodes::{ECHO, Echo, Nodes, Pod, Running, wait_until};
 use podnet_tests::plugins;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 /// The manifest that `kubectl apply` takes.
 const MANIFEST: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/podnet.yaml");
@@ -126,6 +126,18 @@ impl Cluster {
         name: &str,
         labels: &[(&str, &str)],
     ) -> Result<Served> {
+        self.pod_with(number, namespace, name, labels, Map::new())
+    }
+
+    /// The same with what a runtime gives for capabilities, such as port mappings.
+    pub(super) fn pod_with(
+        &self,
+        number: usize,
+        namespace: &str,
+        name: &str,
+        labels: &[(&str, &str)],
+        capabilities: Map<String, Value>,
+    ) -> Result<Served> {
         let node = &self.nodes.nodes[number];
         self.client.create_namespace(namespace, &[])?;
         let labels: std::collections::BTreeMap<_, _> = labels.iter().copied().collect();
@@ -136,7 +148,7 @@ impl Cluster {
             ]},
         }))?;
         let uid = object["metadata"]["uid"].as_str();
-        let pod = node.add_pod_with(namespace, name, uid, serde_json::Map::new())?;
+        let pod = node.add_pod_with(namespace, name, uid, capabilities)?;
         let ips: Vec<Value> = pod.ips.iter().map(|ip| json!({ "ip": ip })).collect();
         self.client.set_status(
             &format!("/api/v1/namespaces/{namespace}/pods/{name}"),

@@ -1,36 +1,46 @@
 //! The agent is killed, and the API is away: the data plane goes on.
 
-use std::net::UdpSocket;
+use std::net::{IpAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use kernel::Netns;
 use podnet_tests::nodes::{ECHO, seen_as, wait_until};
 use serde_json::json;
 
 use super::SOON;
 use super::bed::{Cluster, Served};
 
-/// Datagrams of an established flow that had no answer.
-struct Lost {
+/// Datagrams of an established flow.
+pub(super) struct Flow {
     sent: u32,
     answered: u32,
 }
 
-/// A flow of datagrams from one pod to another until `stop`, one every 5 ms: each has to be answered.
-fn flow(from: &Served, to: &Served, stop: &AtomicBool) -> Result<Lost> {
-    let socket = from.pod.netns.run(|| UdpSocket::bind(("0.0.0.0", 40_000)))??;
-    socket.connect((to.ip(false)?, ECHO))?;
-    socket.set_read_timeout(Some(SOON))?;
-    let (mut sent, mut answered) = (0, 0);
-    let mut buffer = [0; 64];
-    while !stop.load(Ordering::Relaxed) {
-        socket.send(b"?")?;
-        sent += 1;
-        answered += u32::from(socket.recv(&mut buffer).is_ok());
-        std::thread::sleep(Duration::from_millis(5));
+impl Flow {
+    /// A flow of datagrams from a namespace to an `Echo` until `stop`, one every 5 ms: each has to be answered.
+    pub(super) fn run(from: &Netns, to: IpAddr, stop: &AtomicBool) -> Result<Flow> {
+        let socket = from.run(|| UdpSocket::bind(("0.0.0.0", 40_000)))??;
+        socket.connect((to, ECHO))?;
+        socket.set_read_timeout(Some(SOON))?;
+        let (mut sent, mut answered) = (0, 0);
+        let mut buffer = [0; 64];
+        while !stop.load(Ordering::Relaxed) {
+            socket.send(b"?")?;
+            sent += 1;
+            answered += u32::from(kernel::uninterrupted(|| socket.recv(&mut buffer)).is_ok());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(Flow { sent, answered })
     }
-    Ok(Lost { sent, answered })
+
+    /// It was one, and lost nothing.
+    pub(super) fn is_whole(&self, name: &str) -> Result<()> {
+        ensure!(self.sent > 500, "{name}: only {} sent", self.sent);
+        ensure!(self.sent == self.answered, "{name}: {} of {} lost", self.sent - self.answered, self.sent);
+        Ok(())
+    }
 }
 
 #[test]
@@ -57,8 +67,8 @@ fn kill_at_fifty_moments_loses_no_packet_of_an_established_flow() -> Result<()> 
     wait_until("only UDP is let through", || closed(&here, &there).and_then(|()| closed(&here, &far)))?;
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| -> Result<()> {
-        let near = scope.spawn(|| flow(&here, &there, &stop));
-        let distant = scope.spawn(|| flow(&far, &here, &stop));
+        let near = scope.spawn(|| Flow::run(&here.pod.netns, there.ip(false)?, &stop));
+        let distant = scope.spawn(|| Flow::run(&far.pod.netns, here.ip(false)?, &stop));
         let mut killed = 0;
         let kills = (|| -> Result<()> {
             // From the first instruction to long after it has become ready, each moment another one.
@@ -79,14 +89,7 @@ fn kill_at_fifty_moments_loses_no_packet_of_an_established_flow() -> Result<()> 
         kills?;
         ensure!(killed == 50);
         for (name, flow) in [("near", near), ("distant", distant)] {
-            let flow = flow.join().expect("a flow ends")?;
-            ensure!(flow.sent > 500, "{name}: only {} sent", flow.sent);
-            ensure!(
-                flow.sent == flow.answered,
-                "{name}: {} of {} lost",
-                flow.sent - flow.answered,
-                flow.sent
-            );
+            flow.join().expect("a flow ends")?.is_whole(name)?;
         }
         Ok(())
     })?;
@@ -107,7 +110,7 @@ fn api_outage_of_a_minute_harms_nobody_and_is_caught_up_with() -> Result<()> {
     let two = cluster.pod(1, "default", "two", &[])?;
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| -> Result<()> {
-        let flow = scope.spawn(|| flow(&one, &two, &stop));
+        let flow = scope.spawn(|| Flow::run(&one.pod.netns, two.ip(false)?, &stop));
         cluster.control.pause()?;
         let outage = Instant::now();
         let during = (|| -> Result<()> {
@@ -127,9 +130,7 @@ fn api_outage_of_a_minute_harms_nobody_and_is_caught_up_with() -> Result<()> {
         cluster.control.resume()?;
         stop.store(true, Ordering::Relaxed);
         during?;
-        let flow = flow.join().expect("a flow ends")?;
-        ensure!(flow.sent == flow.answered, "{} of {} lost", flow.sent - flow.answered, flow.sent);
-        Ok(())
+        flow.join().expect("a flow ends")?.is_whole("the outage")
     })?;
     let three = cluster.pod(0, "default", "three", &[]).context("a pod after the outage")?;
     wait_until("a pod of after the outage is reached", || {

@@ -81,9 +81,9 @@ fn a_node_becomes_ready_with_its_network_and_runs_a_deployment() -> Result<()> {
     let address = service["spec"]["clusterIP"].as_str().context("the service's address")?.parse()?;
     let connect = || TcpStream::connect_timeout(&SocketAddr::new(address, 8000), Duration::from_secs(1));
     ensure!(node.run(connect)?.is_err(), "{address} is there without kube-proxy");
-    let proxy = control.start_kube_proxy(&node.netns, &node.name)?;
+    machine.start_kube_proxy(&control)?;
     wait_within("the service answers", PATIENCE, || Ok(node.run(connect)??))
-        .with_context(|| proxy.last_words())?;
+        .with_context(|| machine.last_words())?;
 
     client.patch(web, &json!({"spec": {"replicas": 0}}))?;
     wait_within("the pods are gone, and their addresses free", PATIENCE, || {
