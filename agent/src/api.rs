@@ -6,6 +6,7 @@
 use std::fmt::Debug;
 use std::fs;
 use std::io::ErrorKind;
+use std::net::Ipv6Addr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, Config, Resource, ResourceExt};
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
@@ -27,6 +29,17 @@ use crate::wire;
 /// has made the API's service address one that answers. The manifest mounts it where there is one.
 pub const PROXY_CONFIG: &str = "/etc/podnet/kube-proxy/kubeconfig.conf";
 
+/// kubeadm's description of a cluster, in the ConfigMap `kubeadm-config`: of use in a cluster without kube-proxy, where it
+/// names the API for all nodes, as kind's does. The manifest mounts it where there is one.
+pub const KUBEADM_CONFIG: &str = "/etc/podnet/kubeadm/ClusterConfiguration";
+
+/// The port of an API of which none is said (kubeadm's `bindPort`).
+const API_PORT: u16 = 6443;
+
+/// How long a connection to the API may be silent: every watch hears a bookmark about once a minute. One that hears nothing
+/// has lost its way, as when the node's own address has changed, and is begun anew.
+const SILENCE: Duration = Duration::from_secs(150);
+
 /// How long one API may take to answer whether it is there at all before the next is tried.
 const PATIENCE: Duration = Duration::from_secs(3);
 
@@ -34,8 +47,8 @@ const PATIENCE: Duration = Duration::from_secs(3);
 const PAGE: u32 = 500;
 
 /// Connects to the API: by `kubeconfig` where it is given; otherwise by the pod's service account, at the address
-/// in the environment; where nobody answers there, because kube-proxy is not there yet, at the server that kube-proxy's
-/// configuration names ([`PROXY_CONFIG`]), still as the service account.
+/// in the environment; where nobody answers there, because kube-proxy is not there yet or never, at the server that
+/// kube-proxy's configuration names ([`PROXY_CONFIG`]) or kubeadm's ([`KUBEADM_CONFIG`]), still as the service account.
 ///
 /// # Errors
 /// That none of them answered, with what each said.
@@ -46,25 +59,22 @@ pub async fn connect(kubeconfig: Option<&Path>) -> Result<Client> {
     let mut config = Config::incluster_env()
         .or_else(|_| Config::incluster())
         .context("find the API: no --kubeconfig, and no service account of a pod")?;
-    config.read_timeout = None;
+    config.read_timeout = Some(SILENCE);
     let first = answering(config.clone()).await;
     let Err(first) = first else { return first };
     let second = async {
-        let Some(server) = server(PROXY_CONFIG.as_ref())? else {
-            bail!(
-                "{PROXY_CONFIG} is not there: no ConfigMap kube-proxy, as of kubeadm, names another address"
-            );
+        let Some((server, file)) = elsewhere(PROXY_CONFIG.as_ref(), KUBEADM_CONFIG.as_ref())? else {
+            bail!("no ConfigMap of kubeadm names another: neither {PROXY_CONFIG} nor {KUBEADM_CONFIG} does");
         };
         let mut config = config.clone();
-        config.cluster_url =
-            server.parse().with_context(|| format!("server {server:?} of {PROXY_CONFIG}"))?;
+        config.cluster_url = server.parse().with_context(|| format!("server {server:?} of {file}"))?;
         // The certificate has the name by which it is reached here.
         config.tls_server_name = None;
         answering(config).await
     };
     second.await.map_err(|second| {
         anyhow!(
-            "the API answers neither at its service's address ({first:#}) nor at kube-proxy's ({second:#})"
+            "the API answers neither at its service's address ({first:#}) nor at the nodes' own ({second:#})"
         )
     })
 }
@@ -74,26 +84,51 @@ async fn by_file(path: &Path) -> Result<Client> {
     let file = Kubeconfig::read_from(path).with_context(at)?;
     let mut config =
         Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.with_context(at)?;
-    config.read_timeout = None;
+    config.read_timeout = Some(SILENCE);
     Client::try_from(config).with_context(at)
 }
 
-/// The server that a kubeconfig names. `None` where there is no such file, or nothing in it: clusters without kubeadm have
-/// none.
-fn server(path: &Path) -> Result<Option<String>> {
-    let read = || format!("read {}", path.display());
-    let text = match fs::read_to_string(path) {
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
-            return Ok(None);
-        }
-        text => text.with_context(read)?,
-    };
-    if text.trim().is_empty() {
-        return Ok(None);
+/// The server that kube-proxy's configuration names, or else kubeadm's, and by which file. `None` where neither is there:
+/// clusters without kubeadm have none.
+fn elsewhere<'p>(proxy: &'p Path, kubeadm: &'p Path) -> Result<Option<(String, std::path::Display<'p>)>> {
+    if let Some(text) = read(proxy)? {
+        let file = Kubeconfig::from_yaml(&text).with_context(|| format!("read {}", proxy.display()))?;
+        let server = file.clusters.iter().find_map(|it| it.cluster.as_ref()?.server.clone());
+        let server = server.ok_or_else(|| anyhow!("{} names no server", proxy.display()))?;
+        return Ok(Some((server, proxy.display())));
     }
-    let file = Kubeconfig::from_yaml(&text).with_context(read)?;
-    let server = file.clusters.iter().find_map(|it| it.cluster.as_ref()?.server.clone());
-    server.map(Some).ok_or_else(|| anyhow!("{} names no server", path.display()))
+    let Some(text) = read(kubeadm)? else { return Ok(None) };
+    let cluster: ClusterConfiguration =
+        serde_saphyr::from_str(&text).with_context(|| format!("read {}", kubeadm.display()))?;
+    let endpoint = cluster.control_plane_endpoint.filter(|it| !it.is_empty());
+    Ok(endpoint.map(|it| (format!("https://{}", with_port(&it)), kubeadm.display())))
+}
+
+/// Of kubeadm's `ClusterConfiguration` (kubeadm.k8s.io/v1beta2 and later) what leads to the API.
+#[derive(Debug, Deserialize)]
+struct ClusterConfiguration {
+    #[serde(rename = "controlPlaneEndpoint")]
+    control_plane_endpoint: Option<String>,
+}
+
+/// A `controlPlaneEndpoint`: a name or an address, with or without a port; an IPv6 address with one stands in brackets.
+fn with_port(endpoint: &str) -> String {
+    match endpoint.parse::<Ipv6Addr>() {
+        Ok(address) => format!("[{address}]:{API_PORT}"),
+        Err(_) if endpoint.contains(':') && !endpoint.ends_with(']') => endpoint.to_owned(),
+        Err(_) => format!("{endpoint}:{API_PORT}"),
+    }
+}
+
+/// The text of a file. `None` where there is none, or nothing in it.
+fn read(path: &Path) -> Result<Option<String>> {
+    match fs::read_to_string(path) {
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
+        text => {
+            let text = text.with_context(|| format!("read {}", path.display()))?;
+            Ok((!text.trim().is_empty()).then_some(text))
+        }
+    }
 }
 
 /// A client, once the API has said its version to it.
@@ -221,26 +256,54 @@ mod tests {
     #[test]
     fn the_way_of_kube_proxy_is_taken_where_there_is_one_and_missed_by_nobody() {
         let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("kubeconfig.conf");
-        assert_eq!(server(&file).unwrap(), None, "no such file");
-        assert_eq!(
-            server(&dir.path().join("kube-proxy/kubeconfig.conf")).unwrap(),
-            None,
-            "no such directory"
-        );
-        let written = |text: &str| {
-            fs::write(&file, text).unwrap();
-            server(&file)
+        let (proxy, kubeadm) = (dir.path().join("kubeconfig.conf"), dir.path().join("ClusterConfiguration"));
+        let found = || elsewhere(&proxy, &kubeadm).map(|it| it.map(|it| it.0));
+        assert_eq!(found().unwrap(), None, "no such file");
+        let inside = dir.path().join("kube-proxy/kubeconfig.conf");
+        assert!(elsewhere(&inside, &inside).unwrap().is_none(), "no such directory");
+        let proxys = |text: &str| {
+            fs::write(&proxy, text).unwrap();
+            found()
         };
-        assert_eq!(written(" \n").unwrap(), None, "an empty file");
+        assert_eq!(proxys(" \n").unwrap(), None, "an empty file");
         // As kubeadm writes it.
         let text = "apiVersion: v1\nkind: Config\nclusters:\n- cluster:\n    certificate-authority: \
             /var/run/secrets/kubernetes.io/serviceaccount/ca.crt\n    server: https://kind-control-plane:6443\n  \
             name: default\ncontexts: []\nusers: []\n";
-        assert_eq!(written(text).unwrap().as_deref(), Some("https://kind-control-plane:6443"));
+        assert_eq!(proxys(text).unwrap().as_deref(), Some("https://kind-control-plane:6443"));
         for text in ["clusters: [", "apiVersion: v1\nkind: Config\nclusters: []\n"] {
-            let error = format!("{:#}", written(text).unwrap_err());
+            let error = format!("{:#}", proxys(text).unwrap_err());
             assert!(error.contains("kubeconfig.conf"), "{error}");
         }
+    }
+
+    #[test]
+    fn without_kube_proxy_kubeadms_own_way_is_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        let (proxy, kubeadm) = (dir.path().join("kubeconfig.conf"), dir.path().join("ClusterConfiguration"));
+        let of = |text: &str| {
+            fs::write(&kubeadm, text).unwrap();
+            elsewhere(&proxy, &kubeadm).map(|it| it.map(|it| it.0))
+        };
+        for (endpoint, server) in [
+            ("kind-control-plane:6443", "https://kind-control-plane:6443"),
+            ("api.example", "https://api.example:6443"),
+            ("192.0.2.1:443", "https://192.0.2.1:443"),
+            ("\"2001:db8::1\"", "https://[2001:db8::1]:6443"),
+            ("\"[2001:db8::1]:443\"", "https://[2001:db8::1]:443"),
+            ("\"[2001:db8::1]\"", "https://[2001:db8::1]:6443"),
+        ] {
+            // As kubeadm writes it, with what else is in it.
+            let text = format!(
+                "apiServer:\n  extraArgs:\n    runtime-config: \"\"\napiVersion: kubeadm.k8s.io/v1beta2\n\
+                controlPlaneEndpoint: {endpoint}\nkind: ClusterConfiguration\nnetworking:\n  podSubnet: 10.244.0.0/16\n"
+            );
+            assert_eq!(of(&text).unwrap().as_deref(), Some(server));
+        }
+        // A cluster of one control plane needs no common name for it.
+        assert_eq!(of("kind: ClusterConfiguration\ncontrolPlaneEndpoint: \"\"\n").unwrap(), None);
+        assert_eq!(of("kind: ClusterConfiguration\n").unwrap(), None);
+        let error = format!("{:#}", of("controlPlaneEndpoint: [").unwrap_err());
+        assert!(error.contains("ClusterConfiguration"), "{error}");
     }
 }

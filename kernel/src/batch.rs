@@ -123,9 +123,9 @@ impl Batch {
         self.push(libc::RTM_NEWNEIGH, flags, &m, neigh::about_fdb("replace", index, mac, dst))
     }
 
-    /// As [`neigh::delete_fdb`], of the link's own network.
-    pub fn fdb_delete(&mut self, index: u32, mac: Mac, dst: IpAddr) -> &mut Batch {
-        let m = neigh::fdb_message(index, mac, dst);
+    /// As [`neigh::delete_fdb`].
+    pub fn fdb_delete(&mut self, index: u32, mac: Mac, dst: IpAddr, vni: Option<u32>) -> &mut Batch {
+        let m = neigh::delete_fdb_message(index, mac, dst, vni);
         self.push(libc::RTM_DELNEIGH, 0, &m, neigh::about_fdb("delete", index, mac, dst))
     }
 

@@ -151,9 +151,14 @@ pub(crate) fn delete_message(index: u32, addr: IpAddr) -> NeighbourMessage {
 /// not the link's own: without it such an entry stays, though Linux 6.18 answers that all is well. `is_not_found()` when
 /// there is no entry for `mac`.
 pub fn delete_fdb(rtnl: &mut Rtnl, index: u32, mac: Mac, dst: IpAddr, vni: Option<u32>) -> Result<()> {
+    let m = delete_fdb_message(index, mac, dst, vni);
+    rtnl.change(libc::RTM_DELNEIGH, 0, &m).map_err(|c| c.about(about_fdb("delete", index, mac, dst)))
+}
+
+pub(crate) fn delete_fdb_message(index: u32, mac: Mac, dst: IpAddr, vni: Option<u32>) -> NeighbourMessage {
     let mut m = fdb_message(index, mac, dst);
     m.attributes.extend(vni.map(NeighbourAttribute::Vni));
-    rtnl.change(libc::RTM_DELNEIGH, 0, &m).map_err(|c| c.about(about_fdb("delete", index, mac, dst)))
+    m
 }
 
 /// As [`add_fdb`], in the network with the number `vni` instead of the link's own (NDA_VNI).

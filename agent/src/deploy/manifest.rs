@@ -1,7 +1,6 @@
 //! The manifests: each is what Kubernetes takes, and says what the code does.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{
@@ -114,7 +113,7 @@ fn containers_may_do_what_they_need_and_no_more() {
         let of_api: Vec<&Volume> = volumes.iter().filter(|it| it.host_path.is_none()).collect();
         // No secret; and what is not there on every cluster stops no pod.
         let maps: Vec<_> = of_api.iter().filter_map(|it| it.config_map.as_ref()).collect();
-        assert_eq!((of_api.len(), maps.len()), if path == FILES[0] { (1, 1) } else { (0, 0) }, "{volumes:?}");
+        assert_eq!((of_api.len(), maps.len()), if path == FILES[0] { (2, 2) } else { (0, 0) }, "{volumes:?}");
         assert!(maps.iter().all(|it| it.optional == Some(true)), "{maps:?}");
         let files = volumes.iter().filter_map(|it| it.host_path.as_ref()?.type_.as_deref());
         assert!(files.into_iter().all(|it| it.starts_with("Directory")), "a file that a node may not have");
@@ -133,9 +132,14 @@ fn paths_are_the_nodes_own_and_those_of_the_code() {
     .map(|it| (it.display().to_string(), it.display().to_string(), false))
     .to_vec();
     expected.push(("/proc/sys/net".to_owned(), "/host/proc/sys/net".to_owned(), false));
-    let proxy = Path::new(crate::api::PROXY_CONFIG).parent().unwrap().display().to_string();
-    // kubeadm's ConfigMap and its key (cmd/kubeadm/app/constants, `KubeProxyConfigMap`, `KubeProxyKubeConfigFileName`).
-    expected.push(("kube-proxy kubeconfig.conf".to_owned(), proxy, true));
+    // kubeadm's ConfigMaps and their keys (cmd/kubeadm/app/constants: `KubeProxyConfigMap`, `KubeProxyKubeConfigFileName`,
+    // `KubeadmConfigConfigMap`, `ClusterConfigurationConfigMapKey`).
+    for (map, file) in
+        [("kube-proxy", crate::api::PROXY_CONFIG), ("kubeadm-config", crate::api::KUBEADM_CONFIG)]
+    {
+        let (dir, key) = file.rsplit_once('/').unwrap();
+        expected.push((format!("{map} {key} as {key}"), dir.to_owned(), true));
+    }
     expected.sort();
     for path in FILES {
         let spec = pod(path);
@@ -144,10 +148,8 @@ fn paths_are_the_nodes_own_and_those_of_the_code() {
             let mounts = container.volume_mounts.iter().flatten().map(|mount| {
                 let volume = volumes.iter().find(|it| it.name == mount.name).unwrap();
                 let map = |it: &ConfigMapVolumeSource| {
-                    let items = it.items.iter().flatten();
-                    let file = Path::new(crate::api::PROXY_CONFIG).file_name().unwrap().to_str().unwrap();
-                    let keys = items.filter(|it| it.path == file).map(|it| it.key.as_str());
-                    format!("{} {}", it.name, keys.collect::<Vec<_>>().join(" "))
+                    let items = it.items.iter().flatten().map(|it| format!("{} as {}", it.key, it.path));
+                    format!("{} {}", it.name, items.collect::<Vec<_>>().join(" "))
                 };
                 let of_api = || map(volume.config_map.as_ref().unwrap());
                 let on_node = volume.host_path.as_ref().map_or_else(of_api, |it| it.path.clone());

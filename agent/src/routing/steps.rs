@@ -93,7 +93,7 @@ impl Steps {
         let gone = |it: &&FdbEntry| !fdb.contains_key(&(it.index, it.mac));
         for entry in state.fdb.iter().filter(gone) {
             if let Some(dst) = entry.dst {
-                self.batch.fdb_delete(entry.index, entry.mac, dst);
+                self.batch.fdb_delete(entry.index, entry.mac, dst, entry.vni);
                 self.about.push((format!("{}", entry.mac), true));
             }
         }
@@ -110,9 +110,10 @@ impl Steps {
                 _ => {}
             }
         }
-        let mut there: HashMap<(u32, Mac), Vec<IpAddr>> = HashMap::new();
+        // Where to, and in which network, where that is not the link's own.
+        let mut there: HashMap<(u32, Mac), Vec<(IpAddr, Option<u32>)>> = HashMap::new();
         for entry in &state.fdb {
-            there.entry((entry.index, entry.mac)).or_default().extend(entry.dst);
+            there.entry((entry.index, entry.mac)).or_default().extend(entry.dst.map(|dst| (dst, entry.vni)));
         }
         for ((index, addr), (mac, node)) in sorted(neighs) {
             self.batch.neigh_replace(index, addr, mac);
@@ -120,11 +121,11 @@ impl Steps {
         }
         for ((index, mac), (outer, node)) in sorted(fdb) {
             match there.get(&(index, mac)).map(Vec::as_slice) {
-                Some([only]) if *only == outer => continue,
+                Some([only]) if *only == (outer, None) => continue,
                 // An entry that sends to several addresses cannot be replaced.
                 Some(several @ [_, _, ..]) => {
-                    for dst in several {
-                        self.batch.fdb_delete(index, mac, *dst);
+                    for (dst, vni) in several {
+                        self.batch.fdb_delete(index, mac, *dst, *vni);
                         self.about.push((node.to_owned(), true));
                     }
                 }

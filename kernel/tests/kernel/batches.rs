@@ -129,7 +129,7 @@ fn entries_of_a_tunnel_are_replaced_and_only_own_routes_deleted() {
         let fdb: Vec<_> = neigh::fdb(rtnl).unwrap().into_iter().filter(|it| on(it.index)).collect();
         assert_eq!(fdb.iter().map(|it| (it.mac, it.dst)).collect::<Vec<_>>(), [(macs[0], Some(outer[1]))]);
         let mut batch = Batch::new();
-        batch.neigh_delete(index, inner).fdb_delete(index, macs[0], outer[1]);
+        batch.neigh_delete(index, inner).fdb_delete(index, macs[0], outer[1], None);
         assert!(rtnl.send(batch).unwrap().iter().all(Result::is_ok));
         assert!(neigh::fdb(rtnl).unwrap().iter().all(|it| !on(it.index)));
     });

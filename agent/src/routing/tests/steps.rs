@@ -96,7 +96,7 @@ fn a_kernel_as_planned_is_left_alone() {
 
 #[test]
 fn each_thing_that_is_missing_or_other_is_one_step() {
-    let changes: [&dyn Fn(&mut State); 10] = [
+    let changes: [&dyn Fn(&mut State); 11] = [
         &|it| it.routes.retain(|it| it.oif != Some(2)),
         &|it| it.routes[0].gateway = Some(ip("172.18.0.99")),
         &|it| it.routes[0].src = None,
@@ -104,6 +104,7 @@ fn each_thing_that_is_missing_or_other_is_one_step() {
         &|it| it.neighs[0].mac = Some(tunnel_mac("n9")),
         &|it| it.neighs[0].state = 0x20,
         &|it| it.fdb[0].dst = Some(ip("172.19.0.99")),
+        &|it| it.fdb[0].vni = Some(7),
         &|it| it.rules.clear(),
         &|it| it.gateways.truncate(3),
         &|it| it.gateways.retain(|it| it.0 != TUNNEL),

@@ -84,7 +84,10 @@ fn what_others_change_is_put_right_and_then_it_is_quiet() -> Result<()> {
     let n0 = &nodes.nodes[0];
     settle(n0, &all)?;
     let right = picture(n0)?;
+    let other_network =
+        format!("bridge fdb replace {} dev podnet-vxlan dst 172.19.0.12 vni 7", routing::tunnel_mac("n2"));
     let changes = [
+        other_network.as_str(),
         "ip route del 10.244.1.0/24",
         "ip -6 route del fd00:10:244:1::/64",
         "ip route replace 10.244.1.0/24 via 172.18.0.11 proto 80 mtu 900",
