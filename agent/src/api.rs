@@ -67,7 +67,8 @@ pub async fn connect(kubeconfig: Option<&Path>) -> Result<Client> {
             bail!("no ConfigMap of kubeadm names another: neither {PROXY_CONFIG} nor {KUBEADM_CONFIG} does");
         };
         let mut config = config.clone();
-        config.cluster_url = server.parse().with_context(|| format!("server {server:?} of {file}"))?;
+        config.cluster_url =
+            server.parse().with_context(|| format!("server {server:?} of {}", file.display()))?;
         // The certificate has the name by which it is reached here.
         config.tls_server_name = None;
         answering(config).await
@@ -90,18 +91,18 @@ async fn by_file(path: &Path) -> Result<Client> {
 
 /// The server that kube-proxy's configuration names, or else kubeadm's, and by which file. `None` where neither is there:
 /// clusters without kubeadm have none.
-fn elsewhere<'p>(proxy: &'p Path, kubeadm: &'p Path) -> Result<Option<(String, std::path::Display<'p>)>> {
+fn elsewhere<'p>(proxy: &'p Path, kubeadm: &'p Path) -> Result<Option<(String, &'p Path)>> {
     if let Some(text) = read(proxy)? {
         let file = Kubeconfig::from_yaml(&text).with_context(|| format!("read {}", proxy.display()))?;
         let server = file.clusters.iter().find_map(|it| it.cluster.as_ref()?.server.clone());
         let server = server.ok_or_else(|| anyhow!("{} names no server", proxy.display()))?;
-        return Ok(Some((server, proxy.display())));
+        return Ok(Some((server, proxy)));
     }
     let Some(text) = read(kubeadm)? else { return Ok(None) };
     let cluster: ClusterConfiguration =
         serde_saphyr::from_str(&text).with_context(|| format!("read {}", kubeadm.display()))?;
     let endpoint = cluster.control_plane_endpoint.filter(|it| !it.is_empty());
-    Ok(endpoint.map(|it| (format!("https://{}", with_port(&it)), kubeadm.display())))
+    Ok(endpoint.map(|it| (format!("https://{}", with_port(&it)), kubeadm)))
 }
 
 /// Of kubeadm's `ClusterConfiguration` (kubeadm.k8s.io/v1beta2 and later) what leads to the API.

@@ -110,10 +110,9 @@ impl Steps {
                 _ => {}
             }
         }
-        // Where to, and in which network, where that is not the link's own.
-        let mut there: HashMap<(u32, Mac), Vec<(IpAddr, Option<u32>)>> = HashMap::new();
+        let mut there: HashMap<(u32, Mac), Vec<&FdbEntry>> = HashMap::new();
         for entry in &state.fdb {
-            there.entry((entry.index, entry.mac)).or_default().extend(entry.dst.map(|dst| (dst, entry.vni)));
+            there.entry((entry.index, entry.mac)).or_default().push(entry);
         }
         for ((index, addr), (mac, node)) in sorted(neighs) {
             self.batch.neigh_replace(index, addr, mac);
@@ -121,11 +120,12 @@ impl Steps {
         }
         for ((index, mac), (outer, node)) in sorted(fdb) {
             match there.get(&(index, mac)).map(Vec::as_slice) {
-                Some([only]) if *only == (outer, None) => continue,
+                // In the link's own network.
+                Some([only]) if (only.dst, only.vni) == (Some(outer), None) => continue,
                 // An entry that sends to several addresses cannot be replaced.
                 Some(several @ [_, _, ..]) => {
-                    for (dst, vni) in several {
-                        self.batch.fdb_delete(index, mac, *dst, *vni);
+                    for (entry, dst) in several.iter().filter_map(|it| Some((it, it.dst?))) {
+                        self.batch.fdb_delete(index, mac, dst, entry.vni);
                         self.about.push((node.to_owned(), true));
                     }
                 }
