@@ -1,8 +1,12 @@
 //! Finds the modes and the faults: every file of `src/modes` and `src/faults` but `mod.rs` is one, or a family of them,
-//! under its own name. And the lessons: every `.md` of `lessons`. Nothing else lists them.
+//! under its own name; one that is a cargo feature which is off is left out. And the lessons: every `.md` of `lessons`. Nothing
+//! else lists them.
 
 use std::path::{Path, PathBuf};
 use std::{env, fs};
+
+/// Modes that are a cargo feature of the same name.
+const FEATURES: [&str; 1] = ["kubernetes"];
 
 fn main() {
     let modes = |name: &str| format!("({name:?}, &{name}::MODE), ");
@@ -56,14 +60,23 @@ fn stems(dir: &Path, end: &str) -> Vec<String> {
     names
 }
 
-/// Writes `FOLDER.rs`: a module for each file of the folder, and `ALL`, of the type `of`, with an item for each.
+/// Writes `FOLDER.rs`: a module for each file of the folder, and `ALL`, of the type `of`, with an item for each. Of modes,
+/// which may be left out, `LEFT_OUT`, too.
 fn find(name: &str, of: &str, item: impl Fn(&str) -> String) {
     let dir = folder(&format!("src/{name}"));
-    let names: Vec<String> = stems(&dir, "rs").into_iter().filter(|name| name != "mod").collect();
+    let is_off = |name: &String| {
+        let variable = format!("CARGO_FEATURE_{}", name.to_uppercase());
+        FEATURES.contains(&name.as_str()) && env::var_os(variable).is_none()
+    };
+    let names = stems(&dir, "rs").into_iter().filter(|name| name != "mod");
+    let (off, on): (Vec<String>, Vec<String>) = names.partition(is_off);
     let (mut modules, mut list) = (String::new(), String::new());
-    for name in &names {
+    for name in &on {
         modules += &format!("#[path = {:?}]\nmod {name};\n", dir.join(format!("{name}.rs")));
         list += &item(name);
+    }
+    if name == "modes" {
+        modules += &format!("const LEFT_OUT: &[&str] = &{off:?};\n");
     }
     write(name, &format!("{modules}\nstatic ALL: {of} = &[{list}];\n"));
 }

@@ -342,6 +342,11 @@ impl FromStr for Selected {
     fn from_str(text: &str) -> Result<Selected, String> {
         let (wanted, option) =
             text.split_once(':').map_or((text, None), |(name, option)| (name, Some(option)));
+        if LEFT_OUT.contains(&wanted) {
+            return Err(format!(
+                "this podlab was built without mode {wanted} · try: cargo build --release --package podlab"
+            ));
+        }
         let Some((name, mode)) = ALL.iter().find(|(name, _)| *name == wanted) else {
             return Err(format!(
                 "no mode {wanted:?} · there are: {}",
