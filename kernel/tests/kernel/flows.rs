@@ -15,6 +15,17 @@ fn of_port(port: Option<u16>) -> Filter {
     Filter { family: kernel::Family::V4, protocol: UDP, port, destination: None, server: None }
 }
 
+/// Has the kernel follow connections of both IP versions.
+fn follow_both(nfnl: &mut Nfnl) {
+    let table = Table::new(Family::Inet, "both");
+    let mut batch = Batch::new();
+    batch
+        .add_table(table, None)
+        .add_chain(table, "in", Some(&Hook::new(ChainKind::Filter, Point::Input, priority::FILTER)))
+        .append(table, "in", &Rule::new().ct_state(ct_state::INVALID).drop());
+    nfnl.commit(batch).unwrap();
+}
+
 /// Has the kernel follow connections, and rewrite those to port 7000 to 127.0.0.9 port 7777.
 fn follow(nfnl: &mut Nfnl) {
     let table = Table::new(Family::Ip, "t");
@@ -68,13 +79,7 @@ fn flows_are_forgotten_by_port_address_and_server() {
 #[test]
 fn ipv6_flows_are_told_from_ipv4_ones() {
     with_nfnl(|nfnl, _| {
-        let table = Table::new(Family::Inet, "t");
-        let mut batch = Batch::new();
-        batch
-            .add_table(table, None)
-            .add_chain(table, "in", Some(&Hook::new(ChainKind::Filter, Point::Input, priority::FILTER)))
-            .append(table, "in", &Rule::new().ct_state(ct_state::INVALID).drop());
-        nfnl.commit(batch).unwrap();
+        follow_both(nfnl);
         up(&mut Rtnl::open().unwrap(), 1);
         let server = UdpSocket::bind("[::]:7000").unwrap();
         UdpSocket::bind("[::1]:0").unwrap().send_to(b"x", "[::1]:7000").unwrap();
@@ -130,13 +135,7 @@ fn bits_of_a_mark_are_set_and_cleared_and_the_others_left() {
 fn flows_of_an_address_are_those_that_it_opened_or_serves_each_once() {
     with_nfnl(|nfnl, _| {
         follow(nfnl);
-        let table = Table::new(Family::Inet, "t6");
-        let mut batch = Batch::new();
-        batch
-            .add_table(table, None)
-            .add_chain(table, "in", Some(&Hook::new(ChainKind::Filter, Point::Input, priority::FILTER)))
-            .append(table, "in", &Rule::new().ct_state(ct_state::INVALID).drop());
-        nfnl.commit(batch).unwrap();
+        follow_both(nfnl);
         let server = UdpSocket::bind("127.0.0.9:7777").unwrap();
         let talk = |from: &str, to: &str| {
             UdpSocket::bind((from, 0)).unwrap().send_to(b"x", to).unwrap();

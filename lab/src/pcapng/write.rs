@@ -111,9 +111,7 @@ impl<W: Write> Writer<W> {
         if let Some(id) = packet.id {
             put(block, option::PACKET_ID, &id.to_le_bytes());
         }
-        if let Some(comment) = packet.comment.as_deref().filter(|comment| !comment.is_empty()) {
-            put(block, option::COMMENT, cut(comment, LONGEST).as_bytes());
-        }
+        put_text(block, option::COMMENT, packet.comment.as_deref().unwrap_or_default());
         put(block, option::END, &[]);
         let len = (block.len() as u32 + 4).to_le_bytes();
         block[4..8].copy_from_slice(&len);
@@ -181,6 +179,13 @@ fn put(out: &mut Vec<u8>, kind: u16, value: &[u8]) {
     out.resize(out.len().next_multiple_of(4), 0);
 }
 
+/// As [`put`]; an empty text is no option.
+fn put_text(out: &mut Vec<u8>, kind: u16, text: &str) {
+    if !text.is_empty() {
+        put(out, kind, cut(text, LONGEST).as_bytes());
+    }
+}
+
 #[derive(Default)]
 struct Options(Vec<u8>);
 
@@ -189,11 +194,8 @@ impl Options {
         put(&mut self.0, kind, value);
     }
 
-    /// An empty text is no option.
     fn text(&mut self, kind: u16, text: &str) {
-        if !text.is_empty() {
-            self.put(kind, cut(text, LONGEST).as_bytes());
-        }
+        put_text(&mut self.0, kind, text);
     }
 
     fn end(mut self) -> Vec<u8> {

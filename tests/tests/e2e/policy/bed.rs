@@ -378,7 +378,7 @@ pub(super) fn stay_on_one_processor() -> Result<()> {
 }
 
 /// Index and MAC of a link.
-fn link_of(netns: &Netns, name: &str) -> Result<(u32, Mac)> {
+pub(super) fn link_of(netns: &Netns, name: &str) -> Result<(u32, Mac)> {
     let found = link::by_name(&mut Rtnl::open_in(netns)?, name)?;
     Ok((found.index, found.mac.context("a MAC")?))
 }

@@ -40,20 +40,21 @@ struct Forgery {
     port: u16,
 }
 
-fn find(netns: &Netns, name: &str) -> Result<(u32, Mac)> {
-    let found = link::by_name(&mut Rtnl::open_in(netns)?, name)?;
-    Ok((found.index, found.mac.context("a MAC")?))
+/// A cluster of these nodes, of both IP versions.
+fn known(nodes: &Nodes) -> Result<agent::model::Cluster> {
+    let mut cluster = agent::model::Cluster::default();
+    for node in &nodes.nodes {
+        let object = serde_json::from_value(node.object(true, true))?;
+        cluster.take(agent::model::Change::Node(agent::wire::node(object)));
+    }
+    Ok(cluster)
 }
 
 impl Forgery {
     fn new() -> Result<Forgery> {
         let nodes = Nodes::new(&[0, 0])?;
         bed::furnish(&nodes, true)?;
-        let mut cluster = agent::model::Cluster::default();
-        for node in &nodes.nodes {
-            let object = serde_json::from_value(node.object(true, true))?;
-            cluster.take(agent::model::Change::Node(agent::wire::node(object)));
-        }
+        let mut cluster = known(&nodes)?;
         let mut enforcers = Vec::new();
         for node in &nodes.nodes {
             let mut enforcer = node.run(|| Enforcer::open(&node.name, &node.root))??;
@@ -72,10 +73,11 @@ impl Forgery {
         }
         let n0 = &nodes.nodes[0];
         let end = pods[0].result["interfaces"][0]["name"].as_str().context("the node's end")?.to_owned();
-        let ((index, own), (_, gateway)) = (find(&pods[0].netns, "eth0")?, find(&n0.netns, &end)?);
+        let ((index, own), (_, gateway)) =
+            (bed::link_of(&pods[0].netns, "eth0")?, bed::link_of(&n0.netns, &end)?);
         let mut hears = Vec::new();
         for (netns, name) in [(&n0.netns, "eth0"), (&pods[1].netns, "eth0")] {
-            hears.push((find(netns, name)?.0, PacketSocket::open_in(netns)?));
+            hears.push((bed::link_of(netns, name)?.0, PacketSocket::open_in(netns)?));
         }
         let server = n0.run(|| UdpSocket::bind(("::", PORT)))??;
         server.set_nonblocking(true)?;
@@ -244,11 +246,7 @@ fn links_of_pods_that_were_there_before_are_marked_before_the_rules_are_there() 
 fn what_pods_send_by_right_passes() -> Result<()> {
     let nodes = Nodes::new(&[0, 0])?;
     bed::furnish(&nodes, true)?;
-    let mut cluster = agent::model::Cluster::default();
-    for node in &nodes.nodes {
-        let object = serde_json::from_value(node.object(true, true))?;
-        cluster.take(agent::model::Change::Node(agent::wire::node(object)));
-    }
+    let mut cluster = known(&nodes)?;
     let (n0, n1) = (&nodes.nodes[0], &nodes.nodes[1]);
     let mut enforcers = Vec::new();
     for node in [n0, n1] {
